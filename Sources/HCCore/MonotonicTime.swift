@@ -1,0 +1,70 @@
+/// A reading of a clock that never goes back: nanoseconds of `CLOCK_MONOTONIC` (man 2 clock_gettime).
+///
+/// Readings of two machines, or of one before and after a boot, cannot be compared.
+package struct MonotonicTime: Hashable, Comparable, Sendable {
+    package var nanoseconds: Int64
+
+    package init(nanoseconds: Int64) {
+        self.nanoseconds = nanoseconds
+    }
+
+    package static let zero = MonotonicTime(nanoseconds: 0)
+
+    package static func < (left: MonotonicTime, right: MonotonicTime) -> Bool {
+        left.nanoseconds < right.nanoseconds
+    }
+
+    /// Saturates at the ends of the range instead of trapping: "in a million years" is still a time.
+    package static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+        let (sum, overflow) = time.nanoseconds.addingReportingOverflow(duration.inNanoseconds)
+        if !overflow { return MonotonicTime(nanoseconds: sum) }
+        return MonotonicTime(nanoseconds: duration < .zero ? .min : .max)
+    }
+
+    package static func - (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+        let (difference, overflow) = time.nanoseconds.subtractingReportingOverflow(
+            duration.inNanoseconds)
+        if !overflow { return MonotonicTime(nanoseconds: difference) }
+        return MonotonicTime(nanoseconds: duration < .zero ? .max : .min)
+    }
+
+    package static func - (left: MonotonicTime, right: MonotonicTime) -> Duration {
+        let (difference, overflow) = left.nanoseconds.subtractingReportingOverflow(
+            right.nanoseconds)
+        if !overflow { return .nanoseconds(difference) }
+        return .nanoseconds(left < right ? Int64.min : Int64.max)
+    }
+
+    package static func += (time: inout MonotonicTime, duration: Duration) {
+        time = time + duration
+    }
+}
+
+extension Duration {
+    /// Whole nanoseconds, rounded toward zero, saturating at about ±292 years.
+    package var inNanoseconds: Int64 {
+        let (seconds, attoseconds) = components
+        let (scaled, scaleOverflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+        let (sum, sumOverflow) = scaled.addingReportingOverflow(attoseconds / 1_000_000_000)
+        if scaleOverflow || sumOverflow { return self < .zero ? .min : .max }
+        return sum
+    }
+
+    /// Whole microseconds, rounded toward zero, saturating as `inNanoseconds` does.
+    package var inMicroseconds: Int64 { inNanoseconds / 1000 }
+
+    /// Whole milliseconds, rounded toward zero, saturating as `inNanoseconds` does.
+    package var inMilliseconds: Int64 { inNanoseconds / 1_000_000 }
+
+    /// Whole seconds, rounded up: what `Retry-After` needs, so that nobody comes a moment too early.
+    package var inSecondsRoundedUp: Int64 {
+        let (seconds, attoseconds) = components
+        return attoseconds > 0 ? seconds + 1 : seconds
+    }
+
+    /// Seconds with a fraction, for metrics and logs; not for arithmetic on time.
+    package var inSeconds: Double {
+        let (seconds, attoseconds) = components
+        return Double(seconds) + Double(attoseconds) / 1e18
+    }
+}
