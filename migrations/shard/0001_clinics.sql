@@ -38,13 +38,16 @@ CREATE TABLE hc_tenant (
         'absent', 'incoming', 'rw', 'ro', 'draining', 'fenced', 'handover', 'moved', 'suspended')),
     attempt    bigint      NOT NULL DEFAULT 0 CHECK (attempt >= 0),
     moved_to   text        CHECK (moved_to <> ''),
-    changed_at timestamptz NOT NULL DEFAULT now()
+    fence      bigint      NOT NULL DEFAULT 0,
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (tenant_id, fence)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE hc_tenant IS 'What this shard may do for a clinic. Every transaction checks it in hc_enter(); only the owner and the mover write it.';
 COMMENT ON COLUMN hc_tenant.epoch IS 'Placement epoch: grows by one at each commit point of a move, never falls.';
 COMMENT ON COLUMN hc_tenant.state IS 'rw: all. ro: reads. draining, fenced: reads, writers wait. handover: all wait. incoming, absent, moved: not here. suspended: nobody.';
 COMMENT ON COLUMN hc_tenant.attempt IS 'Number of the move attempt that wrote last; a mover with a smaller number is a zombie and is refused.';
 COMMENT ON COLUMN hc_tenant.moved_to IS 'The shard to which the clinic went: a hint for routers with an old map.';
+COMMENT ON COLUMN hc_tenant.fence IS 'Grows when the door closes to writers. As part of a key it makes that change conflict with FOR KEY SHARE.';
 COMMENT ON COLUMN hc_tenant.changed_at IS 'When the row last changed.';
 
 CREATE TABLE hc_barrier (
@@ -93,8 +96,9 @@ CREATE FUNCTION hc_ctx_tenant() RETURNS uuid
 -- A writer in READ COMMITTED first shares the advisory lock and then reads the row with a fresh
 -- snapshot: the mover's exclusive lock and its state change cannot slip in between. The lock is
 -- tried, never awaited, and fails as soon as the mover waits for it, so writers cannot starve the
--- mover. In the other isolation levels the snapshot may be older than the lock; there the row lock
--- of FOR KEY SHARE makes PostgreSQL itself refuse a row that changed since (40001).
+-- mover. In the other isolation levels the snapshot may be older than the lock; there FOR KEY SHARE
+-- makes PostgreSQL itself refuse a row whose door has closed since (40001). It only does so for
+-- changes of a key, hence hc_tenant.fence: a plain change of the state would go unnoticed.
 -- A reader takes no lock: what it sees cannot be lost by a move.
 CREATE FUNCTION hc_enter(asked_tenant uuid, asked_epoch bigint, asked_mode text) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -201,7 +205,8 @@ AS $$
         AND (classid::bigint << 32) | objid::bigint = hc_fence_key(tenant)
 $$;
 
--- The life of a clinic on a shard. Epoch and attempt never fall.
+-- The life of a clinic on a shard. Epoch and attempt never fall; whatever closes the door to writers
+-- counts in `fence`. The gate (draining) does not: it must not wait for those who are inside.
 CREATE FUNCTION hc_tenant_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, public, pg_temp
@@ -245,6 +250,10 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'integrity_constraint_violation',
             MESSAGE = format('a tenant that is %s cannot become %s', OLD.state, NEW.state);
+    END IF;
+    NEW.fence := OLD.fence;
+    IF NEW.epoch <> OLD.epoch OR NEW.state <> OLD.state AND NEW.state NOT IN ('rw', 'draining') THEN
+        NEW.fence := OLD.fence + 1;
     END IF;
     NEW.changed_at := clock_timestamp();
     RETURN NEW;
