@@ -217,7 +217,8 @@ package struct ByteBuffer: Sendable {
         var filled = 0
         defer { storage.removeLast(space - filled) }
         filled = try storage.withUnsafeMutableBufferPointer { (whole) throws(Failure) -> Int in
-            try body(UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: whole[end...])))
+            try body(
+                UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: whole[end...])))
         }
         precondition(filled >= 0 && filled <= space, "the writer overran its space")
         return filled

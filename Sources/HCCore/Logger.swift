@@ -60,7 +60,8 @@ package struct Logger: Sendable {
     /// A logger whose lines carry `metadata` too. A name that is bound already gets the new value.
     package func with(_ metadata: Metadata) -> Logger {
         var copy = self
-        copy.bound = bound.filter { old in !metadata.contains { $0.0.isSame(as: old.0) } } + metadata
+        copy.bound =
+            bound.filter { old in !metadata.contains { $0.0.isSame(as: old.0) } } + metadata
         copy.boundText = Logger.render(copy.bound)
         return copy
     }

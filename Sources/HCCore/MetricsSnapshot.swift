@@ -50,7 +50,8 @@ package struct MetricsSnapshot: Equatable, Sendable {
         var refused: Set<String> = []
         for (name, theirs) in other.families {
             if theirs.kind == .gauge, worker == nil { continue }
-            var family = families[name] ?? Family(help: theirs.help, kind: theirs.kind, samples: [:])
+            var family =
+                families[name] ?? Family(help: theirs.help, kind: theirs.kind, samples: [:])
             guard family.kind == theirs.kind else {
                 refused.insert(name)
                 continue
