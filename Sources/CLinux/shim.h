@@ -10,8 +10,10 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -62,6 +65,9 @@ static inline int hc_bind_in6(int fd, const struct sockaddr_in6 *address) {
 static inline int hc_connect(int fd, const struct sockaddr_storage *address, socklen_t length) {
     return connect(fd, (const struct sockaddr *)address, length);
 }
+static inline int hc_bind(int fd, const struct sockaddr_storage *address, socklen_t length) {
+    return bind(fd, (const struct sockaddr *)address, length);
+}
 static inline int hc_accept4(int fd, struct sockaddr_storage *address, int flags) {
     socklen_t length = sizeof(*address);
     return accept4(fd, (struct sockaddr *)address, &length, flags);
@@ -84,3 +90,70 @@ static inline int hc_wait_exited(int status) { return WIFEXITED(status); }
 static inline int hc_wait_exit_code(int status) { return WEXITSTATUS(status); }
 static inline int hc_wait_signaled(int status) { return WIFSIGNALED(status); }
 static inline int hc_wait_signal(int status) { return WTERMSIG(status); }
+
+// One socket address of any family: written and read here, so that Swift never casts between sockaddr types.
+static inline socklen_t hc_address_set_in(struct sockaddr_storage *storage, uint32_t host, uint16_t port) {
+    struct sockaddr_in *address = (struct sockaddr_in *)storage;
+    memset(storage, 0, sizeof(*storage));
+    address->sin_family = AF_INET;
+    address->sin_port = htons(port);
+    address->sin_addr.s_addr = htonl(host);
+    return sizeof(*address);
+}
+static inline socklen_t hc_address_set_in6(
+    struct sockaddr_storage *storage, const uint8_t host[16], uint32_t scope, uint16_t port) {
+    struct sockaddr_in6 *address = (struct sockaddr_in6 *)storage;
+    memset(storage, 0, sizeof(*storage));
+    address->sin6_family = AF_INET6;
+    address->sin6_port = htons(port);
+    address->sin6_scope_id = scope;
+    memcpy(&address->sin6_addr, host, 16);
+    return sizeof(*address);
+}
+/// 0 if the path does not fit (man 7 unix: 107 bytes and a NUL).
+static inline socklen_t hc_address_set_un(struct sockaddr_storage *storage, const char *path) {
+    struct sockaddr_un *address = (struct sockaddr_un *)storage;
+    size_t length = strlen(path);
+    memset(storage, 0, sizeof(*storage));
+    if (length == 0 || length >= sizeof(address->sun_path)) return 0;
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length + 1);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+}
+static inline int hc_address_family(const struct sockaddr_storage *storage) { return storage->ss_family; }
+static inline uint32_t hc_address_in_host(const struct sockaddr_storage *storage) {
+    return ntohl(((const struct sockaddr_in *)storage)->sin_addr.s_addr);
+}
+/// The port of an IPv4 or IPv6 address: both structures have it in the same place.
+static inline uint16_t hc_address_port(const struct sockaddr_storage *storage) {
+    return ntohs(((const struct sockaddr_in *)storage)->sin_port);
+}
+static inline void hc_address_in6_host(const struct sockaddr_storage *storage, uint8_t host[16]) {
+    memcpy(host, &((const struct sockaddr_in6 *)storage)->sin6_addr, 16);
+}
+static inline uint32_t hc_address_in6_scope(const struct sockaddr_storage *storage) {
+    return ((const struct sockaddr_in6 *)storage)->sin6_scope_id;
+}
+static inline const char *hc_address_un_path(const struct sockaddr_storage *storage) {
+    return ((const struct sockaddr_un *)storage)->sun_path;
+}
+/// Copies what getaddrinfo found; 0 for a family that has no place here.
+static inline socklen_t hc_address_copy(struct sockaddr_storage *storage, const struct addrinfo *info) {
+    memset(storage, 0, sizeof(*storage));
+    if (info->ai_addrlen > sizeof(*storage)) return 0;
+    memcpy(storage, info->ai_addr, info->ai_addrlen);
+    return info->ai_addrlen;
+}
+
+/// A descriptor that becomes readable when the process ends (man pidfd_open; it is close-on-exec by itself).
+static inline int hc_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/// CPUs that this process may run on (man sched_getaffinity), -1 with errno on failure.
+static inline int hc_affinity_count(void) {
+    unsigned long mask[256];
+    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
+    if (bytes < 0) return -1;
+    int count = 0;
+    for (size_t i = 0; i < (size_t)bytes / sizeof(mask[0]); i++) count += __builtin_popcountl(mask[i]);
+    return count;
+}
