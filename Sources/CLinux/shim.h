@@ -86,6 +86,9 @@ static inline int hc_set_parent_death_signal(int signal) { return prctl(PR_SET_P
 /// Core dumps would hold keys and patient data (man PR_SET_DUMPABLE).
 static inline int hc_set_dumpable(int dumpable) { return prctl(PR_SET_DUMPABLE, dumpable, 0, 0, 0); }
 
+/// SIG_IGN is a macro with a cast. The disposition is of the whole process.
+static inline void hc_ignore_signal(int number) { signal(number, SIG_IGN); }
+
 static inline int hc_wait_exited(int status) { return WIFEXITED(status); }
 static inline int hc_wait_exit_code(int status) { return WEXITSTATUS(status); }
 static inline int hc_wait_signaled(int status) { return WIFSIGNALED(status); }

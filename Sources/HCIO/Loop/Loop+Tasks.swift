@@ -8,10 +8,9 @@ extension Loop {
     @discardableResult
     package func spawn(_ body: @escaping @LoopActor () async -> Void) -> Task<Void, Never> {
         if isOnThread {
-            Task.immediate(executorPreference: self) { @LoopActor in await body() }
-        } else {
-            Task(executorPreference: self) { @LoopActor in await body() }
+            return Task.immediate(executorPreference: Loop.shared) { @LoopActor in await body() }
         }
+        return Task(executorPreference: Loop.shared) { @LoopActor in await body() }
     }
 
     /// Waits for a point in time, by a timer of the loop.

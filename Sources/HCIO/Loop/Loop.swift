@@ -77,7 +77,7 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
         let (exchanged, _) = thread.compareExchange(
             expected: 0, desired: UInt(pthread_self()), ordering: .sequentiallyConsistent)
         precondition(exchanged, "the loop has a thread already")
-        signal(SIGPIPE, SIG_IGN)
+        hc_ignore_signal(SIGPIPE)
         SignalMask.block(signals)
         time = SteadyClock.read()
         LoopActor.assumeIsolated {
@@ -121,30 +121,28 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     // MARK: One tick
 
-    private func tick() {
+    @LoopActor private func tick() {
         finishTick()
         let arrived = selector.wait(timeout: waitTimeout())
         time = SteadyClock.read()
         counts.ticks &+= 1
         counts.events &+= arrived
-        LoopActor.assumeIsolated {
-            for index in 0..<arrived {
-                guard let (source, events) = selector.event(at: index) else { continue }
-                source.handle(events)
-            }
-            selector.growIfFull(arrived)
-            fireTimers()
+        for index in 0..<arrived {
+            guard let (source, events) = selector.event(at: index) else { continue }
+            source.handle(events)
         }
+        selector.growIfFull(arrived)
+        fireTimers()
         runJobs()
     }
 
     /// The hooks of the tick that ends, and of a start: they may add jobs and timers, but what hooks they
     /// add run in the next tick.
-    private func finishTick() {
+    @LoopActor private func finishTick() {
         if !endOfTick.isEmpty {
             var hooks: [@LoopActor () -> Void] = []
             swap(&hooks, &endOfTick)
-            LoopActor.assumeIsolated { for hook in hooks { hook() } }
+            for hook in hooks { hook() }
         }
         let length = SteadyClock.read() - time
         counts.lastTick = length
@@ -152,7 +150,7 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
         counts.busy += length
     }
 
-    private func waitTimeout() -> Duration? {
+    @LoopActor private func waitTimeout() -> Duration? {
         if !jobs.isEmpty || !endOfTick.isEmpty || isStopping.load(ordering: .acquiring) {
             return .zero
         }
@@ -171,7 +169,7 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
         }
     }
 
-    private func runJobs() {
+    @LoopActor private func runJobs() {
         let serial = asUnownedSerialExecutor()
         let task = asUnownedTaskExecutor()
         var left = Limits.jobsPerTick

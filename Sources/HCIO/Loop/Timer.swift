@@ -72,7 +72,7 @@ package import HCCore
     }
 
     /// The deadline of the first timer that is still to run.
-    mutating func firstDeadline() -> Deadline? {
+    mutating func nextDeadline() -> Deadline? {
         while let first = heap.first {
             if first.timer.isPending { return first.deadline }
             _ = heap.popFirst()

@@ -1,0 +1,147 @@
+internal import CLinux
+package import HCCore
+
+/// A listening socket: takes the connections that the kernel has accepted and hands them on.
+@LoopActor package final class Listener: EventSource {
+    package enum Limits {
+        /// Connections taken before others get their turn; the rest waits for the next tick.
+        package static let acceptsPerWake = 32
+        /// How long accepting rests when the process has no descriptor left. The connections wait in the
+        /// kernel's queue.
+        package static let restWithoutDescriptors: Duration = .milliseconds(100)
+        package static let backlog: Int32 = 4096
+    }
+
+    package typealias Accept = @LoopActor (PlainStream, SocketAddress) -> Void
+
+    private var descriptor: OwnedDescriptor?
+    private var registration: Registration?
+    private var accept: Accept?
+    private var rest: Timer?
+    private var isPaused = false
+
+    /// Connections handed on since the start.
+    package private(set) var acceptedCount = 0
+    /// Times that accepting had to rest because descriptors or memory ran out.
+    package private(set) var exhaustedCount = 0
+
+    /// Takes over a listening socket, inherited or from `Listener.bind`.
+    ///
+    /// - Throws: SystemError if it is no socket or the options cannot be set.
+    package init(
+        _ descriptor: consuming OwnedDescriptor, options: SocketOptions = SocketOptions()
+    ) throws(SystemError) {
+        try descriptor.setNonBlocking()
+        try descriptor.setCloseOnExec()
+        if case .unix = try SocketAddress.local(of: descriptor.rawValue) {
+            // Neither delays nor keep-alive on a Unix socket.
+        } else {
+            try options.apply(to: descriptor.rawValue)
+        }
+        self.descriptor = consume descriptor
+    }
+
+    /// Opens a listening socket, close-on-exec and non-blocking.
+    ///
+    /// - Parameter sharesPort: SO_REUSEPORT, so that each worker slot can have a socket of its own.
+    /// - Throws: SystemError, EADDRINUSE and EACCES among them.
+    package nonisolated static func bind(
+        _ address: SocketAddress, sharesPort: Bool = false, backlog: Int32 = Limits.backlog
+    ) throws(SystemError) -> OwnedDescriptor {
+        let socket = try Socket.make(family: address.family)
+        let fd = socket.rawValue
+        if case .unix = address {
+            // A path that is left over from an earlier process has to be removed by the caller, who
+            // knows whether it is.
+        } else {
+            try Socket.set(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+            if sharesPort { try Socket.set(fd, SOL_SOCKET, SO_REUSEPORT, 1) }
+        }
+        if case .ipv6 = address { try Socket.set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) }
+        try SystemCall.make("bind") { address.withStorage { hc_bind(fd, $0, $1) } }
+        try SystemCall.make("listen") { listen(fd, backlog) }
+        return socket
+    }
+
+    /// Where it listens: the port that the kernel chose, if it was bound to port 0.
+    package var localAddress: SocketAddress? {
+        guard let fd = descriptor?.rawValue else { return nil }
+        // getsockname on an open socket has no failure that belongs to the world.
+        do { return try SocketAddress.local(of: fd) } catch { return nil }
+    }
+
+    /// Begins to accept. To be called once. `accept` gets a stream that is not started yet, and its peer.
+    package func start(_ accept: @escaping Accept) throws(SystemError) {
+        precondition(registration == nil, "a listener is started once")
+        guard let fd = descriptor?.rawValue else { preconditionFailure("the listener is closed") }
+        registration = try Loop.shared.register(
+            fd, events: isPaused ? [] : .readable, source: self)
+        self.accept = accept
+    }
+
+    /// New connections wait in the kernel's queue until `resume`.
+    package func pause() {
+        isPaused = true
+        update()
+    }
+
+    package func resume() {
+        isPaused = false
+        update()
+    }
+
+    /// Stops accepting and closes this process' descriptor. The socket itself lives on, with its queue, as
+    /// long as another process (the supervisor) has it open.
+    package func close() {
+        rest?.cancel()
+        rest = nil
+        registration?.deregister()
+        registration = nil
+        descriptor = nil
+        accept = nil
+    }
+
+    private func update() {
+        registration?.setEvents(isPaused || rest != nil ? [] : .readable)
+    }
+
+    package func handle(_ events: IOEvents) {
+        for _ in 0..<Limits.acceptsPerWake {
+            // Each callback may pause or close the listener.
+            guard let fd = descriptor?.rawValue, let accept, !isPaused, rest == nil else { return }
+            var storage = sockaddr_storage()
+            let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+            do {
+                let answer = try SystemCall.makeNonBlocking("accept4") {
+                    hc_accept4(fd, &storage, flags)
+                }
+                guard let answer else { return }
+                let stream = PlainStream(OwnedDescriptor(answer))
+                acceptedCount += 1
+                accept(stream, SocketAddress(&storage) ?? .unix(path: ""))
+            } catch {
+                guard Listener.isExhaustion(error) else { continue }
+                restForAWhile()
+                return
+            }
+        }
+    }
+
+    /// Without a descriptor the connection stays in the queue and would be told for ever. All other
+    /// errors of accept4 belong to that one connection, which is gone (man accept: "Error handling").
+    private static func isExhaustion(_ error: SystemError) -> Bool {
+        switch error.errno {
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM: true
+        default: false
+        }
+    }
+
+    private func restForAWhile() {
+        exhaustedCount += 1
+        rest = Loop.shared.schedule(after: Limits.restWithoutDescriptors) {
+            self.rest = nil
+            self.update()
+        }
+        update()
+    }
+}
