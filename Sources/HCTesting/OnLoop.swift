@@ -1,4 +1,4 @@
-package import HCIO
+internal import HCIO
 package import Testing
 
 /// Runs a test or a suite on the event loop: `@Suite(.onLoop) @LoopActor struct …`.

@@ -23,6 +23,31 @@ import Testing
         #expect(steps == ["begun", "spawned", "resumed"])
     }
 
+    @TaskLocal private static var name = "none"
+
+    @Test("tasks started in one another each keep their own task, and come back to it")
+    func nestedSpawn() async {
+        var steps: [String] = []
+        let jobsBefore = Loop.shared.statistics.jobs
+        await LoopTests.$name.withValue("outer") {
+            let first = Loop.shared.spawn {
+                LoopTests.$name.withValue("inner") {
+                    steps.append(LoopTests.name)
+                    Loop.shared.spawn { steps.append("innermost of \(LoopTests.name)") }
+                    steps.append(LoopTests.name)
+                }
+            }
+            steps.append(LoopTests.name)
+            steps.append(await answer())
+            await first.value
+        }
+        #expect(steps == ["inner", "innermost of inner", "inner", "outer", "answer"])
+        #expect(!Task.isCancelled)
+        #expect(Loop.shared.statistics.jobs - jobsBefore >= 2)
+    }
+
+    private func answer() async -> String { "answer" }
+
     @Test("a deadline cancels the body and is told as DeadlineExceeded")
     func deadline() async throws {
         var wasCancelled = false

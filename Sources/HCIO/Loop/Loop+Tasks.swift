@@ -8,9 +8,11 @@ extension Loop {
     @discardableResult
     package func spawn(_ body: @escaping @LoopActor () async -> Void) -> Task<Void, Never> {
         if isOnThread {
-            return Task.immediate(executorPreference: Loop.shared) { @LoopActor in await body() }
+            return LoopActor.assumeIsolated {
+                runAtOnce { Task(executorPreference: Loop.shared, operation: body) }
+            }
         }
-        return Task(executorPreference: Loop.shared) { @LoopActor in await body() }
+        return Task(executorPreference: Loop.shared, operation: body)
     }
 
     /// Waits for a point in time, by a timer of the loop.
@@ -49,7 +51,9 @@ package struct DeadlineExceeded: Error, Equatable, CustomStringConvertible {
 ) async throws -> Value {
     if deadline == .never { return try await body() }
     guard !deadline.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
-    let task = Task.immediate(executorPreference: Loop.shared) { @LoopActor in try await body() }
+    let task = Loop.shared.runAtOnce {
+        Task(executorPreference: Loop.shared, operation: body)
+    }
     var isOver = false
     let timer = Loop.shared.schedule(at: deadline) {
         isOver = true

@@ -41,6 +41,10 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var counts = LoopStatistics()
     private var isRunning = false
 
+    /// See `runAtOnce`.
+    private var isHoldingNextJob = false
+    private var heldJob: UnownedJob?
+
     /// One buffer for the reads of all streams: an idle connection owns none.
     let readBuffer: UnsafeMutableRawBufferPointer
 
@@ -187,11 +191,38 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     package func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         if isOnThread {
-            jobs.append(job)
+            if isHoldingNextJob {
+                isHoldingNextJob = false
+                heldJob = job
+            } else {
+                jobs.append(job)
+            }
         } else {
             foreignJobCount.add(1, ordering: .relaxed)
             arrive { $0.jobs.append(job) }
         }
+    }
+
+    /// Runs the first stretch of a task that `make` creates, up to its first suspension, before it returns:
+    /// a handler that does not wait answers inside the callback that started it.
+    ///
+    /// `Task.immediate` would not do: it starts a task without telling the runtime which task executor it
+    /// is on, so the first hop to `LoopActor` finds a difference and goes through the queue after all
+    /// (swift_task_immediate against swift_task_switch, Swift 6.3). Here the job that the task's
+    /// creation enqueues is kept out of the queue and run as the queue would run it.
+    @LoopActor func runAtOnce<Success, Failure>(
+        _ make: () -> Task<Success, Failure>
+    ) -> Task<Success, Failure> {
+        isHoldingNextJob = true
+        let task = make()
+        isHoldingNextJob = false
+        if let job = heldJob {
+            heldJob = nil
+            counts.jobs &+= 1
+            job.runSynchronously(
+                isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+        }
+        return task
     }
 
     package func isIsolatingCurrentContext() -> Bool? { isOnThread }

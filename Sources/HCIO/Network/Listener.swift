@@ -1,5 +1,5 @@
 internal import CLinux
-package import HCCore
+internal import HCCore
 
 /// A listening socket: takes the connections that the kernel has accepted and hands them on.
 @LoopActor package final class Listener: EventSource {

@@ -70,7 +70,7 @@ internal import CLinux
         guard bytes.count > 0 else { return .wrote(0) }
         do {
             let count = try SystemCall.makeNonBlocking("send") {
-                send(fd, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL.rawValue))
+                send(fd, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
             }
             guard let count else { return .wouldBlock }
             return .wrote(count)

@@ -1,5 +1,5 @@
 internal import CLinux
-package import HCCore
+internal import HCCore
 
 /// How our TCP sockets are set. Accepted sockets inherit these from the listening one.
 package struct SocketOptions: Sendable {
