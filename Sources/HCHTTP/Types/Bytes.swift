@@ -1,0 +1,104 @@
+/// Byte classes of RFC 9110 5.6.2 and RFC 3986, as two constant words each: no table to load.
+enum ByteClass {
+    /// tchar: what a method or a field name is made of.
+    @inline(__always)
+    static func isToken(_ byte: UInt8) -> Bool {
+        member(byte, 0x03FF_6CFA_0000_0000, 0x57FF_FFFF_C7FF_FFFE)
+    }
+
+    /// pchar without "%" (RFC 3986 3.3), and "/".
+    @inline(__always)
+    static func isPath(_ byte: UInt8) -> Bool {
+        member(byte, 0x2FFF_FFD2_0000_0000, 0x47FF_FFFE_87FF_FFFF)
+    }
+
+    /// pchar without "%", "/", "?" and the square brackets that form libraries do not encode.
+    @inline(__always)
+    static func isQuery(_ byte: UInt8) -> Bool {
+        member(byte, 0xAFFF_FFD2_0000_0000, 0x47FF_FFFE_AFFF_FFFF)
+    }
+
+    /// What may stand in a field value: visible characters, space, tab, obs-text (RFC 9110 5.5).
+    @inline(__always)
+    static func isFieldValue(_ byte: UInt8) -> Bool {
+        (byte >= 0x20 && byte != 0x7F) || byte == 0x09
+    }
+
+    @inline(__always)
+    static func isDigit(_ byte: UInt8) -> Bool { byte &- 0x30 < 10 }
+
+    @inline(__always)
+    static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 }
+
+    @inline(__always)
+    static func hexValue(_ byte: UInt8) -> UInt8? {
+        switch byte {
+        case 0x30...0x39: byte &- 0x30
+        case 0x41...0x46: byte &- 0x37
+        case 0x61...0x66: byte &- 0x57
+        default: nil
+        }
+    }
+
+    @inline(__always)
+    static func lower(_ byte: UInt8) -> UInt8 {
+        byte &- 0x41 < 26 ? byte | 0x20 : byte
+    }
+
+    @inline(__always)
+    private static func member(_ byte: UInt8, _ low: UInt64, _ high: UInt64) -> Bool {
+        byte < 64
+            ? low >> UInt64(byte) & 1 != 0 : byte < 128 && high >> UInt64(byte & 63) & 1 != 0
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Whether these bytes are exactly `text`.
+    @inline(__always)
+    func isEqual(to text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        let other = text.utf8Start
+        for index in 0..<count where self[index] != other[index] { return false }
+        return true
+    }
+
+    /// Whether these bytes are `text` but for the case of ASCII letters; `text` is lower case.
+    @inline(__always)
+    func isEqualIgnoringCase(to text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        let other = text.utf8Start
+        for index in 0..<count where ByteClass.lower(self[index]) != other[index] { return false }
+        return true
+    }
+
+    /// Whether both are the same but for the case of ASCII letters.
+    @inline(__always)
+    func isEqualIgnoringCase(to other: UnsafeRawBufferPointer) -> Bool {
+        guard count == other.count else { return false }
+        for index in 0..<count where ByteClass.lower(self[index]) != ByteClass.lower(other[index]) {
+            return false
+        }
+        return true
+    }
+
+    @inline(__always)
+    func slice(_ range: Range<Int>) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: self[range])
+    }
+
+    /// The elements of a comma-separated list without the blanks around them (RFC 9110 5.6.1); empty
+    /// elements are given too.
+    func forEachListElement(_ body: (UnsafeRawBufferPointer) -> Void) {
+        var start = 0
+        while start <= count {
+            var end = start
+            while end < count && self[end] != 0x2C { end += 1 }
+            var first = start
+            var last = end
+            while first < last && ByteClass.isBlank(self[first]) { first += 1 }
+            while last > first && ByteClass.isBlank(self[last - 1]) { last -= 1 }
+            body(slice(first..<last))
+            start = end + 1
+        }
+    }
+}

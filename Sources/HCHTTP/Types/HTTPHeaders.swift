@@ -1,0 +1,246 @@
+package import HCCore
+
+/// Header fields in their order: names and values lie in one array of bytes, and a table says where.
+///
+/// A request's headers are the head as it was received; an answer's headers are built by `append`, already in
+/// the form in which HTTP/1.1 sends them. Nothing here is a dictionary: repeated fields stay repeated, so that
+/// whoever needs a single one can see that there are two.
+package struct HTTPHeaders: Sendable {
+    struct Field: Sendable {
+        var nameStart: UInt32
+        var valueStart: UInt32
+        var valueCount: UInt32
+        var nameCount: UInt16
+        var known: KnownField
+
+        var name: Range<Int> { Int(nameStart)..<Int(nameStart) + Int(nameCount) }
+        var value: Range<Int> { Int(valueStart)..<Int(valueStart) + Int(valueCount) }
+    }
+
+    private(set) var bytes: [UInt8]
+    private(set) var fields: [Field]
+    /// The known fields that are present, one bit each.
+    private(set) var knownFields: UInt64
+    /// Whether `bytes` is "Name: value CRLF" repeated and nothing else.
+    private let isWireForm: Bool
+
+    package init() {
+        bytes = []
+        fields = []
+        knownFields = 0
+        isWireForm = true
+    }
+
+    /// The head of a request as the parser saw it.
+    init(head: [UInt8], fields: [Field], knownFields: UInt64) {
+        bytes = head
+        self.fields = fields
+        self.knownFields = knownFields
+        isWireForm = false
+    }
+
+    package init(_ pairs: [(HTTPFieldName, String)]) {
+        self.init()
+        for (name, value) in pairs { append(name, value) }
+    }
+
+    package var count: Int { fields.count }
+    package var isEmpty: Bool { fields.isEmpty }
+
+    // MARK: Reading
+
+    package func contains(_ name: HTTPFieldName) -> Bool {
+        index(of: name) != nil
+    }
+
+    /// The value of the first field of that name. Bytes that are not UTF-8 are replaced.
+    package subscript(_ name: HTTPFieldName) -> String? {
+        index(of: name).map { value(at: $0) }
+    }
+
+    /// How many fields have that name: a caller that must not guess asks for exactly one.
+    package func count(of name: HTTPFieldName) -> Int {
+        guard name.known == .other || knownFields & name.known.bit != 0 else { return 0 }
+        return fields.indices.reduce(0) { $0 + (isNamed($1, name) ? 1 : 0) }
+    }
+
+    /// The values of all fields of that name, in order.
+    package func values(_ name: HTTPFieldName) -> [String] {
+        fields.indices.filter { isNamed($0, name) }.map { value(at: $0) }
+    }
+
+    /// Gives the bytes of the first field of that name, without a copy.
+    package func withValue<Result>(
+        _ name: HTTPFieldName, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) rethrows -> Result? {
+        guard let index = index(of: name) else { return nil }
+        let range = fields[index].value
+        return try bytes.withUnsafeBytes { try body($0.slice(range)) }
+    }
+
+    /// Whether a comma-separated list field has `token` among its elements, in any case of its letters.
+    /// `token` is written in lower case.
+    package func hasToken(_ name: HTTPFieldName, _ token: StaticString) -> Bool {
+        guard name.known == .other || knownFields & name.known.bit != 0 else { return false }
+        var found = false
+        bytes.withUnsafeBytes { bytes in
+            for index in fields.indices where isNamed(index, name) {
+                bytes.slice(fields[index].value).forEachListElement {
+                    if $0.isEqualIgnoringCase(to: token) { found = true }
+                }
+            }
+        }
+        return found
+    }
+
+    /// Every field in its order.
+    package func forEach(_ body: (_ name: String, _ value: String) throws -> Void) rethrows {
+        for index in fields.indices {
+            try body(String(decoding: bytes[fields[index].name], as: UTF8.self), value(at: index))
+        }
+    }
+
+    // MARK: Writing
+
+    /// Adds a field after the others. Control characters in `value` become spaces: a value made from a user's
+    /// text can never end the line it stands in (RFC 9110 5.5).
+    package mutating func append(_ name: HTTPFieldName, _ value: String) {
+        begin(name)
+        let start = bytes.count
+        var value = value
+        value.withUTF8 { bytes.append(contentsOf: $0) }
+        for index in start..<bytes.count where !ByteClass.isFieldValue(bytes[index]) {
+            bytes[index] = 0x20
+        }
+        finish(name, valueStart: start)
+    }
+
+    package mutating func append(_ name: HTTPFieldName, _ value: StaticString) {
+        begin(name)
+        let start = bytes.count
+        bytes.append(
+            contentsOf: UnsafeBufferPointer(
+                start: value.utf8Start, count: value.utf8CodeUnitCount))
+        finish(name, valueStart: start)
+    }
+
+    package mutating func append(_ name: HTTPFieldName, _ value: Int) {
+        append(name, String(value))
+    }
+
+    /// Replaces every field of that name by this one.
+    package mutating func set(_ name: HTTPFieldName, _ value: String) {
+        remove(name)
+        append(name, value)
+    }
+
+    package mutating func remove(_ name: HTTPFieldName) {
+        guard contains(name) else { return }
+        var kept = HTTPHeaders()
+        for index in fields.indices where !isNamed(index, name) { kept.append(from: self, index) }
+        self = kept
+    }
+
+    /// Adds every field of `other`.
+    package mutating func append(contentsOf other: HTTPHeaders) {
+        for index in other.fields.indices { append(from: other, index) }
+    }
+
+    /// Writes the fields as HTTP/1.1 lines, without the empty line that ends a head.
+    func write(into output: inout [UInt8]) {
+        if isWireForm {
+            output.append(contentsOf: bytes)
+        } else {
+            for field in fields {
+                output.append(contentsOf: bytes[field.name])
+                output.append(0x3A)
+                output.append(0x20)
+                output.append(contentsOf: bytes[field.value])
+                output.append(0x0D)
+                output.append(0x0A)
+            }
+        }
+    }
+
+    /// Writes those fields whose names `taken` does not have.
+    func write(into output: inout [UInt8], unlessIn taken: HTTPHeaders) {
+        if isWireForm, knownFields & taken.knownFields == 0, fields.allSatisfy({ $0.known != .other }) {
+            output.append(contentsOf: bytes)
+            return
+        }
+        for index in fields.indices {
+            let field = fields[index]
+            let name = String(decoding: bytes[field.name], as: UTF8.self)
+            if let name = HTTPFieldName(name), taken.contains(name) { continue }
+            output.append(contentsOf: bytes[field.name])
+            output.append(0x3A)
+            output.append(0x20)
+            output.append(contentsOf: bytes[field.value])
+            output.append(0x0D)
+            output.append(0x0A)
+        }
+    }
+
+    // MARK: Details
+
+    private mutating func begin(_ name: HTTPFieldName) {
+        precondition(isWireForm, "the headers of a received request are read only")
+        if bytes.isEmpty {
+            bytes.reserveCapacity(256)
+            fields.reserveCapacity(8)
+        }
+        var text = name.text
+        text.withUTF8 { bytes.append(contentsOf: $0) }
+        bytes.append(0x3A)
+        bytes.append(0x20)
+    }
+
+    private mutating func finish(_ name: HTTPFieldName, valueStart: Int) {
+        let nameCount = name.text.utf8.count
+        fields.append(
+            Field(
+                nameStart: UInt32(valueStart - 2 - nameCount), valueStart: UInt32(valueStart),
+                valueCount: UInt32(bytes.count - valueStart), nameCount: UInt16(nameCount),
+                known: name.known))
+        knownFields |= name.known.bit
+        bytes.append(0x0D)
+        bytes.append(0x0A)
+    }
+
+    private mutating func append(from other: HTTPHeaders, _ index: Int) {
+        precondition(isWireForm, "the headers of a received request are read only")
+        var field = other.fields[index]
+        let (name, value) = (field.name, field.value)
+        field.nameStart = UInt32(bytes.count)
+        bytes.append(contentsOf: other.bytes[name])
+        bytes.append(0x3A)
+        bytes.append(0x20)
+        field.valueStart = UInt32(bytes.count)
+        bytes.append(contentsOf: other.bytes[value])
+        bytes.append(0x0D)
+        bytes.append(0x0A)
+        fields.append(field)
+        knownFields |= field.known.bit
+    }
+
+    private func value(at index: Int) -> String {
+        String(decoding: bytes[fields[index].value], as: UTF8.self)
+    }
+
+    private func index(of name: HTTPFieldName) -> Int? {
+        guard name.known == .other || knownFields & name.known.bit != 0 else { return nil }
+        return fields.firstIndex { isNamed($0, name) }
+    }
+
+    private func isNamed(_ index: Int, _ name: HTTPFieldName) -> Bool {
+        isNamed(fields[index], name)
+    }
+
+    private func isNamed(_ field: Field, _ name: HTTPFieldName) -> Bool {
+        guard field.known == .other, name.known == .other else { return field.known == name.known }
+        guard Int(field.nameCount) == name.text.utf8.count else { return false }
+        return zip(bytes[field.name], name.text.utf8).allSatisfy {
+            ByteClass.lower($0) == ByteClass.lower($1)
+        }
+    }
+}

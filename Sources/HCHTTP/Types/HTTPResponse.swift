@@ -1,0 +1,81 @@
+package import HCCore
+package import HCIO
+
+/// One answer. Date, Content-Length, Connection, the request id and the server's common fields are added where
+/// it is written; a handler sets none of them.
+package struct HTTPResponse: Sendable {
+    package enum Body: Sendable {
+        case none
+        case bytes([UInt8])
+        case buffer(ByteBuffer)
+        case text(StaticString)
+        case stream(ResponseStream)
+
+        /// Nil for a stream of unknown length.
+        var count: Int? {
+            switch self {
+            case .none: 0
+            case .bytes(let bytes): bytes.count
+            case .buffer(let buffer): buffer.readableCount
+            case .text(let text): text.utf8CodeUnitCount
+            case .stream(let stream): stream.count
+            }
+        }
+    }
+
+    package var status: HTTPStatus
+    package var headers: HTTPHeaders
+    package var body: Body
+    /// The stable code of the problem that this answer tells, for logs and metrics.
+    package var problemCode: String?
+
+    package init(_ status: HTTPStatus, headers: HTTPHeaders = HTTPHeaders(), body: Body = .none) {
+        self.status = status
+        self.headers = headers
+        self.body = body
+    }
+
+    /// A JSON document that a `JSONWriter` wrote.
+    package static func json(_ status: HTTPStatus = .ok, _ document: ByteBuffer) -> HTTPResponse {
+        var response = HTTPResponse(status, body: .buffer(document))
+        response.headers.append(.contentType, "application/json" as StaticString)
+        return response
+    }
+
+    /// A JSON document that is in the program.
+    package static func json(_ status: HTTPStatus = .ok, text: StaticString) -> HTTPResponse {
+        var response = HTTPResponse(status, body: .text(text))
+        response.headers.append(.contentType, "application/json" as StaticString)
+        return response
+    }
+}
+
+/// Content that is made while it is sent. `write` is called once, after the head is on its way; the content
+/// ends when it returns. If it throws, the connection is cut so that the client sees that the end is missing.
+package struct ResponseStream: Sendable {
+    /// The exact number of bytes that will be written; nil if unknown (chunked over HTTP/1.1).
+    package let count: Int?
+    package let write: @LoopActor (any ResponseWriter) async throws -> Void
+
+    package init(
+        count: Int? = nil, _ write: @escaping @LoopActor (any ResponseWriter) async throws -> Void
+    ) {
+        self.count = count
+        self.write = write
+    }
+}
+
+/// Where a stream's content goes.
+@LoopActor
+package protocol ResponseWriter: AnyObject, Sendable {
+    /// Sends a piece. Returns when the connection can take more: a client that reads slowly slows the writer.
+    ///
+    /// - Throws: `ResponseWriterError.disconnected` when nobody reads any more.
+    func write(_ bytes: [UInt8]) async throws
+}
+
+package enum ResponseWriterError: Error {
+    case disconnected
+    /// The writer gave more or fewer bytes than `ResponseStream.count` promised.
+    case wrongCount
+}
