@@ -1,4 +1,4 @@
-package import HCCore
+import HCCore
 
 /// One field of a request that was not as it must be.
 package struct FieldProblem: Sendable, Equatable {

@@ -1,5 +1,3 @@
-package import HCCore
-
 /// Header fields in their order: names and values lie in one array of bytes, and a table says where.
 ///
 /// A request's headers are the head as it was received; an answer's headers are built by `append`, already in

@@ -39,13 +39,11 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     func write(into output: inout [UInt8]) {
         switch form {
         case .made(let uuid):
-            for half in [uuid.high, uuid.low] {
-                for shift in stride(from: 60, through: 0, by: -4) {
-                    let digit = UInt8(truncatingIfNeeded: half >> UInt64(shift)) & 15
-                    output.append(digit < 10 ? 0x30 + digit : 0x57 + digit)
-                    let isHigh = half == uuid.high
-                    if (isHigh && (shift == 32 || shift == 16)) { output.append(0x2D) }
-                }
+            for digit in 0..<32 {
+                if digit == 8 || digit == 12 || digit == 16 || digit == 20 { output.append(0x2D) }
+                let half = digit < 16 ? uuid.high : uuid.low
+                let value = UInt8(truncatingIfNeeded: half >> UInt64((15 - digit % 16) * 4)) & 15
+                output.append(value < 10 ? 0x30 + value : 0x57 + value)
             }
         case .received(let text): output.append(contentsOf: text.utf8)
         }

@@ -1,0 +1,26 @@
+package import HCIO
+
+/// A route's own code. `Context` is the application's type of what it knows about one request: made when the
+/// request is routed, filled by middleware, typed.
+package typealias Handler<Context: Sendable> =
+    @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse
+
+/// The rest of the chain. It does not throw: an error has become its answer before an outer stage sees it, so
+/// that headers are added to refusals as to any other answer.
+package typealias NextHandler<Context: Sendable> =
+    @LoopActor (HTTPRequest, Context) async -> HTTPResponse
+
+/// One stage around every route. Composed once, when the application is made.
+@LoopActor
+package protocol Middleware<Context>: Sendable {
+    associatedtype Context: Sendable
+
+    func handle(_ request: HTTPRequest, _ context: Context, next: NextHandler<Context>)
+        async throws -> HTTPResponse
+}
+
+/// What answers requests, whatever connection they came by.
+@LoopActor
+package protocol HTTPResponder: AnyObject {
+    func respond(to request: HTTPRequest) async -> HTTPResponse
+}
