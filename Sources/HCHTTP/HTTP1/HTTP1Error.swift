@@ -30,6 +30,8 @@ package enum HTTP1Error: String, Error, Sendable, CaseIterable {
     case chunkOverhead = "chunk-overhead"
     case invalidTrailer = "invalid-trailer"
     case trailersTooLarge = "trailers-too-large"
+    /// The client went away before the end of its content.
+    case incompleteContent = "incomplete-content"
 
     package var status: HTTPStatus {
         switch self {

@@ -72,6 +72,12 @@ struct HTTP1RequestLine: Sendable {
                 end += 1
             }
             authority = start..<end
+            if end == target.upperBound || bytes[end] != 0x2F {
+                // "http://host" and "http://host?q" ask for "/" (RFC 9112 3.2.1): the path is the slash before the host.
+                guard end == target.upperBound else { throw .invalidTarget }
+                path = start - 1..<start
+                return
+            }
             start = end
         }
         var index = start

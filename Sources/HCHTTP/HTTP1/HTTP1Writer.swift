@@ -1,0 +1,90 @@
+/// Writes the heads of answers and the frames of chunks (RFC 9112 4, 7.1).
+enum HTTP1Writer {
+    static let continueHead: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
+    static let lastChunk: StaticString = "0\r\n\r\n"
+
+    /// Fields that only the connection can know; a handler's are not sent.
+    private static let ownFields =
+        KnownField.contentLength.bit | KnownField.transferEncoding.bit | KnownField.connection.bit
+        | KnownField.keepAlive.bit | KnownField.date.bit | KnownField.xRequestId.bit
+        | KnownField.upgrade.bit | KnownField.te.bit | KnownField.trailer.bit
+
+    /// - Parameter date: the line "Date: …" with its CRLF.
+    static func writeHead(
+        _ response: HTTPResponse, _ plan: HTTP1ConnectionMachine.AnswerPlan, id: RequestID?,
+        date: [UInt8], common: HTTPHeaders, into output: inout [UInt8]
+    ) {
+        output.append("HTTP/1.1 ")
+        output.append(decimal: response.status.code)
+        output.append(0x20)
+        output.append(response.status.reason)
+        output.append("\r\n")
+        output.append(contentsOf: date)
+        var headers = response.headers
+        if headers.knownFields & ownFields != 0 {
+            for name in [
+                HTTPFieldName.contentLength, .transferEncoding, .connection, .keepAlive, .date,
+                .xRequestId, .upgrade, .te, .trailer,
+            ] {
+                headers.remove(name)
+            }
+        }
+        headers.write(into: &output)
+        switch plan.framing {
+        case .none, .untilClose: break
+        case .length(let count):
+            output.append("Content-Length: ")
+            output.append(decimal: count)
+            output.append("\r\n")
+        case .chunked: output.append("Transfer-Encoding: chunked\r\n")
+        }
+        switch plan.connectionField {
+        case .none: break
+        case .close: output.append("Connection: close\r\n")
+        case .keepAlive: output.append("Connection: keep-alive\r\n")
+        }
+        if let id {
+            output.append("X-Request-Id: ")
+            id.write(into: &output)
+            output.append("\r\n")
+        }
+        common.write(into: &output, unlessIn: headers)
+        output.append("\r\n")
+    }
+
+    /// "size CRLF bytes CRLF"; nothing for no bytes, which would end the content.
+    static func writeChunk(_ bytes: [UInt8], into output: inout [UInt8]) {
+        guard !bytes.isEmpty else { return }
+        output.append(hex: bytes.count)
+        output.append("\r\n")
+        output.append(contentsOf: bytes)
+        output.append("\r\n")
+    }
+}
+
+extension [UInt8] {
+    mutating func append(_ text: StaticString) {
+        append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    mutating func append(decimal value: Int) {
+        precondition(value >= 0, "a count or a status")
+        var divisor = 1
+        while value / divisor >= 10 { divisor *= 10 }
+        while divisor > 0 {
+            append(0x30 + UInt8(value / divisor % 10))
+            divisor /= 10
+        }
+    }
+
+    mutating func append(hex value: Int) {
+        precondition(value >= 0, "a chunk size")
+        var shift = Swift.max(0, (UInt64.bitWidth - 1 - UInt64(value).leadingZeroBitCount) / 4 * 4)
+        if value == 0 { shift = 0 }
+        while shift >= 0 {
+            let digit = UInt8(truncatingIfNeeded: value >> shift) & 15
+            append(digit < 10 ? 0x30 + digit : 0x57 + digit)
+            shift -= 4
+        }
+    }
+}
