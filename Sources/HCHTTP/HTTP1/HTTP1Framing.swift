@@ -47,7 +47,9 @@ enum HTTP1Framing {
                 isLast = element.isEqualIgnoringCase(to: "chunked")
                 if isLast {
                     chunkedCount += 1
-                } else if element.isEmpty || !element.allSatisfy(isCoding) {
+                } else if !(element.first.map(ByteClass.isToken) ?? false)
+                    || !element.allSatisfy(isCoding)
+                {
                     isMalformed = true
                 } else {
                     hasOther = true

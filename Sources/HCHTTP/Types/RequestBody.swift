@@ -82,7 +82,7 @@ package final class RequestBody {
                     source?.bodyIsWanted()
                 }
             } onCancel: {
-                Loop.shared.spawn { self.wake() }
+                Loop.shared.runOrPost { self.wake() }
             }
         }
     }

@@ -1,0 +1,569 @@
+import HCCore
+import HCIO
+
+/// One HTTP/1 connection: feeds the machine, runs what it says, writes answers.
+///
+/// Between requests it holds no buffer and no task: input is read in the loop's memory, output is written from
+/// the server's, and only what could not be used or sent at once stays here.
+@LoopActor
+final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBodySource {
+    private let server: HTTPServer
+    private let stream: any ByteStream
+    private let remoteAddress: SocketAddress
+    private let isSecure: Bool
+    /// The place in the server's registry.
+    let place: Int
+    var armedTick = TimeoutWheel.unarmed
+
+    private var machine: HTTP1ConnectionMachine
+    /// Input that was not consumed: part of a head, or requests that wait for their turn.
+    private var kept: [UInt8] = []
+    /// Output of this moment, and what the socket did not take.
+    private var output: [UInt8] = []
+    private var sentCount = 0
+    /// The request that is parsed and not yet handed over, or is being answered.
+    private var request: HTTPRequest?
+    private var body: RequestBody?
+    private var task: Task<Void, Never>?
+    private var writer: HTTP1ResponseWriter?
+    /// Counts requests, so that the answer of one that was given up is not taken for another's.
+    private var exchange: UInt32 = 0
+    private var pace = BodyPace()
+    private var discardedCount = 0
+
+    private var isProcessing = false
+    private var isHandedOver = false
+    private var isReading = true
+    private var isHeadTimed = true
+    private var isWriteShut = false
+    private var hasReachedEnd = false
+    private var closesWhenSent = false
+
+    // When each wait ends; never while nobody waits.
+    private var stateTimeout = MonotonicTime.never
+    private var requestTimeout = MonotonicTime.never
+    private var bodyTimeout = MonotonicTime.never
+    private var writeTimeout = MonotonicTime.never
+
+    init(
+        _ stream: any ByteStream, from remoteAddress: SocketAddress, isSecure: Bool, place: Int,
+        server: HTTPServer
+    ) {
+        self.stream = stream
+        self.remoteAddress = remoteAddress
+        self.isSecure = isSecure
+        self.place = place
+        self.server = server
+        machine = HTTP1ConnectionMachine(
+            limits: server.configuration.http1,
+            discardBytesMax: server.configuration.discardBytesMax)
+    }
+
+    func start() {
+        stateTimeout = server.now + server.configuration.headTimeout
+        arm()
+        if server.isDraining { machine.drain() }
+        stream.start(delegate: self, reading: true)
+    }
+
+    // MARK: Input
+
+    func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
+        server.readClock()
+        if kept.isEmpty {
+            let consumed = process(bytes)
+            if consumed < bytes.count, !stream.isClosed {
+                kept = Array(bytes[consumed...])
+            }
+        } else {
+            kept.append(contentsOf: bytes)
+            processKept()
+        }
+        afterInput()
+    }
+
+    private func processKept() {
+        let input = kept
+        kept = []
+        let consumed = input.withUnsafeBytes { process($0) }
+        guard consumed < input.count, !stream.isClosed else { return }
+        kept = consumed == 0 ? input : Array(input[consumed...])
+    }
+
+    /// Lets the machine go through `input` and does what it says.
+    /// - Returns: how many bytes are used up.
+    private func process(_ input: UnsafeRawBufferPointer) -> Int {
+        guard !isProcessing else { preconditionFailure("input inside input") }
+        isProcessing = true
+        defer {
+            isProcessing = false
+            if !stream.isClosed { flush() }
+        }
+        var consumed = 0
+        while !stream.isClosed {
+            if output.count - sentCount > server.configuration.outputBytesMax {
+                flush()
+                if output.count > sentCount { return consumed }
+            }
+            switch machine.next(input, consumed: &consumed) {
+            case .needMore:
+                if !handOver() { return consumed }
+            case .pause:
+                if !handOver() { return consumed }
+            case .request(let head): receive(head)
+            case .content(let range):
+                pace.receive(range.count, at: server.now)
+                bodyTimeout = .never
+                body?.receive(input.slice(range))
+            case .contentEnd:
+                body?.finish()
+                bodyTimeout = .never
+                _ = handOver()
+            case .refuse(let error):
+                server.metrics.refused(error)
+                exchange &+= 1
+                answer(error.problem.response(for: server.makeRequestID()), exchange)
+            case .failContent(let error): failContent(error)
+            case .discarded:
+                stateTimeout = server.now + server.configuration.keepAliveTimeout
+            case .drop:
+                discardedCount += input.count
+                if discardedCount > server.configuration.lingerBytesMax { close() }
+                if consumed >= input.count { return consumed }
+            case .close:
+                closeWhenSent()
+                return input.count
+            }
+        }
+        return consumed
+    }
+
+    private func receive(_ head: HTTP1Head) {
+        exchange &+= 1
+        let now = server.now
+        stateTimeout = .never
+        isHeadTimed = false
+        requestTimeout = now + server.configuration.requestTimeout
+        pace = BodyPace()
+        discardedCount = 0
+        let content: RequestBody
+        switch head.framing {
+        case .none: content = .empty
+        case .length(let count):
+            content = RequestBody(announcedCount: count, source: self)
+            body = content
+        case .chunked:
+            content = RequestBody(announcedCount: nil, source: self)
+            body = content
+        }
+        request = HTTPRequest(
+            method: head.method, version: head.version, target: head.target,
+            headers: head.headers, host: head.host, id: server.requestID(of: head.headers),
+            remoteAddress: remoteAddress, isSecure: isSecure, receivedAt: now,
+            deadline: Deadline(requestTimeout), body: content)
+        isHandedOver = false
+        server.metrics.requests.increment()
+    }
+
+    /// Starts the handler of the request that was just read.
+    /// - Returns: whether there is reason to go on with the input: the answer is there already.
+    private func handOver() -> Bool {
+        guard let request, !isHandedOver else { return false }
+        isHandedOver = true
+        let number = exchange
+        let started = Loop.shared.spawn {
+            let response = await self.server.responder.respond(to: request)
+            await self.run(response, number)
+        }
+        guard machine.isAnswerPending, exchange == number else { return !stream.isClosed }
+        task = started
+        return false
+    }
+
+    private func failContent(_ error: HTTP1Error) {
+        bodyTimeout = .never
+        if error != .incompleteContent { server.metrics.refused(error) }
+        guard isHandedOver else {
+            body = nil
+            answer(error.problem.response(for: request?.id), exchange)
+            return
+        }
+        body?.fail(
+            error == .incompleteContent ? RequestBodyError.disconnected : error.problem)
+    }
+
+    func streamDidReachEnd(_ stream: any ByteStream) {
+        server.readClock()
+        hasReachedEnd = true
+        isReading = false
+        if !kept.isEmpty, !machine.isInHead {
+            machine.noteInputEnd()
+            if machine.isReceivingContent { processKept() }
+            return
+        }
+        switch machine.inputEnded() {
+        case .close: closeWhenSent()
+        case .failContent(let error):
+            failContent(error)
+            flush()
+        default: break
+        }
+    }
+
+    /// Somebody waits for content (called by `RequestBody`).
+    func bodyIsWanted() {
+        if machine.contentIsWanted() {
+            output.append(HTTP1Writer.continueHead)
+            if !isProcessing { flush() }
+        }
+        if hasReachedEnd, !isProcessing {
+            if case .failContent(let error) = machine.inputEnded() { failContent(error) }
+            return
+        }
+        bodyTimeout = pace.wait(
+            at: server.now, grace: server.configuration.bodyGrace,
+            bytesPerSecond: server.configuration.bodyBytesPerSecondMin)
+        setReading(true)
+        arm()
+    }
+
+    /// Decides after each piece of input whether more is read, and when this connection is looked at next.
+    private func afterInput() {
+        guard !stream.isClosed else { return }
+        if machine.isInHead, !isHeadTimed {
+            isHeadTimed = true
+            stateTimeout = server.now + server.configuration.headTimeout
+        }
+        let configuration = server.configuration
+        if let body, body.isReceiving, !body.isWanted,
+            body.bufferedCount >= configuration.bodyBufferBytesMax
+        {
+            setReading(false)
+        } else if !machine.isInHead, kept.count >= configuration.pipelineBytesMax {
+            setReading(false)
+        }
+        arm()
+    }
+
+    private func setReading(_ isOn: Bool) {
+        guard isReading != isOn, !hasReachedEnd else { return }
+        isReading = isOn
+        stream.setReading(isOn)
+    }
+
+    // MARK: Output
+
+    private func run(_ response: HTTPResponse, _ number: UInt32) async {
+        guard case .stream(let content) = response.body else { return answer(response, number) }
+        guard let writer = begin(response, number) else { return }
+        do {
+            try await content.write(writer)
+            try writer.finish()
+            self.writer = nil
+            if !stream.isClosed { finishAnswer() }
+        } catch {
+            // The head is on its way: only a cut connection tells the client that the end is missing.
+            self.writer = nil
+            close()
+        }
+    }
+
+    /// Writes an answer whose content is there.
+    private func answer(_ response: HTTPResponse, _ number: UInt32) {
+        guard begin(response, number) == nil, isAnswering else { return }
+        finishAnswer()
+    }
+
+    private var isAnswering = false
+
+    /// Writes the head, and the content unless it is a stream.
+    /// - Returns: the writer of a stream whose content is to be sent.
+    private func begin(_ response: HTTPResponse, _ number: UInt32) -> HTTP1ResponseWriter? {
+        isAnswering = false
+        guard number == exchange, machine.isAnswerPending, !stream.isClosed else {
+            server.metrics.lateAnswers.increment()
+            return nil
+        }
+        if !isProcessing { server.readClock() }
+        isAnswering = true
+        requestTimeout = .never
+        let plan = machine.answer(response.status, count: response.body.count)
+        if output.isEmpty { output = server.takeBuffer() }
+        HTTP1Writer.writeHead(
+            response, plan, id: request?.id ?? server.lastRequestID, date: server.dateLine,
+            common: server.configuration.commonHeaders, into: &output)
+        server.metrics.responded(response.status)
+        switch response.body {
+        case .none: break
+        case .bytes(let bytes): if plan.sendsContent { output.append(contentsOf: bytes) }
+        case .buffer(let buffer):
+            if plan.sendsContent {
+                buffer.withUnsafeReadableBytes { output.append(contentsOf: $0) }
+            }
+        case .text(let text): if plan.sendsContent { output.append(text) }
+        case .stream(let content):
+            guard plan.sendsContent else { return nil }
+            let writer = HTTP1ResponseWriter(
+                self, isChunked: plan.framing == .chunked, remaining: content.count)
+            self.writer = writer
+            return writer
+        }
+        return nil
+    }
+
+    private func finishAnswer() {
+        isAnswering = false
+        let now = server.now
+        request = nil
+        body = nil
+        task = nil
+        bodyTimeout = .never
+        switch machine.answerEnded() {
+        case .waiting: stateTimeout = now + server.configuration.keepAliveTimeout
+        case .discarding: stateTimeout = now + server.configuration.lingerTimeout
+        case .linger: stateTimeout = now + server.configuration.lingerTimeout
+        }
+        guard !isProcessing else { return }
+        flush()
+        resumeInput()
+    }
+
+    /// Goes on with requests that waited.
+    private func resumeInput() {
+        guard !stream.isClosed, output.count == sentCount, !machine.isAnswerPending else { return }
+        if !kept.isEmpty || hasReachedEnd { processKept() }
+        guard !stream.isClosed else { return }
+        if kept.count < server.configuration.pipelineBytesMax || machine.isLingering {
+            setReading(true)
+        }
+        afterInput()
+    }
+
+    /// Sends what there is. What the socket does not take stays.
+    private func flush() {
+        guard output.count > sentCount else {
+            sent()
+            return
+        }
+        let taken = output.withUnsafeBytes { bytes -> StreamWrite in
+            stream.write(bytes.slice(sentCount..<bytes.count))
+        }
+        switch taken {
+        case .wrote(let count):
+            sentCount += count
+            writeTimeout = .never
+        case .wouldBlock: break
+        case .failed: return close()
+        }
+        if output.count > sentCount {
+            if writeTimeout == .never {
+                writeTimeout = server.now + server.configuration.writeStallTimeout
+                stream.setWriteInterest(true)
+                arm()
+            }
+            return
+        }
+        sent()
+    }
+
+    /// Everything is with the kernel.
+    private func sent() {
+        if output.capacity > 0 { server.giveBack(&output) }
+        sentCount = 0
+        writeTimeout = .never
+        if closesWhenSent { return close() }
+        guard machine.isLingering, !isWriteShut else { return }
+        if hasReachedEnd { return close() }
+        isWriteShut = true
+        stream.shutdownWrite()
+        setReading(true)
+        arm()
+    }
+
+    func streamIsWritable(_ stream: any ByteStream) {
+        server.readClock()
+        flush()
+        guard !stream.isClosed, output.count == sentCount else { return }
+        stream.setWriteInterest(false)
+        if let writer {
+            writer.resume()
+        } else {
+            resumeInput()
+        }
+    }
+
+    /// Adds to a stream's content.
+    /// - Returns: whether the writer may go on at once.
+    func write(_ append: (inout [UInt8]) -> Void) -> Bool {
+        if !isProcessing { server.readClock() }
+        if output.isEmpty { output = server.takeBuffer() }
+        append(&output)
+        if !isProcessing || output.count > server.configuration.outputBytesMax { flush() }
+        return stream.isClosed || output.count - sentCount <= server.configuration.outputBytesMax
+    }
+
+    var isClosed: Bool { stream.isClosed }
+
+    // MARK: Timeouts
+
+    private func arm() {
+        guard !stream.isClosed else { return }
+        let next = min(min(stateTimeout, requestTimeout), min(bodyTimeout, writeTimeout))
+        if next != .never { server.arm(self, at: next) }
+    }
+
+    func checkTimeouts(_ now: MonotonicTime) {
+        if now >= writeTimeout {
+            server.metrics.timedOut(.write)
+            return close()
+        }
+        if now >= bodyTimeout {
+            bodyTimeout = .never
+            server.metrics.timedOut(.body)
+            giveUp(.tooSlow)
+        } else if now >= requestTimeout {
+            server.metrics.timedOut(.request)
+            let isClientsFault = body.map { $0.isReceiving && $0.isWanted } ?? false
+            giveUp(isClientsFault ? .tooSlow : .handlerTooSlow)
+        } else if now >= stateTimeout {
+            stateTimedOut()
+        }
+        arm()
+    }
+
+    private func stateTimedOut() {
+        stateTimeout = .never
+        if machine.isIdle {
+            server.metrics.timedOut(.keepAlive)
+            close()
+        } else if machine.isInHead, machine.beginRefusal() {
+            server.metrics.timedOut(.head)
+            kept = []
+            exchange &+= 1
+            answer(Problem.tooSlow.response(for: server.makeRequestID()), exchange)
+        } else {
+            server.metrics.timedOut(.linger)
+            close()
+        }
+    }
+
+    /// Answers in place of the handler, whose own answer will be too late.
+    private func giveUp(_ problem: Problem) {
+        requestTimeout = .never
+        guard machine.isAnswerPending else { return }
+        machine.abandonInput()
+        kept = []
+        body?.fail(problem)
+        task?.cancel()
+        answer(problem.response(for: request?.id), exchange)
+    }
+
+    // MARK: The end
+
+    func drain() {
+        machine.drain()
+    }
+
+    func endIfIdle() {
+        guard machine.lingerIfIdle() else { return }
+        stateTimeout = server.now + server.configuration.lingerTimeout
+        flush()
+        arm()
+    }
+
+    private func closeWhenSent() {
+        closesWhenSent = true
+        if !isProcessing { flush() }
+    }
+
+    func close() {
+        guard !stream.isClosed else { return }
+        stream.close()
+        ended()
+    }
+
+    func stream(_ stream: any ByteStream, didFail error: SystemError) {
+        ended()
+    }
+
+    private func ended() {
+        machine.closed()
+        kept = []
+        output = []
+        sentCount = 0
+        stateTimeout = .never
+        requestTimeout = .never
+        bodyTimeout = .never
+        writeTimeout = .never
+        body?.fail(RequestBodyError.disconnected)
+        body = nil
+        request = nil
+        task = nil
+        writer?.resume()
+        writer = nil
+        server.connectionEnded(self)
+    }
+}
+
+/// Writes a stream's content to its connection, in chunks or as it is.
+@LoopActor
+final class HTTP1ResponseWriter: ResponseWriter {
+    private let connection: HTTP1Connection
+    private let isChunked: Bool
+    private var remaining: Int?
+    private var waiter: CheckedContinuation<Void, Never>?
+
+    init(_ connection: HTTP1Connection, isChunked: Bool, remaining: Int?) {
+        self.connection = connection
+        self.isChunked = isChunked
+        self.remaining = remaining
+    }
+
+    func write(_ bytes: [UInt8]) async throws {
+        guard !connection.isClosed else { throw ResponseWriterError.disconnected }
+        guard !bytes.isEmpty else { return }
+        if let left = remaining {
+            guard bytes.count <= left else { throw ResponseWriterError.wrongCount }
+            remaining = left - bytes.count
+        }
+        let mayGoOn = connection.write { output in
+            if isChunked {
+                HTTP1Writer.writeChunk(bytes, into: &output)
+            } else {
+                output.append(contentsOf: bytes)
+            }
+        }
+        if !mayGoOn {
+            precondition(waiter == nil, "a stream has one writer at a time")
+            await withCheckedContinuation { waiter = $0 }
+        }
+        guard !connection.isClosed else { throw ResponseWriterError.disconnected }
+    }
+
+    func finish() throws {
+        if let remaining, remaining > 0 { throw ResponseWriterError.wrongCount }
+        guard isChunked, !connection.isClosed else { return }
+        _ = connection.write { $0.append(HTTP1Writer.lastChunk) }
+    }
+
+    func resume() {
+        guard let waiter else { return }
+        self.waiter = nil
+        waiter.resume()
+    }
+}
+
+extension MonotonicTime {
+    /// Later than any time.
+    static let never = MonotonicTime(nanoseconds: .max)
+}
+
+extension Problem {
+    static let tooSlow = Problem(
+        .requestTimeout, code: "request-timeout", title: "Request Timeout")
+
+    static let handlerTooSlow = Problem(
+        .serviceUnavailable, code: "deadline-exceeded", title: "Service Unavailable",
+        detail: "The answer took too long. Try again.",
+        headers: HTTPHeaders([(.retryAfter, "1")]))
+}

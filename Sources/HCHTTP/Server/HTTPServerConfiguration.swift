@@ -1,0 +1,70 @@
+/// What a server allows and how long it waits. Durations that end a connection without an answer say so.
+package struct HTTPServerConfiguration: Sendable {
+    package var http1 = HTTP1Limits()
+    /// Connections at a time; further ones wait in the kernel's queue.
+    package var connectionsMax = 60_000
+    /// Between an answer and the first byte of the next request; ends silently.
+    package var keepAliveTimeout: Duration = .seconds(65)
+    /// From the accept or the first byte of a head to its end: 408, silently if not a byte came.
+    package var headTimeout: Duration = .seconds(66)
+    /// From the end of the head to the beginning of the answer. The request carries it as its deadline. When it
+    /// passes the client gets 408 if the content was still being waited for, else 503; a later answer is dropped.
+    package var requestTimeout: Duration = .seconds(30)
+    /// How long content may be waited for in all, besides what `bodyBytesPerSecondMin` grants: then 408.
+    package var bodyGrace: Duration = .seconds(10)
+    /// The slowest client that is served: time in which nobody asks for content does not count.
+    package var bodyBytesPerSecondMin = 1024
+    /// Without a byte of the answer taken by the client: the connection is cut.
+    package var writeStallTimeout: Duration = .seconds(30)
+    /// How long and how much input is thrown away after the last answer, so that it is not lost to a reset.
+    package var lingerTimeout: Duration = .seconds(5)
+    package var lingerBytesMax = 4 << 20
+    /// Content that an answer left unread is read and thrown away up to this, to keep the connection.
+    package var discardBytesMax = 64 << 10
+    /// Content that waits for the handler to ask; then the socket is not read.
+    package var bodyBufferBytesMax = 64 << 10
+    /// Further requests that wait while one is answered; then the socket is not read.
+    package var pipelineBytesMax = 16 << 10
+    /// Answers that wait for the client to read; then no further request is begun, and a stream's writer waits.
+    package var outputBytesMax = 64 << 10
+    /// How fine timeouts are: they strike up to this much late.
+    package var timeoutResolution: Duration = .seconds(1)
+    /// Sent with every answer, also to what is no request: the security fields. An answer's own field of the same
+    /// name goes first.
+    package var commonHeaders = HTTPServerConfiguration.securityHeaders
+
+    package init() {}
+
+    /// For an API that is read by programs: nothing may be framed, sniffed, cached by others or referred from.
+    package static let securityHeaders = HTTPHeaders([
+        (.xContentTypeOptions, "nosniff"),
+        (.xFrameOptions, "DENY"),
+        (.referrerPolicy, "no-referrer"),
+        (.contentSecurityPolicy, "default-src 'none'; frame-ancestors 'none'"),
+        (.crossOriginResourcePolicy, "same-origin"),
+        (.cacheControl, "no-store"),
+    ])
+
+    /// Every problem of the values, in the form "name: what is wrong".
+    package func problems() -> [String] {
+        var found: [String] = []
+        func check(_ holds: Bool, _ text: String) { if !holds { found.append(text) } }
+        check(connectionsMax > 0, "connectionsMax: must be above 0")
+        check(http1.requestLineBytesMax >= 64, "requestLineBytesMax: must be at least 64")
+        check(http1.requestLineBytesMax <= 1 << 20, "requestLineBytesMax: must be at most 1 MiB")
+        check(http1.headerBytesMax >= 256, "headerBytesMax: must be at least 256")
+        check(http1.headerBytesMax <= 1 << 20, "headerBytesMax: must be at most 1 MiB")
+        check(http1.headerCountMax > 0, "headerCountMax: must be above 0")
+        check(http1.bodyBytesMax >= 0, "bodyBytesMax: must not be negative")
+        check(bodyBytesPerSecondMin > 0, "bodyBytesPerSecondMin: must be above 0")
+        check(timeoutResolution > .zero, "timeoutResolution: must be above 0")
+        for (name, duration) in [
+            ("keepAliveTimeout", keepAliveTimeout), ("headTimeout", headTimeout),
+            ("requestTimeout", requestTimeout), ("bodyGrace", bodyGrace),
+            ("writeStallTimeout", writeStallTimeout), ("lingerTimeout", lingerTimeout),
+        ] {
+            check(duration > .zero, "\(name): must be above 0")
+        }
+        return found
+    }
+}
