@@ -105,6 +105,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 flush()
                 if output.count > sentCount { return consumed }
             }
+            let before = consumed
             switch machine.next(input, consumed: &consumed) {
             case .needMore:
                 if !handOver() { return consumed }
@@ -127,9 +128,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             case .discarded:
                 stateTimeout = server.now + server.configuration.keepAliveTimeout
             case .drop:
-                discardedCount += input.count
+                discardedCount += consumed - before
                 if discardedCount > server.configuration.lingerBytesMax { close() }
-                if consumed >= input.count { return consumed }
+                if machine.isLingering { return consumed }
             case .close:
                 closeWhenSent()
                 return input.count
@@ -255,7 +256,10 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     private func run(_ response: HTTPResponse, _ number: UInt32) async {
         guard case .stream(let content) = response.body else { return answer(response, number) }
-        guard let writer = begin(response, number) else { return }
+        guard let writer = begin(response, number) else {
+            if isAnswering { finishAnswer() }
+            return
+        }
         do {
             try await content.write(writer)
             try writer.finish()
