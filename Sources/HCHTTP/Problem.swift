@@ -60,7 +60,9 @@ package struct Problem: Error, Sendable {
     }
 
     /// 400 by default: a parameter or a document that cannot be understood; 422: understood, and not acceptable.
-    package static func invalid(_ errors: [FieldProblem], status: HTTPStatus = .badRequest) -> Problem {
+    package static func invalid(_ errors: [FieldProblem], status: HTTPStatus = .badRequest)
+        -> Problem
+    {
         Problem(
             status, code: "invalid-request", title: "Invalid Request",
             detail: "Some fields are missing or not as they must be.", errors: errors)

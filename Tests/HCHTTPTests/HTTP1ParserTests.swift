@@ -211,7 +211,8 @@ struct HTTP1ParserTests {
             chunked("1;\(String(repeating: "a", count: 1100))\r\n"), .invalidChunk, 400,
             "extension above its limit"),
         Refusal(
-            chunked(String(repeating: "1;\(String(repeating: "a", count: 500))\r\na\r\n", count: 50)),
+            chunked(
+                String(repeating: "1;\(String(repeating: "a", count: 500))\r\na\r\n", count: 50)),
             .chunkOverhead, 400, "tiny chunks with long extensions"),
         Refusal(chunked("0\r\nA : b\r\n\r\n"), .invalidFieldName, 400, "bad trailer"),
         Refusal(chunked("0\r\nHost: b\r\n\r\n"), .invalidTrailer, 400, "Host in a trailer"),
@@ -351,7 +352,8 @@ struct HTTP1ParserTests {
     func endlessHead() {
         let limits = HTTP1Limits()
         let endlessLine = "GET /" + String(repeating: "a/", count: 30_000)
-        let byLine = ParserTranscript(endlessLine, cuts: Array(stride(from: 1, to: 60_000, by: 997)))
+        let byLine = ParserTranscript(
+            endlessLine, cuts: Array(stride(from: 1, to: 60_000, by: 997)))
         #expect(byLine.error == .requestLineTooLong)
         let endlessField = "GET / HTTP/1.1\r\nA: " + String(repeating: "a", count: 60_000)
         let byField = ParserTranscript(

@@ -145,7 +145,8 @@ struct HTTP1ConnectionMachine: ~Copyable {
         }
     }
 
-    private mutating func nextHead(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Action {
+    private mutating func nextHead(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Action
+    {
         do throws(HTTP1Error) {
             guard case .head(let head) = try parser.next(input, consumed: &consumed) else {
                 return isInputClosed ? close() : .needMore

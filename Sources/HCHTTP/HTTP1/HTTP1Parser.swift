@@ -114,7 +114,8 @@ struct HTTP1Parser: Sendable {
                 consumed += 2
                 state = .chunkSize
             case .trailerLines:
-                guard let line = try nextLine(rest, limit: limits.trailerBytesMax, .trailersTooLarge)
+                guard
+                    let line = try nextLine(rest, limit: limits.trailerBytesMax, .trailersTooLarge)
                 else { return .needMore }
                 if !line.isEmpty {
                     try readField(rest, line, max: limits.trailerCountMax, .trailersTooLarge)
@@ -227,7 +228,8 @@ struct HTTP1Parser: Sendable {
     private func refuseForbiddenTrailer() throws(HTTP1Error) {
         // Framing, routing, authentication, content format and controls do not come after the content (RFC 9110 6.5.1).
         switch fields.last?.known {
-        case .contentLength, .transferEncoding, .host, .connection, .te, .trailer, .upgrade, .expect,
+        case .contentLength, .transferEncoding, .host, .connection, .te, .trailer, .upgrade,
+            .expect,
             .keepAlive, .authorization, .proxyAuthorization, .cookie, .contentType,
             .contentEncoding, .contentRange, .cacheControl, .maxForwards, .range, .ifMatch,
             .ifNoneMatch, .ifModifiedSince, .idempotencyKey, .origin, .forwarded, .xForwardedFor,
@@ -239,7 +241,9 @@ struct HTTP1Parser: Sendable {
 
     // MARK: The end of the head
 
-    private mutating func finishHead(_ section: UnsafeRawBufferPointer) throws(HTTP1Error) -> HTTP1Head {
+    private mutating func finishHead(_ section: UnsafeRawBufferPointer) throws(HTTP1Error)
+        -> HTTP1Head
+    {
         let version = requestLine.version
         let host = try HTTP1Host.validate(
             section, fields: fields, target: requestLine.authority, version: version)

@@ -31,7 +31,8 @@ package final class Application<Context: Sendable>: HTTPResponder {
             var chain = Application.catching(handler, problem)
             for stage in middleware.reversed() {
                 let next = chain
-                chain = Application.catching({ try await stage.handle($0, $1, next: next) }, problem)
+                chain = Application.catching(
+                    { try await stage.handle($0, $1, next: next) }, problem)
             }
             return chain
         }

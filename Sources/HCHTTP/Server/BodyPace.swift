@@ -9,7 +9,8 @@ struct BodyPace: Sendable {
 
     /// Somebody begins to wait.
     /// - Returns: when the client will have been too slow.
-    mutating func wait(at now: MonotonicTime, grace: Duration, bytesPerSecond: Int) -> MonotonicTime {
+    mutating func wait(at now: MonotonicTime, grace: Duration, bytesPerSecond: Int) -> MonotonicTime
+    {
         settle(at: now)
         waitingSince = now
         let earned = Duration.milliseconds(Int64(receivedCount) * 1000 / Int64(bytesPerSecond))

@@ -1,6 +1,8 @@
 /// The name of a header field. Equal without regard to the case of ASCII letters (RFC 9110 5.1); written over
 /// HTTP/1.1 as it is spelled here.
-package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral, CustomStringConvertible {
+package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
+    CustomStringConvertible
+{
     package let text: String
     let known: KnownField
 
@@ -62,7 +64,8 @@ extension HTTPFieldName {
     package static let contentType = HTTPFieldName(KnownField.contentType)
     package static let cookie = HTTPFieldName(KnownField.cookie)
     package static let crossOriginOpenerPolicy = HTTPFieldName(KnownField.crossOriginOpenerPolicy)
-    package static let crossOriginResourcePolicy = HTTPFieldName(KnownField.crossOriginResourcePolicy)
+    package static let crossOriginResourcePolicy = HTTPFieldName(
+        KnownField.crossOriginResourcePolicy)
     package static let date = HTTPFieldName(KnownField.date)
     package static let etag = HTTPFieldName(KnownField.etag)
     package static let expect = HTTPFieldName(KnownField.expect)

@@ -162,7 +162,9 @@ package struct HTTPHeaders: Sendable {
 
     /// Writes those fields whose names `taken` does not have.
     func write(into output: inout [UInt8], unlessIn taken: HTTPHeaders) {
-        if isWireForm, knownFields & taken.knownFields == 0, fields.allSatisfy({ $0.known != .other }) {
+        if isWireForm, knownFields & taken.knownFields == 0,
+            fields.allSatisfy({ $0.known != .other })
+        {
             output.append(contentsOf: bytes)
             return
         }

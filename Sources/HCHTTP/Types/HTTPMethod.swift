@@ -43,9 +43,21 @@ package enum HTTPMethod: UInt8, Sendable, Hashable, CaseIterable {
     init?(_ bytes: UnsafeRawBufferPointer) {
         switch bytes.count {
         case 3:
-            if bytes.isEqual(to: "GET") { self = .get } else if bytes.isEqual(to: "PUT") { self = .put } else { return nil }
+            if bytes.isEqual(to: "GET") {
+                self = .get
+            } else if bytes.isEqual(to: "PUT") {
+                self = .put
+            } else {
+                return nil
+            }
         case 4:
-            if bytes.isEqual(to: "POST") { self = .post } else if bytes.isEqual(to: "HEAD") { self = .head } else { return nil }
+            if bytes.isEqual(to: "POST") {
+                self = .post
+            } else if bytes.isEqual(to: "HEAD") {
+                self = .head
+            } else {
+                return nil
+            }
         case 5:
             guard bytes.isEqual(to: "PATCH") else { return nil }
             self = .patch

@@ -304,45 +304,61 @@ enum KnownField: UInt8, CaseIterable, Sendable {
         case 19:
             switch ByteClass.lower(name[0]) {
             case 0x63:
-                if name.isEqualIgnoringCase(to: "content-disposition") { self = .contentDisposition }
+                if name.isEqualIgnoringCase(to: "content-disposition") {
+                    self = .contentDisposition
+                }
             case 0x70:
-                if name.isEqualIgnoringCase(to: "proxy-authorization") { self = .proxyAuthorization }
+                if name.isEqualIgnoringCase(to: "proxy-authorization") {
+                    self = .proxyAuthorization
+                }
             default: break
             }
         case 22:
             switch ByteClass.lower(name[0]) {
             case 0x78:
-                if name.isEqualIgnoringCase(to: "x-content-type-options") { self = .xContentTypeOptions }
+                if name.isEqualIgnoringCase(to: "x-content-type-options") {
+                    self = .xContentTypeOptions
+                }
             default: break
             }
         case 23:
             switch ByteClass.lower(name[0]) {
             case 0x63:
-                if name.isEqualIgnoringCase(to: "content-security-policy") { self = .contentSecurityPolicy }
+                if name.isEqualIgnoringCase(to: "content-security-policy") {
+                    self = .contentSecurityPolicy
+                }
             default: break
             }
         case 25:
             switch ByteClass.lower(name[0]) {
             case 0x73:
-                if name.isEqualIgnoringCase(to: "strict-transport-security") { self = .strictTransportSecurity }
+                if name.isEqualIgnoringCase(to: "strict-transport-security") {
+                    self = .strictTransportSecurity
+                }
             default: break
             }
         case 26:
             switch ByteClass.lower(name[0]) {
             case 0x63:
-                if name.isEqualIgnoringCase(to: "cross-origin-opener-policy") { self = .crossOriginOpenerPolicy }
+                if name.isEqualIgnoringCase(to: "cross-origin-opener-policy") {
+                    self = .crossOriginOpenerPolicy
+                }
             default: break
             }
         case 27:
             switch ByteClass.lower(name[0]) {
             case 0x61:
-                if name.isEqualIgnoringCase(to: "access-control-allow-origin") { self = .accessControlAllowOrigin }
+                if name.isEqualIgnoringCase(to: "access-control-allow-origin") {
+                    self = .accessControlAllowOrigin
+                }
             default: break
             }
         case 28:
             switch ByteClass.lower(name[0]) {
             case 0x63:
-                if name.isEqualIgnoringCase(to: "cross-origin-resource-policy") { self = .crossOriginResourcePolicy }
+                if name.isEqualIgnoringCase(to: "cross-origin-resource-policy") {
+                    self = .crossOriginResourcePolicy
+                }
             default: break
             }
         default: break

@@ -20,7 +20,9 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     /// Nil if `text` is not one that a client may choose.
     package init?(received text: String) {
         var copy = text
-        guard copy.withUTF8({ RequestID.isAcceptable(UnsafeRawBufferPointer($0)) }) else { return nil }
+        guard copy.withUTF8({ RequestID.isAcceptable(UnsafeRawBufferPointer($0)) }) else {
+            return nil
+        }
         form = .received(text)
     }
 
@@ -93,7 +95,8 @@ package struct TraceContext: Sendable, Hashable {
 
     package init?(traceparent text: String) {
         let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        guard parts.count >= 4, parts[0].utf8.count == 2, TraceContext.isHex(parts[0]), parts[0] != "ff",
+        guard parts.count >= 4, parts[0].utf8.count == 2, TraceContext.isHex(parts[0]),
+            parts[0] != "ff",
             parts[0] != "00" || parts.count == 4,
             parts[1].utf8.count == 32, TraceContext.isHex(parts[1]),
             parts[1].contains(where: { $0 != "0" }),
