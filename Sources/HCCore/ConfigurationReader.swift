@@ -5,6 +5,12 @@ package struct ConfigurationProblem: Equatable, Sendable, CustomStringConvertibl
     package let problem: String
     package let remedy: String
 
+    package init(path: String, problem: String, remedy: String) {
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+    }
+
     package var description: String { "\(path): \(problem): \(remedy)" }
 }
 

@@ -94,6 +94,11 @@ package enum FaultPoint {
 /// Thrown at a point armed with `fail`.
 package struct FaultPointFailure: Error, Equatable, CustomStringConvertible {
     package let point: String
+
+    package init(point: String) {
+        self.point = point
+    }
+
     package var description: String { "fault point \(point) was armed to fail" }
 }
 

@@ -39,6 +39,11 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     package let offset: Int
     package let reason: Reason
 
+    package init(offset: Int, reason: Reason) {
+        self.offset = offset
+        self.reason = reason
+    }
+
     package var description: String { "\(reason.rawValue), at byte \(offset)" }
 }
 
@@ -323,10 +328,10 @@ extension JSONParser {
             else { throw JSONError(offset: start, reason: .loneSurrogate) }
             offset += 2
             let second = try codeUnit()
-            let combined = 0x10000 + (UInt32(first) - 0xd800) << 10 + (UInt32(second) &- 0xdc00)
-            guard (0xdc00...0xdfff).contains(second), let scalar = Unicode.Scalar(combined) else {
-                throw JSONError(offset: start, reason: .loneSurrogate)
-            }
+            guard (0xdc00...0xdfff).contains(second),
+                let scalar = Unicode.Scalar(
+                    0x10000 + (UInt32(first) - 0xd800) << 10 + (UInt32(second) - 0xdc00))
+            else { throw JSONError(offset: start, reason: .loneSurrogate) }
             return scalar
         default: throw JSONError(offset: start, reason: .invalidEscape)
         }
