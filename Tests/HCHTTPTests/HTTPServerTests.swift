@@ -181,7 +181,8 @@ struct HTTPServerTests {
     func refusal() async throws {
         let fixture = try echo()
         let client = try await fixture.connect()
-        client.send("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.send(String(repeating: "x", count: 200_000))
         try await client.end()
         #expect(client.failure == nil)

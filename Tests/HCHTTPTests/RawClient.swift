@@ -41,7 +41,9 @@ final class RawClient: ByteStreamDelegate {
 
     private func flush() {
         while !unsent.isEmpty {
-            guard case .wrote(let count) = unsent.withUnsafeBytes({ stream.write($0) }) else { break }
+            guard case .wrote(let count) = unsent.withUnsafeBytes({ stream.write($0) }) else {
+                break
+            }
             unsent.removeFirst(count)
         }
         if !stream.isClosed { stream.setWriteInterest(!unsent.isEmpty) }
@@ -150,7 +152,8 @@ struct RawAnswer {
     private static func index(of pattern: [UInt8], in bytes: ArraySlice<UInt8>) -> Int? {
         guard bytes.count >= pattern.count else { return nil }
         return (bytes.startIndex...bytes.endIndex - pattern.count).first { start in
-            bytes[start] == pattern[0] && bytes[start..<start + pattern.count].elementsEqual(pattern)
+            bytes[start] == pattern[0]
+                && bytes[start..<start + pattern.count].elementsEqual(pattern)
         }
     }
 }
