@@ -49,7 +49,7 @@ package final class AEADKey: Sendable {
     package func seal(
         _ plaintext: [UInt8], associatedData: [UInt8]
     ) throws(CryptoError) -> [UInt8] {
-        try plaintext.withUnsafeBytes { (bytes) throws(CryptoError) in
+        try plaintext.withRawBytes { (bytes) throws(CryptoError) in
             try seal(bytes, associatedData: associatedData)
         }
     }
@@ -66,7 +66,11 @@ package final class AEADKey: Sendable {
             writePrefix(into: output)
             let nonceBytes = UnsafeMutableRawBufferPointer(
                 rebasing: output[SealedBytes.prefixCount..<SealedBytes.headerCount])
-            if let nonce { nonceBytes.copyBytes(from: nonce) } else { SystemRandom.fill(nonceBytes) }
+            if let nonce {
+                nonceBytes.copyBytes(from: nonce)
+            } else {
+                SystemRandom.fill(nonceBytes)
+            }
             do throws(CryptoError) {
                 try encrypt(plaintext, into: output, associatedData: associatedData)
                 initialised = total
@@ -135,7 +139,7 @@ package final class AEADKey: Sendable {
     package func open(
         _ sealed: [UInt8], associatedData: [UInt8]
     ) throws(CryptoError) -> [UInt8] {
-        try sealed.withUnsafeBytes { (bytes) throws(CryptoError) in
+        try sealed.withRawBytes { (bytes) throws(CryptoError) in
             try open(bytes, associatedData: associatedData)
         }
     }
@@ -144,7 +148,7 @@ package final class AEADKey: Sendable {
     package func openSecret(
         _ sealed: [UInt8], associatedData: [UInt8]
     ) throws(CryptoError) -> SecretBytes {
-        try sealed.withUnsafeBytes { (sealed) throws(CryptoError) in
+        try sealed.withRawBytes { (sealed) throws(CryptoError) in
             let count = try checkedPlaintextCount(sealed)
             return try SecretBytes(count: count) { (output) throws(CryptoError) in
                 try decrypt(sealed, into: output, associatedData: associatedData)
@@ -195,7 +199,7 @@ package final class AEADKey: Sendable {
         }
     }
 
-    /// Starts a message: the nonce, then the prefix and the caller's data as associated data.
+    /// Starts a message: the nonce, then the caller's associated data.
     @inline(__always)
     private func begin(
         _ context: OpaquePointer, header: UnsafePointer<UInt8>, associatedData: [UInt8]
@@ -203,11 +207,8 @@ package final class AEADKey: Sendable {
         try require(
             EVP_CipherInit_ex2(context, nil, nil, header + SealedBytes.prefixCount, -1, nil),
             "EVP_CipherInit_ex2")
-        var written: Int32 = 0
-        try require(
-            EVP_CipherUpdate(context, nil, &written, header, Int32(SealedBytes.prefixCount)),
-            "EVP_CipherUpdate")
         guard !associatedData.isEmpty else { return }
+        var written: Int32 = 0
         try require(
             EVP_CipherUpdate(context, nil, &written, associatedData, Int32(associatedData.count)),
             "EVP_CipherUpdate")

@@ -39,7 +39,7 @@ package final class AEADKeyRing: Sendable {
     package func open(
         _ sealed: [UInt8], associatedData: [UInt8]
     ) throws(CryptoError) -> [UInt8] {
-        try sealed.withUnsafeBytes { (bytes) throws(CryptoError) in
+        try sealed.withRawBytes { (bytes) throws(CryptoError) in
             try open(bytes, associatedData: associatedData)
         }
     }

@@ -88,7 +88,8 @@ enum KeyFile {
     static let bytesMax = 16 * 1024
     static let identifierCountMax = 32
     static let placeholders = [
-        "changeme", "change_me", "change-me", "replaceme", "replace_me", "replace-me", "placeholder",
+        "changeme", "change_me", "change-me", "replaceme", "replace_me", "replace-me",
+        "placeholder",
         "insert", "example", "secret", "password", "todo", "xxxx", "default", "your",
     ]
 

@@ -1,5 +1,3 @@
-package import HCCore
-
 /// The key at the top: it wraps the key-encryption key of each tenant, and nothing else.
 ///
 /// A file of several lines (`KeyFile`) is a rotation under way: the first key wraps, all of them

@@ -6,7 +6,8 @@
 ///     n bytes  ciphertext, as long as the plaintext
 ///     16 bytes tag
 ///
-/// The format and key version are authenticated together with the caller's associated data.
+/// The first five bytes need no tag of their own: another format is refused, and another key
+/// version leads to another key, under which nothing opens.
 package enum SealedBytes {
     static let format: UInt8 = 1
     static let prefixCount = 5
@@ -29,6 +30,6 @@ package enum SealedBytes {
     }
 
     package static func keyVersion(of sealed: [UInt8]) throws(CryptoError) -> UInt32 {
-        try sealed.withUnsafeBytes { (bytes) throws(CryptoError) in try keyVersion(of: bytes) }
+        try sealed.withRawBytes { (bytes) throws(CryptoError) in try keyVersion(of: bytes) }
     }
 }

@@ -49,11 +49,12 @@ package struct PasswordHash: Sendable {
     package init(
         of password: Sensitive<String>, parameters: Parameters = .current
     ) throws(CryptoError) {
+        guard let bytes = Self.bytes(of: password) else { throw .malformed("password is too long") }
         let salt = SystemRandom.bytes(Self.saltCount)
         self.parameters = parameters
         self.salt = salt
         hash = try Self.derive(
-            try Self.bytes(of: password), salt: salt, parameters: parameters, count: Self.hashCount)
+            bytes, salt: salt, parameters: parameters, count: Self.hashCount)
     }
 
     /// Reads the written form; bounds are checked before anything is computed.
@@ -85,11 +86,10 @@ package struct PasswordHash: Sendable {
     ///
     /// - Throws: `.library` only: a password that is too long to be one does not match.
     package func matches(_ password: Sensitive<String>) throws(CryptoError) -> Bool {
-        let bytes = password.reveal().utf8.count > Self.passwordBytesMax ? [] : nil as [UInt8]?
+        let bytes = Self.bytes(of: password)
         let derived = try Self.derive(
-            try bytes ?? Self.bytes(of: password), salt: salt, parameters: parameters,
-            count: hash.count)
-        return constantTimeEquals(derived, hash) && bytes == nil
+            bytes ?? [], salt: salt, parameters: parameters, count: hash.count)
+        return constantTimeEquals(derived, hash) && bytes != nil
     }
 
     /// Whether the password should be hashed anew at the next login.
@@ -126,13 +126,14 @@ package struct PasswordHash: Sendable {
     }
 
     /// Normalised to NFC, so that two keyboards that compose letters differently agree
-    /// (NIST SP 800-63B 5.1.1.2).
-    private static func bytes(of password: Sensitive<String>) throws(CryptoError) -> [UInt8] {
+    /// (NIST SP 800-63B 5.1.1.2). Nil for a password that is too long.
+    private static func bytes(of password: Sensitive<String>) -> [UInt8]? {
+        let text = password.reveal()
+        guard text.utf8.count <= passwordBytesMax else { return nil }
         var scalars = String.UnicodeScalarView()
-        for scalar in password.reveal()._nfc { scalars.append(scalar) }
+        for scalar in text._nfc { scalars.append(scalar) }
         let bytes = Array(String(scalars).utf8)
-        guard bytes.count <= passwordBytesMax else { throw .malformed("password is too long") }
-        return bytes
+        return bytes.count <= passwordBytesMax ? bytes : nil
     }
 
     /// EVP_PBE_scrypt; a gigabyte is never taken, since `isAcceptable` bounds the memory.

@@ -47,17 +47,17 @@ package final class HMACKey: Sendable {
             let bytes = message.assumingMemoryBound(to: UInt8.self)
             try require(
                 EVP_MAC_update(context.pointer, bytes.baseAddress, bytes.count), "EVP_MAC_update")
-            return try withDigestStorage { (storage) throws(CryptoError) in
+            let pointer = context.pointer
+            var storage = DigestStorage()
+            return try storage.filled(by: "EVP_MAC_final") {
                 var written = 0
-                try require(
-                    EVP_MAC_final(context.pointer, storage, &written, Digest256.byteCount),
-                    "EVP_MAC_final")
+                return EVP_MAC_final(pointer, $0, &written, Digest256.byteCount)
             }
         }
     }
 
     package func authenticationCode(for message: [UInt8]) throws(CryptoError) -> Digest256 {
-        try message.withUnsafeBytes { (bytes) throws(CryptoError) in
+        try message.withRawBytes { (bytes) throws(CryptoError) in
             try authenticationCode(for: bytes)
         }
     }

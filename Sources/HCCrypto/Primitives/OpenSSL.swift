@@ -35,7 +35,11 @@ func libraryError(_ call: StaticReason) -> CryptoError {
 }
 
 /// The owner of one `EVP_CIPHER_CTX`; freeing it wipes the key schedule.
-struct CipherContext: ~Copyable {
+///
+/// Sendable, as the other owners are: a context belongs to no thread (openssl-threads(7)), and
+/// being ~Copyable this value is the only way to it, so two threads cannot be in it at once
+/// without a lock around this value.
+struct CipherContext: ~Copyable, @unchecked Sendable {
     let pointer: OpaquePointer
 
     init() throws(CryptoError) {
@@ -46,8 +50,8 @@ struct CipherContext: ~Copyable {
     deinit { EVP_CIPHER_CTX_free(pointer) }
 }
 
-/// The owner of one `EVP_MAC_CTX`; freeing it wipes the key.
-struct MACContext: ~Copyable {
+/// The owner of one `EVP_MAC_CTX`; freeing it wipes the key. Sendable for the same reason.
+struct MACContext: ~Copyable, @unchecked Sendable {
     let pointer: OpaquePointer
 
     init(algorithm: FetchedAlgorithm) throws(CryptoError) {

@@ -60,11 +60,16 @@ package struct SHA256: ~Copyable {
     private let context: DigestContext
 
     package init() throws(CryptoError) {
+        context = try Self.makeContext()
+    }
+
+    private static func makeContext() throws(CryptoError) -> DigestContext {
         ERR_clear_error()
-        context = try DigestContext()
+        let context = try DigestContext()
         try require(
             EVP_DigestInit_ex2(context.pointer, Algorithms.sha256.pointer, nil),
             "EVP_DigestInit_ex2")
+        return context
     }
 
     package mutating func update(_ bytes: UnsafeRawBufferPointer) throws(CryptoError) {
@@ -73,28 +78,27 @@ package struct SHA256: ~Copyable {
     }
 
     package mutating func update(_ bytes: [UInt8]) throws(CryptoError) {
-        try bytes.withUnsafeBytes { (bytes) throws(CryptoError) in try update(bytes) }
+        try bytes.withRawBytes { (bytes) throws(CryptoError) in try update(bytes) }
     }
 
     package consuming func finish() throws(CryptoError) -> Digest256 {
-        try withDigestStorage { (storage) throws(CryptoError) in
-            try require(
-                EVP_DigestFinal_ex(context.pointer, storage, nil), "EVP_DigestFinal_ex")
+        let pointer = context.pointer
+        var storage = DigestStorage()
+        return try storage.filled(by: "EVP_DigestFinal_ex") {
+            EVP_DigestFinal_ex(pointer, $0, nil)
         }
     }
 
     package static func hash(_ bytes: UnsafeRawBufferPointer) throws(CryptoError) -> Digest256 {
         ERR_clear_error()
-        return try withDigestStorage { (storage) throws(CryptoError) in
-            try require(
-                EVP_Digest(
-                    bytes.baseAddress, bytes.count, storage, nil, Algorithms.sha256.pointer, nil),
-                "EVP_Digest")
+        var storage = DigestStorage()
+        return try storage.filled(by: "EVP_Digest") {
+            EVP_Digest(bytes.baseAddress, bytes.count, $0, nil, Algorithms.sha256.pointer, nil)
         }
     }
 
     package static func hash(_ bytes: [UInt8]) throws(CryptoError) -> Digest256 {
-        try bytes.withUnsafeBytes { (bytes) throws(CryptoError) in try hash(bytes) }
+        try bytes.withRawBytes { (bytes) throws(CryptoError) in try hash(bytes) }
     }
 
     package static func hash(_ text: String) throws(CryptoError) -> Digest256 {
@@ -102,16 +106,19 @@ package struct SHA256: ~Copyable {
     }
 }
 
-/// 32 bytes on the stack, given to `fill` and then made a digest.
-@inline(__always)
-func withDigestStorage(
-    _ fill: (UnsafeMutablePointer<UInt8>) throws(CryptoError) -> Void
-) throws(CryptoError) -> Digest256 {
-    var storage: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    return try withUnsafeMutableBytes(of: &storage) { (raw) throws(CryptoError) in
-        let bytes = raw.assumingMemoryBound(to: UInt8.self)
-        guard let base = bytes.baseAddress else { return Digest256(UnsafeRawBufferPointer(raw)) }
-        try fill(base)
-        return Digest256(UnsafeRawBufferPointer(raw))
+/// 32 bytes on the stack for OpenSSL to write a digest into.
+struct DigestStorage {
+    private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+
+    /// - Parameter fill: the OpenSSL call, whose result is checked.
+    @inline(__always)
+    mutating func filled(
+        by call: StaticReason, _ fill: (UnsafeMutablePointer<UInt8>?) -> Int32
+    ) throws(CryptoError) -> Digest256 {
+        let result = withUnsafeMutableBytes(of: &words) { raw in
+            fill(raw.assumingMemoryBound(to: UInt8.self).baseAddress)
+        }
+        try require(result, call)
+        return withUnsafeBytes(of: &words) { Digest256($0) }
     }
 }
