@@ -32,7 +32,8 @@ package enum HKDF {
         key: SecretBytes, salt: [UInt8], info: [UInt8], _ body: ([OSSL_PARAM]) -> Int32
     ) -> Int32 {
         var digestName = Array("SHA2-256".utf8CString)
-        var salt = salt
+        // No salt means zeros (RFC 5869 2.2); EVP_KDF_derive of 3.0 fails without the parameter.
+        var salt = salt.isEmpty ? [UInt8](repeating: 0, count: Digest256.byteCount) : salt
         var info = info
         return key.withUnsafeBytes { key in
             digestName.withUnsafeMutableBufferPointer { name in
@@ -45,12 +46,13 @@ package enum HKDF {
                                 OSSL_KDF_PARAM_KEY,
                                 UnsafeMutableRawPointer(mutating: key.baseAddress), key.count),
                             OSSL_PARAM_construct_octet_string(
-                                OSSL_KDF_PARAM_INFO, info.baseAddress, info.count),
+                                OSSL_KDF_PARAM_SALT, salt.baseAddress, salt.count),
                         ]
-                        if !salt.isEmpty {
+                        // An empty array may have no address, which a parameter must have.
+                        if !info.isEmpty {
                             parameters.append(
                                 OSSL_PARAM_construct_octet_string(
-                                    OSSL_KDF_PARAM_SALT, salt.baseAddress, salt.count))
+                                    OSSL_KDF_PARAM_INFO, info.baseAddress, info.count))
                         }
                         parameters.append(OSSL_PARAM_construct_end())
                         return body(parameters)
