@@ -19,14 +19,11 @@ func room(_ name: String, _ dependencies: [String], resources: [Resource] = []) 
     )
 }
 
-func program(
-    _ name: String, _ dependencies: [String], path: String? = nil, exclude: [String] = []
-) -> Target {
+func program(_ name: String, _ dependencies: [String], path: String? = nil) -> Target {
     .executableTarget(
         name: name,
         dependencies: dependencies.map { .byName(name: $0) },
         path: path,
-        exclude: exclude,
         swiftSettings: settings
     )
 }
@@ -112,8 +109,7 @@ let suites: [Target] = [
 /// `HC_FUZZ=1` adds the fuzzers: they need `-sanitize=fuzzer` and have no `main` of their own.
 let fuzzers: [Target] =
     Context.environment["HC_FUZZ"] == nil
-    ? []
-    : [program("fuzz-http1", ["HCHTTP"], path: "Tests/Fuzz/HTTP1", exclude: ["corpus"])]
+    ? [] : [program("fuzz-http1", ["HCCore", "HCHTTP"], path: "Tests/Fuzz/HTTP1")]
 
 let package = Package(
     name: "hc",

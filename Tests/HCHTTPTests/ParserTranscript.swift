@@ -46,7 +46,8 @@ struct ParserTranscript: Equatable, CustomStringConvertible {
                 switch try parser.next(input, consumed: &consumed) {
                 case .needMore: return true
                 case .head(let head):
-                    let lines = head.headers.pairs.map { "\($0.name)=\($0.value)" }
+                    var lines: [String] = []
+                    head.headers.forEach { lines.append("\($0)=\($1)") }
                     let query = head.target.rawQuery.map { "?" + $0 } ?? ""
                     events.append(
                         "\(head.method.name) \(head.host) \(head.target.path)\(query) "
@@ -59,7 +60,8 @@ struct ParserTranscript: Equatable, CustomStringConvertible {
                         events.append("content \(String(decoding: content, as: UTF8.self))")
                         content = []
                     }
-                    let lines = trailers.pairs.map { "\($0.name)=\($0.value)" }
+                    var lines: [String] = []
+                    trailers.forEach { lines.append("\($0)=\($1)") }
                     events.append("end \(lines.joined(separator: "|"))")
                 }
             }

@@ -85,10 +85,9 @@ package struct HTTPClient: Sendable {
             handle.set(CURLOPT_CONNECT_TO, list)
             lists.append(list)
         }
+        var lines: [String] = []
         // A value that is empty would remove the field: "name;" sends it empty.
-        var lines = request.headers.pairs.map { name, value in
-            value.isEmpty ? "\(name);" : "\(name): \(value)"
-        }
+        request.headers.forEach { lines.append($1.isEmpty ? "\($0);" : "\($0): \($1)") }
         if request.body != nil, !request.headers.contains(.expect) { lines.append("Expect:") }
         if !lines.isEmpty {
             let list = try CurlList(lines)

@@ -2,7 +2,7 @@
 /// framed, when the connection ends. No I/O; time is the shell's affair.
 ///
 /// Requests are answered strictly in order: while one is being answered the bytes behind it are not looked at.
-package struct HTTP1ConnectionMachine: ~Copyable {
+struct HTTP1ConnectionMachine: ~Copyable {
     private enum State {
         /// Between messages, or in the middle of a head.
         /// Can transition to: exchange, closed.
@@ -42,7 +42,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         var expectsContinue: Bool
     }
 
-    package enum Action {
+    enum Action {
         /// All that was given is used or kept by the caller: give more when there is more.
         case needMore
         /// The bytes that are left wait until the answer is sent.
@@ -63,8 +63,8 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// How an answer is to be written.
-    package struct AnswerPlan: Equatable {
-        package enum Framing: Equatable {
+    struct AnswerPlan: Equatable {
+        enum Framing: Equatable {
             /// No content and no field about it: 1xx, 204, 304.
             case none
             case length(Int)
@@ -73,19 +73,19 @@ package struct HTTP1ConnectionMachine: ~Copyable {
             case untilClose
         }
 
-        package enum ConnectionField: Equatable {
+        enum ConnectionField: Equatable {
             case none
             case close
             case keepAlive
         }
 
-        package let framing: Framing
+        let framing: Framing
         /// False for HEAD: the fields are sent, the content is not.
-        package let sendsContent: Bool
-        package let connectionField: ConnectionField
+        let sendsContent: Bool
+        let connectionField: ConnectionField
     }
 
-    package enum Ended: Equatable {
+    enum Ended: Equatable {
         /// The next request may be read.
         case waiting
         /// Rest of the content is read and thrown away first.
@@ -101,7 +101,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     private var isInputClosed = false
     private(set) var isDraining = false
 
-    package init(limits: HTTP1Limits, discardBytesMax: Int) {
+    init(limits: HTTP1Limits, discardBytesMax: Int) {
         parser = HTTP1Parser(limits: limits)
         self.discardBytesMax = discardBytesMax
     }
@@ -132,7 +132,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
 
     // MARK: Input
 
-    package mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
+    mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
         switch state {
         case .closed: return .close
         case .lingering:
@@ -240,7 +240,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     ///
     /// - Parameter count: bytes of content, nil for a stream whose length nobody knows.
     /// - Precondition: an answer is pending.
-    package mutating func answer(_ status: HTTPStatus, count: Int?) -> AnswerPlan {
+    mutating func answer(_ status: HTTPStatus, count: Int?) -> AnswerPlan {
         guard case .exchange(var exchange) = state, exchange.output == .pending else {
             preconditionFailure("an answer without a request")
         }
@@ -271,7 +271,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// The last byte of the answer is on its way.
-    package mutating func answerEnded() -> Ended {
+    mutating func answerEnded() -> Ended {
         guard case .exchange(var exchange) = state, exchange.output == .started else {
             preconditionFailure("the end of an answer that did not begin")
         }
