@@ -19,11 +19,14 @@ func room(_ name: String, _ dependencies: [String], resources: [Resource] = []) 
     )
 }
 
-func program(_ name: String, _ dependencies: [String], path: String? = nil) -> Target {
+func program(
+    _ name: String, _ dependencies: [String], path: String? = nil, exclude: [String] = []
+) -> Target {
     .executableTarget(
         name: name,
         dependencies: dependencies.map { .byName(name: $0) },
         path: path,
+        exclude: exclude,
         swiftSettings: settings
     )
 }
@@ -109,7 +112,8 @@ let suites: [Target] = [
 /// `HC_FUZZ=1` adds the fuzzers: they need `-sanitize=fuzzer` and have no `main` of their own.
 let fuzzers: [Target] =
     Context.environment["HC_FUZZ"] == nil
-    ? [] : [program("fuzz-http1", ["HCCore", "HCHTTP"], path: "Tests/Fuzz/HTTP1")]
+    ? []
+    : [program("fuzz-http1", ["HCHTTP"], path: "Tests/Fuzz/HTTP1", exclude: ["corpus"])]
 
 let package = Package(
     name: "hc",

@@ -46,8 +46,7 @@ struct ParserTranscript: Equatable, CustomStringConvertible {
                 switch try parser.next(input, consumed: &consumed) {
                 case .needMore: return true
                 case .head(let head):
-                    var lines: [String] = []
-                    head.headers.forEach { lines.append("\($0)=\($1)") }
+                    let lines = head.headers.pairs.map { "\($0.name)=\($0.value)" }
                     let query = head.target.rawQuery.map { "?" + $0 } ?? ""
                     events.append(
                         "\(head.method.name) \(head.host) \(head.target.path)\(query) "
@@ -60,8 +59,7 @@ struct ParserTranscript: Equatable, CustomStringConvertible {
                         events.append("content \(String(decoding: content, as: UTF8.self))")
                         content = []
                     }
-                    var lines: [String] = []
-                    trailers.forEach { lines.append("\($0)=\($1)") }
+                    let lines = trailers.pairs.map { "\($0.name)=\($0.value)" }
                     events.append("end \(lines.joined(separator: "|"))")
                 }
             }

@@ -85,9 +85,10 @@ package struct HTTPClient: Sendable {
             handle.set(CURLOPT_CONNECT_TO, list)
             lists.append(list)
         }
-        var lines: [String] = []
         // A value that is empty would remove the field: "name;" sends it empty.
-        request.headers.forEach { lines.append($1.isEmpty ? "\($0);" : "\($0): \($1)") }
+        var lines = request.headers.pairs.map { name, value in
+            value.isEmpty ? "\(name);" : "\(name): \(value)"
+        }
         if request.body != nil, !request.headers.contains(.expect) { lines.append("Expect:") }
         if !lines.isEmpty {
             let list = try CurlList(lines)

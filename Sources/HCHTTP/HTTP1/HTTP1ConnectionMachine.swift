@@ -2,7 +2,7 @@
 /// framed, when the connection ends. No I/O; time is the shell's affair.
 ///
 /// Requests are answered strictly in order: while one is being answered the bytes behind it are not looked at.
-struct HTTP1ConnectionMachine: ~Copyable {
+package struct HTTP1ConnectionMachine: ~Copyable {
     private enum State {
         /// Between messages, or in the middle of a head.
         /// Can transition to: exchange, closed.
@@ -42,7 +42,7 @@ struct HTTP1ConnectionMachine: ~Copyable {
         var expectsContinue: Bool
     }
 
-    enum Action {
+    package enum Action {
         /// All that was given is used or kept by the caller: give more when there is more.
         case needMore
         /// The bytes that are left wait until the answer is sent.
@@ -63,8 +63,8 @@ struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// How an answer is to be written.
-    struct AnswerPlan: Equatable {
-        enum Framing: Equatable {
+    package struct AnswerPlan: Equatable {
+        package enum Framing: Equatable {
             /// No content and no field about it: 1xx, 204, 304.
             case none
             case length(Int)
@@ -73,19 +73,19 @@ struct HTTP1ConnectionMachine: ~Copyable {
             case untilClose
         }
 
-        enum ConnectionField: Equatable {
+        package enum ConnectionField: Equatable {
             case none
             case close
             case keepAlive
         }
 
-        let framing: Framing
+        package let framing: Framing
         /// False for HEAD: the fields are sent, the content is not.
-        let sendsContent: Bool
-        let connectionField: ConnectionField
+        package let sendsContent: Bool
+        package let connectionField: ConnectionField
     }
 
-    enum Ended: Equatable {
+    package enum Ended: Equatable {
         /// The next request may be read.
         case waiting
         /// Rest of the content is read and thrown away first.
@@ -101,7 +101,7 @@ struct HTTP1ConnectionMachine: ~Copyable {
     private var isInputClosed = false
     private(set) var isDraining = false
 
-    init(limits: HTTP1Limits, discardBytesMax: Int) {
+    package init(limits: HTTP1Limits, discardBytesMax: Int) {
         parser = HTTP1Parser(limits: limits)
         self.discardBytesMax = discardBytesMax
     }
@@ -132,7 +132,7 @@ struct HTTP1ConnectionMachine: ~Copyable {
 
     // MARK: Input
 
-    mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
+    package mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
         switch state {
         case .closed: return .close
         case .lingering:
@@ -240,7 +240,7 @@ struct HTTP1ConnectionMachine: ~Copyable {
     ///
     /// - Parameter count: bytes of content, nil for a stream whose length nobody knows.
     /// - Precondition: an answer is pending.
-    mutating func answer(_ status: HTTPStatus, count: Int?) -> AnswerPlan {
+    package mutating func answer(_ status: HTTPStatus, count: Int?) -> AnswerPlan {
         guard case .exchange(var exchange) = state, exchange.output == .pending else {
             preconditionFailure("an answer without a request")
         }
@@ -271,7 +271,7 @@ struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// The last byte of the answer is on its way.
-    mutating func answerEnded() -> Ended {
+    package mutating func answerEnded() -> Ended {
         guard case .exchange(var exchange) = state, exchange.output == .started else {
             preconditionFailure("the end of an answer that did not begin")
         }

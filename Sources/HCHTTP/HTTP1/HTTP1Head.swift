@@ -1,20 +1,20 @@
 /// A request's head, checked: nothing in it is ambiguous any more.
-struct HTTP1Head: Sendable {
-    enum Framing: Sendable, Equatable {
+package struct HTTP1Head: Sendable {
+    package enum Framing: Sendable, Equatable {
         case none
         /// Above 0.
         case length(Int)
         case chunked
     }
 
-    let method: HTTPMethod
-    let version: HTTPVersion
-    let target: RequestTarget
-    let headers: HTTPHeaders
-    let host: String
-    let framing: Framing
+    package let method: HTTPMethod
+    package let version: HTTPVersion
+    package let target: RequestTarget
+    package let headers: HTTPHeaders
+    package let host: String
+    package let framing: Framing
     /// Whether the client wants the connection to stay (RFC 9112 9.3).
-    let keepAlive: Bool
+    package let keepAlive: Bool
     /// Whether it waits for 100 before it sends the content.
-    let expectsContinue: Bool
+    package let expectsContinue: Bool
 }

@@ -24,7 +24,7 @@ package struct HTTP1Limits: Sendable {
     package init() {}
 
     /// The most that a connection keeps of a message that is not complete: what the parser may ask to see again.
-    var pendingBytesMax: Int {
+    package var pendingBytesMax: Int {
         max(requestLineBytesMax + headerBytesMax, chunkLineBytesMax, trailerBytesMax)
             + 2 * emptyLinesMax
     }

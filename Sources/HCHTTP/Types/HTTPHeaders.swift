@@ -91,10 +91,10 @@ package struct HTTPHeaders: Sendable {
         return found
     }
 
-    /// Every field in its order.
-    package func forEach(_ body: (_ name: String, _ value: String) throws -> Void) rethrows {
-        for index in fields.indices {
-            try body(String(decoding: bytes[fields[index].name], as: UTF8.self), value(at: index))
+    /// Every field in its order, as text.
+    package var pairs: [(name: String, value: String)] {
+        fields.indices.map { index in
+            (String(decoding: bytes[fields[index].name], as: UTF8.self), value(at: index))
         }
     }
 

@@ -1,0 +1,11 @@
+package import HCCore
+
+/// A token whose signature and times were found right.
+package struct SignedToken: Sendable {
+    /// The key that signed it.
+    package let keyID: String
+    package let issuedAt: Timestamp
+    package let expiresAt: Timestamp
+    /// All members of the payload, `iat` and `exp` among them. What they mean is the caller's part.
+    package let claims: JSONObject
+}

@@ -1,0 +1,16 @@
+import HCHTTP
+
+/// What libFuzzer calls with each input. The first two bytes say how the rest is cut, the rest is what a client
+/// sends.
+///
+/// Checked for every input: cut or whole, the parser and the connection machine come to the same result; no more
+/// is kept between two pieces than the limits allow. A broken promise ends the process, which libFuzzer reports
+/// with the input.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzzOneInput(_ data: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
+    let input = UnsafeBufferPointer(start: data, count: count)
+    guard count > 2 else { return 0 }
+    HTTP1FuzzHarness.check(
+        Array(input[2...]), seed: UInt64(input[0]) << 8 | UInt64(input[1]))
+    return 0
+}

@@ -1,0 +1,112 @@
+import HCCore
+import HCIO
+import HCTesting
+
+@testable import HCHTTP
+
+/// A server on a port of its own, whose timeouts are checked when the test says so if it has a manual clock.
+@LoopActor
+final class ServerFixture {
+    let server: HTTPServer
+    let metrics: HTTPServerMetrics
+    let address: SocketAddress
+    let clock: ManualClock?
+
+    init(
+        clock: ManualClock? = nil, configure: (inout HTTPServerConfiguration) -> Void = { _ in },
+        responder: any HTTPResponder
+    ) throws {
+        var configuration = HTTPServerConfiguration()
+        configure(&configuration)
+        self.clock = clock
+        metrics = HTTPServerMetrics(MetricsRegistry())
+        server = HTTPServer(
+            configuration, responder: responder, metrics: metrics,
+            clocks: clock?.clocks ?? .system)
+        let listener = try Listener(try Listener.bind(.loopback(port: 0)))
+        address = .loopback(port: listener.localAddress?.port ?? 0)
+        try server.listen(on: listener)
+    }
+
+    convenience init(
+        clock: ManualClock? = nil, configure: (inout HTTPServerConfiguration) -> Void = { _ in },
+        _ respond: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
+    ) throws {
+        try self.init(clock: clock, configure: configure, responder: ClosureResponder(respond))
+    }
+
+    func connect(reading: Bool = true) async throws -> RawClient {
+        try await RawClient.connect(address, reading: reading)
+    }
+
+    /// One request on a connection of its own.
+    func send(_ text: String) async throws -> RawAnswer? {
+        let client = try await connect()
+        client.send(text)
+        defer { client.close() }
+        return try await client.answer()
+    }
+
+    func advance(by duration: Duration) {
+        clock?.advance(by: duration)
+        server.checkTimeouts()
+    }
+
+    /// To be called at the end of a test, so that the loop holds nothing of it.
+    func stop() async {
+        server.stopAccepting(emptyingQueue: false)
+        _ = await server.drain(
+            idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+    }
+}
+
+@LoopActor
+final class ClosureResponder: HTTPResponder {
+    private let respond: @LoopActor (HTTPRequest) async throws -> HTTPResponse
+
+    init(_ respond: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse) {
+        self.respond = respond
+    }
+
+    func respond(to request: HTTPRequest) async -> HTTPResponse {
+        do {
+            return try await respond(request)
+        } catch let problem as Problem {
+            return problem.response(for: request.id)
+        } catch {
+            return Problem.internalError.response(for: request.id)
+        }
+    }
+}
+
+/// A gate that a handler waits at until the test opens it.
+@LoopActor
+final class Gate {
+    private var waiters: [Waiter<Void>] = []
+    private(set) var isOpen = false
+    private(set) var arrivedCount = 0
+    private var arrival: (count: Int, waiter: Waiter<Void>)?
+
+    func pass() async throws {
+        arrivedCount += 1
+        if let arrival, arrivedCount >= arrival.count { arrival.waiter.succeed(()) }
+        guard !isOpen else { return }
+        let waiter = Waiter<Void>()
+        waiters.append(waiter)
+        try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+    }
+
+    func open() {
+        isOpen = true
+        for waiter in waiters { waiter.succeed(()) }
+        waiters = []
+    }
+
+    /// Waits until so many have come to the gate.
+    func arrivals(_ count: Int) async throws {
+        guard arrivedCount < count else { return }
+        let waiter = Waiter<Void>()
+        arrival = (count, waiter)
+        try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+    }
+}
