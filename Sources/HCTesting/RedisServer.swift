@@ -62,7 +62,7 @@ package final class RedisServer: Sendable {
                 guard let line = try started.readLine() else {
                     throw FixtureError("redis-server did not start")
                 }
-                if line.contains("Ready to accept connections") { break }
+                if line.contains("eady to accept connections") { break }
             }
             child = started
         }

@@ -7,6 +7,9 @@ set -euo pipefail
 # shellcheck disable=SC2034 # for those who source this
 HC_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
+# Seconds to wait for a program to start or to stop.
+HC_PATIENCE=60
+
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {
@@ -17,6 +20,21 @@ fail() {
 # A positive decimal number: positive NAME VALUE
 positive() {
     [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1 is '$2', it must be a positive number"
+}
+
+# Whether process $1 runs with the working directory $2: a process id alone may have been reused.
+is_process() {
+    [[ $1 =~ ^[0-9]+$ && $(readlink "/proc/$1/cwd" 2>/dev/null) == "$2" ]]
+}
+
+# Sends a signal to a process and waits until it is gone: end PID SIGNAL DIRECTORY
+end() {
+    local deadline=$((SECONDS + HC_PATIENCE))
+    kill "-$2" "$1" 2>/dev/null || true
+    while is_process "$1" "$3"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.02
+    done
 }
 
 # 24 random bytes in hexadecimal.
@@ -87,4 +105,91 @@ require_packages() {
 require_swift() {
     command -v swift >/dev/null ||
         fail "no 'swift' in PATH: install the Swift 6.3 toolchain (https://swift.org/install)"
+}
+
+# Starts services for this script alone, in a new directory: sets held_directory. They hang on the pipe
+# that is descriptor 7 and end with the script, however it ends; other programs must not inherit it.
+hold_services() {
+    local answer=
+    held_directory=$(mktemp -d /tmp/hc-test-XXXXXX)
+    # The user of the services must pass through.
+    chmod 0711 "$held_directory"
+    mkfifo "$held_directory/answer"
+    exec 7> >(exec "$HC_ROOT/deploy/local/services" hold "$held_directory" --fsync off >"$held_directory/answer")
+    held_process=$!
+    read -r answer <"$held_directory/answer" || true
+    rm -f "$held_directory/answer"
+    [[ $answer == ready ]] || fail "PostgreSQL and Redis did not start"
+}
+
+# Ends them now.
+release_services() {
+    exec 7>&-
+    wait "$held_process" || true
+}
+
+# Sets state: where everything of the local installation is (HC_STATE, relative to the repository).
+find_state() {
+    # shellcheck disable=SC2034 # for those who source this
+    case ${HC_STATE:-.local} in
+        /*) state=$HC_STATE ;;
+        *) state=$HC_ROOT/${HC_STATE:-.local} ;;
+    esac
+}
+
+# The process id of the server of the local installation, empty if it does not run.
+server_pid() {
+    local pid=
+    [[ ! -e $state/server/pid ]] || read -r pid <"$state/server/pid" || true
+    ! is_process "$pid" "$state/server" || echo "$pid"
+}
+
+# Lets the server finish its requests, and ends it.
+stop_server() {
+    local pid
+    pid=$(server_pid)
+    if [[ -n $pid ]]; then
+        end "$pid" TERM "$state/server" || end "$pid" KILL "$state/server" ||
+            fail "the server (process $pid) does not end"
+    fi
+    rm -f "$state/server/pid"
+}
+
+# A string as JSON, without its quotes.
+json_escaped() {
+    local text=${1//\\/\\\\}
+    printf '%s' "${text//\"/\\\"}"
+}
+
+# Writes hc.json for services that run in the state directory $1, and the keys it names.
+# A key that exists is never replaced: what it has sealed would be lost.
+write_configuration() {
+    local directory=$1 key
+    for key in master token; do
+        [[ -s $directory/secrets/$key.key ]] || openssl rand -hex 32 | write_private "$directory/secrets/$key.key"
+    done
+    directory=$(json_escaped "$directory")
+    write_private "$1/hc.json" <<-END
+		{
+		  "profile": "local",
+		  "baseDomain": "$(json_escaped "${HC_BASE_DOMAIN:-localhost}")",
+		  "publicURL": "http://127.0.0.1:${HC_PORT:-8080}",
+		  "stateDirectory": "$directory",
+		  "secretsDirectory": "$directory/secrets",
+		  "migrationsDirectory": "$(json_escaped "$HC_ROOT/migrations")",
+		  "tenantsDirectory": "$(json_escaped "$HC_ROOT/tenants")",
+		  "masterKeyFile": "$directory/secrets/master.key",
+		  "tokenKeyFile": "$directory/secrets/token.key",
+		  "redis": {
+		    "socket": "$(json_escaped "$(<"$1/secrets/redis.socket")")",
+		    "passwordFile": "$directory/secrets/redis.password"
+		  },
+		  "server": {
+		    "bindAddress": "127.0.0.1",
+		    "port": ${HC_PORT:-8080},
+		    "opsPort": ${HC_OPS_PORT:-9464}${HC_WORKERS:+,
+		    "workers": $HC_WORKERS}
+		  }
+		}
+	END
 }
