@@ -37,8 +37,8 @@ struct PrimitiveTests {
 
     @Test("random bytes do not repeat, in blocks, beyond blocks or by copies")
     func random() {
-        var first = SystemRandom()
-        var second = first
+        let first = SystemRandom()
+        let second = first
         var words: Set<UInt64> = []
         for _ in 0..<500 {
             #expect(words.insert(first.next()).inserted)

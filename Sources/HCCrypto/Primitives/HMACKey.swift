@@ -16,22 +16,9 @@ package final class HMACKey: Sendable {
     private static func makeContext(_ key: SecretBytes) throws(CryptoError) -> MACContext {
         ERR_clear_error()
         let context = try MACContext(algorithm: Algorithms.hmac)
-        var digestName = Array("SHA2-256".utf8CString)
-        let result = digestName.withUnsafeMutableBufferPointer { name in
-            let parameters = [
-                OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.baseAddress, 0),
-                OSSL_PARAM_construct_end(),
-            ]
-            return key.withUnsafeBytes { key in
-                // A nil key means "the key you have" to EVP_MAC_init, so an empty one gets a pointer.
-                var none: UInt8 = 0
-                return withUnsafePointer(to: &none) { none in
-                    EVP_MAC_init(
-                        context.pointer,
-                        key.assumingMemoryBound(to: UInt8.self).baseAddress ?? none, key.count,
-                        parameters)
-                }
-            }
+        let result = key.withUnsafeBytes { key in
+            hc_hmac_sha256_init(
+                context.pointer, key.assumingMemoryBound(to: UInt8.self).baseAddress, key.count)
         }
         try require(result, "EVP_MAC_init")
         return context
