@@ -160,3 +160,12 @@ static inline int hc_affinity_count(void) {
     for (size_t i = 0; i < (size_t)bytes / sizeof(mask[0]); i++) count += __builtin_popcountl(mask[i]);
     return count;
 }
+
+/// Raises the soft limit of open files to the hard one and says what it is now (man setrlimit).
+static inline int hc_raise_open_files_limit(unsigned long *limit) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return -1;
+    files.rlim_cur = files.rlim_max;
+    *limit = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files);
+}

@@ -14,7 +14,7 @@ package import HCCore
 
     private var state = State.fresh
 
-    package init() {}
+    package nonisolated init() {}
 
     /// Whether an outcome can still be given.
     package var isPending: Bool {

@@ -154,7 +154,8 @@ extension SocketAddress {
             var octets = [UInt8](repeating: 0, count: 16)
             hc_address_in6_host(storage, &octets)
             self.init(
-                octets: octets, scope: hc_address_in6_scope(storage), port: hc_address_port(storage))
+                octets: octets, scope: hc_address_in6_scope(storage), port: hc_address_port(storage)
+            )
         case AF_UNIX:
             self = .unix(path: String(cString: hc_address_un_path(storage)))
         default:

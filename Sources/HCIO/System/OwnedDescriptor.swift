@@ -76,10 +76,17 @@ extension OwnedDescriptor {
     package struct Pipe: ~Copyable {
         package let readEnd: OwnedDescriptor
         package let writeEnd: OwnedDescriptor
+
+        /// Gives the read end away and closes the other, or the other way round.
+        package consuming func releaseReadEnd() -> Int32 { readEnd.take() }
+        package consuming func releaseWriteEnd() -> Int32 { writeEnd.take() }
     }
 
     package struct SocketPair: ~Copyable {
         package let first: OwnedDescriptor
         package let second: OwnedDescriptor
+
+        /// Gives the first away and closes the second, whose number the child has by now.
+        package consuming func releaseFirst() -> Int32 { first.take() }
     }
 }

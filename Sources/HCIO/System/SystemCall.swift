@@ -48,7 +48,8 @@ enum SystemCall {
     }
 
     private static func refuseOwnBugs(_ code: Int32, _ name: StaticString) {
-        precondition(code != EBADF, "\(name): the descriptor is not open: closed twice, or too early")
+        precondition(
+            code != EBADF, "\(name): the descriptor is not open: closed twice, or too early")
         precondition(code != EFAULT, "\(name): a bad address was passed to the kernel")
     }
 }

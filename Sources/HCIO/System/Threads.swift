@@ -45,11 +45,13 @@ func startDetachedThread(stackBytes: Int, _ body: @escaping @Sendable () -> Void
     // The new thread takes the reference over.
     let argument = Unmanaged.passRetained(ThreadBody(body)).toOpaque()
     var thread = pthread_t()
-    let code = pthread_create(&thread, &attributes, { argument in
-        guard let argument else { return nil }
-        Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue().run()
-        return nil
-    }, argument)
+    let code = pthread_create(
+        &thread, &attributes,
+        { argument in
+            guard let argument else { return nil }
+            Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue().run()
+            return nil
+        }, argument)
     precondition(code == 0, "pthread_create: errno \(code)")
 }
 
