@@ -38,12 +38,12 @@ package final class PostgresConnection {
 
     /// Within a transaction of ``PostgresTransaction``.
     var transactionIsOpen = false
-    /// A result was so large that libpq's buffer should not be kept.
+    /// A result was so large that libpq's buffer, which never shrinks, should not be kept.
     private(set) var hadLargeResult = false
 
     /// Called for each NOTIFY, on the loop, from the socket's event.
     package var onNotification: (@LoopActor (PostgresNotification) -> Void)?
-    /// Called once, when the session ends, by whomever.
+    /// Called at most once, when the session ends other than by ``close()``.
     package var onClose: (@LoopActor () -> Void)?
 
     init(handle: consuming PGConnectionHandle, configuration: PostgresConfiguration) {
@@ -64,17 +64,20 @@ package final class PostgresConnection {
     }
 
     /// May be leased again.
-    package var isUsable: Bool { session.isIdle && !handle.isBad && !transactionIsOpen }
+    package var isUsable: Bool {
+        session.isIdle && !handle.isBad && !transactionIsOpen && !hadLargeResult
+    }
     package var isClosed: Bool { session.isClosed }
-    /// Best replaced when nobody needs it at the moment.
-    package var wantsRetirement: Bool { hadLargeResult }
     package var processID: Int32 { handle.processID }
     /// 150018 for 15.18.
     package var serverVersion: Int { handle.serverVersion }
     var statementCount: Int { cache.count }
 
     /// Ends the session. An operation under way fails as for a lost connection.
-    package func close() { closeSession() }
+    package func close() {
+        onClose = nil
+        closeSession()
+    }
 }
 
 // MARK: - Batches
@@ -458,20 +461,25 @@ extension PostgresConnection {
             while !session.isClosed, !session.isIdle { await suspend() }
         }
         mode = .resting
-        let interruption = session.interruption
         switch outcome {
         case .success(let value): return value
-        case .failure(var error):
-            if case .connectionLost = error.kind {
-                if commits, isDrivenFlushed {
-                    error = PostgresError(.commitUnknown, interruption: interruption?.cause)
-                } else if let interruption {
-                    error = PostgresError(interruption.kind)
-                }
-            } else if error.sqlstate == .queryCancelled, let interruption {
-                error = PostgresError(interruption.kind)
+        case .failure(let error): throw drivenError(error, commits: commits)
+        }
+    }
+
+    /// What an operation outside the pipeline failed with, seen from the caller.
+    private func drivenError(_ error: PostgresError, commits: Bool) -> PostgresError {
+        let interruption = session.interruption
+        switch error.kind {
+        case .connectionLost:
+            if commits, isDrivenFlushed {
+                return PostgresError(.commitUnknown, interruption: interruption?.cause)
             }
-            throw error
+            return interruption.map { PostgresError($0.kind) } ?? error
+        case .server(let server) where server.sqlstate == .queryCancelled:
+            return interruption.map { PostgresError($0.kind) } ?? error
+        default:
+            return error
         }
     }
 
