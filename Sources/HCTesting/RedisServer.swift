@@ -35,8 +35,8 @@ package final class RedisServer: Sendable {
     package func start() throws {
         try child.withLock { child in
             guard child == nil else { return }
-            // The shell passes signals on by name and kills the server when its input ends, that
-            // is, when this process closes the pipe or dies.
+            // The shell passes signals on by name. When its input ends, because this process closes the
+            // pipe or dies, it kills the server and removes its files.
             let started = try Subprocess(
                 "/bin/bash",
                 [
@@ -45,8 +45,8 @@ package final class RedisServer: Sendable {
                     redis-server - <<<"$1" &
                     server=$!
                     exec >&-
-                    while read -r signal; do kill -"$signal" "$server"; done
-                    kill -KILL "$server"
+                    while read -r signal; do kill -"$signal" "$server"; last=$signal; done
+                    [[ $last == KILL ]] || { kill -KILL "$server"; rm -rf "$2"; }
                     """,
                     "redis",
                     """
@@ -57,6 +57,7 @@ package final class RedisServer: Sendable {
                     appendonly no
                     dir \(directory)
                     """,
+                    directory,
                 ], errorOutput: .discarded)
             while true {
                 guard let line = try started.readLine() else {

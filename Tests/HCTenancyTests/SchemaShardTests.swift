@@ -126,10 +126,13 @@ struct SchemaShardTests {
             FROM unnest(ARRAY['UPDATE', 'DELETE']) AS privilege
             WHERE has_table_privilege('hc_app', 'audit_event', privilege)
             UNION ALL
-            SELECT 'may create in schema ' || nspname FROM pg_namespace
-            WHERE has_schema_privilege('hc_app', oid, 'CREATE')
+            SELECT role || ' may create in schema ' || nspname
+            FROM pg_namespace, unnest(ARRAY['hc_app', 'hc_mover']) AS role
+            WHERE has_schema_privilege(role, pg_namespace.oid, 'CREATE')
             UNION ALL
-            SELECT 'may make temporary tables' WHERE has_database_privilege('hc_app', current_database(), 'TEMP');
+            SELECT role || ' may ' || privilege || ' in the database'
+            FROM unnest(ARRAY['hc_app', 'hc_mover']) AS role, unnest(ARRAY['TEMP', 'CREATE']) AS privilege
+            WHERE has_database_privilege(role, current_database(), privilege);
             """)
         #expect(powers.isEmpty)
     }
