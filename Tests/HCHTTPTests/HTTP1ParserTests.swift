@@ -130,6 +130,9 @@ struct HTTP1ParserTests {
         Refusal(
             get("Host: a\r\n" + String(repeating: "A: b\r\n", count: 100)), .tooManyHeaders, 431,
             "101 fields"),
+        Refusal(
+            get("Host: a\r\n\(String(repeating: "$", count: 257)): b\r\n"), .headersTooLarge, 431,
+            "name of 257 bytes, found by the fuzzer"),
         Refusal(post("Expect: 200-ok\r\n"), .unknownExpectation, 417, "unknown expectation"),
         Refusal(
             post("Expect: 100-continue, x\r\n"), .unknownExpectation, 417, "two expectations"),

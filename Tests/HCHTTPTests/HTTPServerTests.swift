@@ -203,7 +203,9 @@ struct HTTPServerTests {
 
     @Test("an announced content above the limit is 413 before it is read; the answer is not lost")
     func contentTooLarge() async throws {
-        let fixture = try ServerFixture(configure: { $0.http1.bodyBytesMax = 1000 }) { request in
+        var configuration = HTTPServerConfiguration()
+        configuration.http1.bodyBytesMax = 1000
+        let fixture = try ServerFixture(configuration: configuration) { request in
             HTTPResponse(.ok, body: .bytes(try await request.body.collect(max: 10_000)))
         }
         let announced = try await fixture.connect()

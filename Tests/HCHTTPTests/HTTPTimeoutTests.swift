@@ -189,7 +189,9 @@ struct HTTPTimeoutTests {
 
     @Test("above the limit of connections the rest waits in the queue and is served later")
     func connectionsMax() async throws {
-        let fixture = try ServerFixture(configure: { $0.connectionsMax = 2 }) { _ in
+        var configuration = HTTPServerConfiguration()
+        configuration.connectionsMax = 2
+        let fixture = try ServerFixture(configuration: configuration) { _ in
             HTTPResponse(.ok, body: .text("hello"))
         }
         var clients: [RawClient] = []

@@ -13,11 +13,9 @@ final class ServerFixture {
     let clock: ManualClock?
 
     init(
-        clock: ManualClock? = nil, configure: (inout HTTPServerConfiguration) -> Void = { _ in },
+        clock: ManualClock? = nil, configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
         responder: any HTTPResponder
     ) throws {
-        var configuration = HTTPServerConfiguration()
-        configure(&configuration)
         self.clock = clock
         metrics = HTTPServerMetrics(MetricsRegistry())
         server = HTTPServer(
@@ -29,10 +27,10 @@ final class ServerFixture {
     }
 
     convenience init(
-        clock: ManualClock? = nil, configure: (inout HTTPServerConfiguration) -> Void = { _ in },
+        clock: ManualClock? = nil, configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
         _ respond: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
     ) throws {
-        try self.init(clock: clock, configure: configure, responder: ClosureResponder(respond))
+        try self.init(clock: clock, configuration: configuration, responder: ClosureResponder(respond))
     }
 
     func connect(reading: Bool = true) async throws -> RawClient {

@@ -209,6 +209,7 @@ struct HTTP1Parser: Sendable {
         guard colon > line.lowerBound, colon < line.upperBound, section[colon] == 0x3A else {
             throw .invalidFieldName
         }
+        guard colon - line.lowerBound <= HTTPFieldName.bytesMax else { throw .headersTooLarge }
         var start = colon + 1
         var end = line.upperBound
         while start < end && ByteClass.isBlank(section[start]) { start += 1 }

@@ -3,6 +3,9 @@
 package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
     CustomStringConvertible
 {
+    /// No field that anybody uses comes near it; a request with a longer name is 431.
+    package static let bytesMax = 256
+
     package let text: String
     let known: KnownField
 
@@ -11,11 +14,12 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
         self.init(trusted: text)
     }
 
-    /// Nil unless `text` is a token of at most 256 bytes.
+    /// Nil unless `text` is a token of at most `bytesMax` bytes.
     package init?(_ text: String) {
         var copy = text
         let valid = copy.withUTF8 { bytes in
-            !bytes.isEmpty && bytes.count <= 256 && bytes.allSatisfy(ByteClass.isToken)
+            !bytes.isEmpty && bytes.count <= HTTPFieldName.bytesMax
+                && bytes.allSatisfy(ByteClass.isToken)
         }
         guard valid else { return nil }
         self.init(trusted: text)
