@@ -5,15 +5,27 @@ package import HCIO
 /// The chain of each route is built once. A request costs one walk over its path and one context.
 @LoopActor
 package final class Application<Context: Sendable>: HTTPResponder {
-    private struct Endpoint: Sendable {
+    private final class Endpoint: Sendable {
         let outcome: RouteMatch.Outcome
         let route: RouteDescription?
         let parameterNames: [String]
         let run: NextHandler<Context>
+
+        init(
+            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?,
+            _ run: @escaping NextHandler<Context>
+        ) {
+            self.outcome = outcome
+            self.route = route
+            parameterNames = route?.parameterNames ?? []
+            self.run = run
+        }
     }
 
     package let routes: [RouteDescription]
-    private var trie = RouteTrie<Endpoint>()
+    private let trie: RouteTrie
+    /// For each node of the trie one for each method; nil where no pattern ends.
+    private let endpoints: [Endpoint?]
     private let notFound: Endpoint
     private let serverOptions: Endpoint
     private let makeContext: @LoopActor (HTTPRequest, RouteMatch) -> Context
@@ -30,52 +42,47 @@ package final class Application<Context: Sendable>: HTTPResponder {
         func compose(_ handler: @escaping Handler<Context>) -> NextHandler<Context> {
             var chain = Application.catching(handler, problem)
             for stage in middleware.reversed() {
-                let next = chain
-                chain = Application.catching(
-                    { try await stage.handle($0, $1, next: next) }, problem)
+                chain = Application.catching(stage, chain, problem)
             }
             return chain
-        }
-        func endpoint(
-            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?,
-            _ handler: @escaping Handler<Context>
-        ) -> Endpoint {
-            Endpoint(
-                outcome: outcome, route: route, parameterNames: route?.parameterNames ?? [],
-                run: compose(handler))
         }
 
         routes = router.routes
         self.makeContext = makeContext
-        notFound = endpoint(.notFound, nil) { _, _ in throw Problem.notFound }
+        notFound = Endpoint(.notFound, nil, compose { _, _ in throw Problem.notFound })
         let all = HTTPMethod.allCases.map(\.name).joined(separator: ", ")
-        serverOptions = endpoint(.options, nil) { _, _ in Application.allow(all) }
+        serverOptions = Endpoint(.options, nil, compose { _, _ in Application.allow(all) })
 
-        var methodsByNode: [Int: Set<HTTPMethod>] = [:]
-        for entry in router.entries {
-            let node = trie.node(for: entry.route.segments)
-            let made = endpoint(.route, entry.route, entry.handler)
-            trie.set(made, for: entry.route.method, at: node)
-            methodsByNode[node, default: []].insert(entry.route.method)
+        var trie = RouteTrie()
+        let nodes = router.entries.map { trie.insert($0.route.segments) }
+        let methodCount = HTTPMethod.count
+        var table: [Endpoint?] = Array(
+            repeating: nil, count: trie.nodeCount * methodCount)
+        for (entry, node) in zip(router.entries, nodes) {
+            let made = Endpoint(.route, entry.route, compose(entry.handler))
+            table[node * methodCount + Int(entry.route.method.rawValue)] = made
         }
-        for (node, methods) in methodsByNode {
-            var allowed = methods.union([.options])
-            if let get = trie.endpoint(.get, at: node), !methods.contains(.head) {
-                trie.set(get, for: .head, at: node)
-                allowed.insert(.head)
+        for node in Set(nodes) {
+            let first = node * methodCount
+            let get = table[first + Int(HTTPMethod.get.rawValue)]
+            if table[first + Int(HTTPMethod.head.rawValue)] == nil {
+                table[first + Int(HTTPMethod.head.rawValue)] = get
             }
-            let names = HTTPMethod.allCases.filter(allowed.contains).map(\.name)
-            let allow = names.joined(separator: ", ")
-            for method in HTTPMethod.allCases where trie.endpoint(method, at: node) == nil {
-                let answer: Endpoint =
-                    method == .options
-                    ? endpoint(.options, nil) { _, _ in Application.allow(allow) }
-                    : endpoint(.methodNotAllowed, nil) { _, _ in
-                        throw Problem.methodNotAllowed(allow: allow)
-                    }
-                trie.set(answer, for: method, at: node)
+            let methods = HTTPMethod.allCases.filter { method in
+                method == .options || table[first + Int(method.rawValue)] != nil
+            }
+            let allow = methods.map(\.name).joined(separator: ", ")
+            let refusal = Endpoint(
+                .methodNotAllowed, nil,
+                compose { _, _ in throw Problem.methodNotAllowed(allow: allow) })
+            let options = Endpoint(.options, nil, compose { _, _ in Application.allow(allow) })
+            for method in HTTPMethod.allCases {
+                let place = first + Int(method.rawValue)
+                if table[place] == nil { table[place] = method == .options ? options : refusal }
             }
         }
+        self.trie = trie
+        endpoints = table
     }
 
     package func respond(to request: HTTPRequest) async -> HTTPResponse {
@@ -88,13 +95,32 @@ package final class Application<Context: Sendable>: HTTPResponder {
     private func find(_ request: HTTPRequest) -> (Endpoint, PathParameters) {
         let target = request.target
         if target.isAsterisk { return (serverOptions, .none) }
-        guard let found = trie.find(request.method, target) else { return (notFound, .none) }
-        let names = found.endpoint.parameterNames
-        guard !names.isEmpty else { return (found.endpoint, .none) }
+        var segments: [Range<Int>] = []
+        guard let node = trie.find(target, parameters: &segments),
+            let endpoint = endpoints[
+                node * HTTPMethod.count + Int(request.method.rawValue)]
+        else { return (notFound, .none) }
+        // The path's parameters are the route's: OPTIONS and 405 have no route.
+        guard !endpoint.parameterNames.isEmpty else { return (endpoint, .none) }
         let values = target.bytes.withUnsafeBytes { bytes in
-            found.parameters.map { PercentCoding.decode(bytes.slice($0)) }
+            segments.map { PercentCoding.decode(bytes.slice($0)) }
         }
-        return (found.endpoint, PathParameters(names: names, values: values))
+        return (endpoint, PathParameters(names: endpoint.parameterNames, values: values))
+    }
+
+    private static func catching(
+        _ stage: any Middleware<Context>, _ next: @escaping NextHandler<Context>,
+        _ problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
+    ) -> NextHandler<Context> {
+        { request, context in
+            do {
+                return try await stage.handle(request, context, next: next)
+            } catch let refusal as Problem {
+                return refusal.response(for: request.id)
+            } catch {
+                return problem(error, request, context).response(for: request.id)
+            }
+        }
     }
 
     private static func catching(

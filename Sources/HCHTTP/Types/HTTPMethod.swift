@@ -9,8 +9,7 @@ package enum HTTPMethod: UInt8, Sendable, Hashable, CaseIterable {
     case delete
     case options
 
-    /// The longest name above: what is longer cannot be ours.
-    static let nameBytesMax = 7
+    static let count = allCases.count
 
     package var name: String {
         switch self {
