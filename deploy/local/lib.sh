@@ -187,6 +187,7 @@ write_configuration() {
 		  "server": {
 		    "bindAddress": "127.0.0.1",
 		    "port": ${HC_PORT:-8080},
+		    "tlsPort": ${HC_TLS_PORT:-8443},
 		    "opsPort": ${HC_OPS_PORT:-9464}${HC_WORKERS:+,
 		    "workers": $HC_WORKERS}
 		  }
