@@ -188,8 +188,8 @@ write_configuration() {
 		    "bindAddress": "127.0.0.1",
 		    "port": ${HC_PORT:-8080},
 		    "tlsPort": ${HC_TLS_PORT:-8443},
-		    "opsPort": ${HC_OPS_PORT:-9464}${HC_WORKERS:+,
-		    "workers": $HC_WORKERS}
+		    "opsPort": ${HC_OPS_PORT:-9464},
+		    "workers": ${HC_WORKERS:-0}
 		  }
 		}
 	END
