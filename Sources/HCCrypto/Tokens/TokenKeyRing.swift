@@ -75,6 +75,20 @@ package final class TokenKeyRing: Sendable {
         return String(decoding: token, as: UTF8.self)
     }
 
+    /// Keys for other codes that live as long as these: in cursors, in refresh tokens. One per key of the ring,
+    /// in its order. HMAC is the key derivation (NIST SP 800-108 4.1); what it is made of has no dot, which
+    /// every signed token has.
+    package func deriveKeys(for purpose: StaticString) throws(CryptoError) -> [HMACKey] {
+        let label = Array(purpose.description.utf8)
+        precondition(!label.contains(UInt8(ascii: ".")))
+        var derived: [HMACKey] = []
+        for key in keys {
+            let code = try key.code.authenticationCode(for: label)
+            derived.append(try HMACKey(SecretBytes(code.bytes)))
+        }
+        return derived
+    }
+
     /// Checks a token: its length, header, signature, payload and times, in this order.
     ///
     /// About 2 µs, most of it the payload's JSON.
