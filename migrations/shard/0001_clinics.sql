@@ -429,6 +429,7 @@ CREATE TABLE appointment (
     status          text        NOT NULL DEFAULT 'booked' CHECK (status IN (
         'proposed', 'pending', 'booked', 'arrived', 'checked-in', 'fulfilled', 'cancelled', 'noshow',
         'waitlist', 'entered-in-error')),
+    started_at      timestamptz,
     sealed          bytea,
     key_version     integer     CHECK (key_version > 0),
     created_by      uuid,
@@ -444,6 +445,7 @@ CREATE TABLE appointment (
 COMMENT ON TABLE appointment IS 'Appointments. What blocks time is in booking.';
 COMMENT ON COLUMN appointment.zone IS 'IANA name of the zone in which the appointment was made.';
 COMMENT ON COLUMN appointment.status IS 'FHIR AppointmentStatus.';
+COMMENT ON COLUMN appointment.started_at IS 'When the practitioner began: FHIR has no status for it.';
 COMMENT ON COLUMN appointment.sealed IS 'Sealed JSON: reason, notes, reason of cancellation.';
 COMMENT ON COLUMN appointment.created_by IS 'The account that made it.';
 CREATE INDEX appointment_time ON appointment (tenant_id, starts_at, id);
