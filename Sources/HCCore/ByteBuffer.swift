@@ -194,18 +194,6 @@ package struct ByteBuffer: Sendable {
         }
     }
 
-    /// `value` in base ten with leading zeros; it must be not negative and fit in `digits`.
-    mutating func appendFixed(_ value: Int, digits: Int) {
-        var divisor = 1
-        for _ in 1..<digits { divisor *= 10 }
-        var rest = value
-        while divisor > 0 {
-            append(0x30 + UInt8(truncatingIfNeeded: rest / divisor % 10))
-            rest %= divisor
-            divisor /= 10
-        }
-    }
-
     /// Lends `space` bytes behind the end to a writer (`read(2)`, `RAND_bytes`), which returns how many
     /// it filled, `0...space`; the rest is given back. The bytes are zero before.
     package mutating func appendInPlace<Failure: Error>(

@@ -71,7 +71,12 @@ package struct JSONObject: Sendable {
 
     private func position(of name: String) -> Int? {
         if let index { return index[Array(name.utf8)] }
-        return members.firstIndex { $0.name.utf8.elementsEqual(name.utf8) }
+        let count = name.utf8.count
+        // String's own comparison is the fast one, but calls canonical equivalents equal.
+        return members.firstIndex {
+            $0.name.utf8.count == count && $0.name == name
+                && $0.name.utf8.elementsEqual(name.utf8)
+        }
     }
 }
 

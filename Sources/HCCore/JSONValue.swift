@@ -1,5 +1,5 @@
 /// A JSON text as a value (RFC 8259). Numbers that fit stay exact integers; objects keep their order.
-package indirect enum JSONValue: Sendable, Equatable {
+package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
     case integer(Int64)

@@ -31,13 +31,7 @@ package struct LocalDateTime: Hashable, Comparable, Sendable, CustomStringConver
     /// `2026-03-08T02:30:00`, which names no instant.
     package var description: String {
         var buffer = ByteBuffer()
-        buffer.append(date)
-        buffer.append(UInt8(ascii: "T"))
-        buffer.appendFixed(hour, digits: 2)
-        buffer.append(UInt8(ascii: ":"))
-        buffer.appendFixed(minute, digits: 2)
-        buffer.append(UInt8(ascii: ":"))
-        buffer.appendFixed(second, digits: 2)
+        buffer.append(self)
         return buffer.string
     }
 

@@ -133,7 +133,13 @@ extension UUID {
 extension ByteBuffer {
     /// The 36 characters of `UUID.description` without the String.
     package mutating func append(_ uuid: UUID) {
-        reserve(36)
-        uuid.forEachTextByte { append($0) }
+        withUnsafeTemporaryAllocation(byteCount: 36, alignment: 1) { space in
+            var index = 0
+            uuid.forEachTextByte { byte in
+                space[index] = byte
+                index += 1
+            }
+            append(UnsafeRawBufferPointer(space))
+        }
     }
 }

@@ -171,6 +171,14 @@ struct TimestampTests {
         }
     }
 
+    @Test("instants beyond RFC 3339 are printed too, up to the ends of the range")
+    func farAway() {
+        #expect(Timestamp(microseconds: .max).description == "294247-01-10T04:00:54.775807Z")
+        #expect(Timestamp(microseconds: .min).description == "-290308-12-21T19:59:05.224192Z")
+        #expect((Timestamp.last + .seconds(1)).description == "010000-01-01T00:00:00.999999Z")
+        #expect((Timestamp.first - .seconds(1)).description == "0000-12-31T23:59:59Z")
+    }
+
     @Test("a thousand random instants survive the round trip")
     func roundTrip() {
         var random = SeededRandom(seed: 3339)
