@@ -261,7 +261,7 @@ struct TransactionTests {
         }
     }
 
-    @Test("a write conflict and a deadlock are retryable, a lock that is not free is told apart")
+    @Test("a write conflict is retryable, a lock that is not free is told apart")
     func conflicts() async throws {
         try await withTable { one, fixture in
             let two = try await fixture.connect { $0.lockTimeout = .milliseconds(50) }
@@ -287,6 +287,40 @@ struct TransactionTests {
                 #expect(locked?.sqlstate == .lockNotAvailable)
                 #expect(locked?.isRetryable == false)
             }
+        }
+    }
+
+    @Test("a deadlock is retryable, and only one of the two has to")
+    func deadlock() async throws {
+        try await withTable { one, fixture in
+            let two = try await fixture.connect { $0.settings = ["deadlock_timeout": "10ms"] }
+            defer { two.close() }
+            try await one.executeScript("INSERT INTO t VALUES (1), (2)", deadline: soon())
+            let lock = { (number: Int64) in
+                Query("SELECT n FROM t WHERE n = $1 FOR UPDATE", [.int8(number)])
+            }
+            let bothHoldOne = [Waiter<Void>(), Waiter<Void>()]
+            let outcomes = [Waiter<PostgresError?>(), Waiter<PostgresError?>()]
+            for (index, connection) in [one, two].enumerated() {
+                Loop.shared.spawn {
+                    outcomes[index].succeed(
+                        await postgresError {
+                            try await connection.transaction(deadline: soon()) { transaction in
+                                _ = try await transaction.execute(lock(index == 0 ? 1 : 2))
+                                bothHoldOne[index].succeed(())
+                                try await bothHoldOne[1 - index].wait(until: soon())
+                                _ = try await transaction.execute(lock(index == 0 ? 2 : 1))
+                            }
+                        })
+                }
+            }
+            var errors: [PostgresError] = []
+            for outcome in outcomes {
+                if let error = try await outcome.wait(until: soon()) { errors.append(error) }
+            }
+            #expect(errors.count == 1)
+            #expect(errors.first?.sqlstate == .deadlockDetected)
+            #expect(errors.first?.isRetryable == true)
         }
     }
 

@@ -6,7 +6,7 @@ package import HCIO
 /// A notification is a hint: those sent while no connection was there are lost. So the owner is told of every new
 /// connection too, and looks for itself what it has missed.
 @LoopActor
-package final class PostgresListener {
+package final class PostgresListener: Service {
     package enum Event: Sendable {
         /// LISTEN is in effect: from now on nothing is missed. Read again what the notifications are about.
         case connected
@@ -43,6 +43,8 @@ package final class PostgresListener {
         self.configuration = configuration
         self.onEvent = onEvent
     }
+
+    package var serviceName: String { "listener \(channels.joined(separator: ","))" }
 
     /// Until the task is cancelled.
     package func run() async throws {

@@ -90,9 +90,7 @@ package final class PostgresTransaction {
     /// Runs the queries in one round trip. A failure fails the whole transaction.
     package func execute(_ queries: [Query]) async throws(PostgresError) -> [PostgresResult] {
         guard !queries.isEmpty else { return [] }
-        let results = try await run(queries, ending: nil)
-        state = .open
-        return results
+        return try await run(queries, ending: nil)
     }
 
     package func execute(_ query: Query) async throws(PostgresError) -> PostgresResult {
@@ -117,7 +115,10 @@ package final class PostgresTransaction {
         case .ended: throw PostgresError(.misuse("the transaction has ended"))
         }
         do throws(PostgresError) {
-            return try await connection.run(queries, frame, deadline: deadline)
+            let results = try await connection.run(queries, frame, deadline: deadline)
+            // Another call of the same body may have failed meanwhile: that stays.
+            if case .unbegun = state { state = .open }
+            return results
         } catch {
             state = .failed(error)
             throw error
@@ -177,7 +178,6 @@ package final class PostgresTransaction {
             return
         }
         _ = try await run([], ending: nil)
-        state = .open
     }
 
     /// The body has returned.

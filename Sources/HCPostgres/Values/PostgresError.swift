@@ -80,7 +80,7 @@ extension PostgresError {
         case unknownDatabase
         /// The connection string is not one.
         case invalidConfiguration
-        /// The server answered, and ``PostgresPoolConfiguration/identify`` refused what it is.
+        /// The server answered, and is not the one that it should be: for a pool's `identify` to throw.
         case identityRefused
         case other(SQLState?)
 
