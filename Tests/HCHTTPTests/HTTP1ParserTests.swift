@@ -1,3 +1,4 @@
+import HCTesting
 import Testing
 
 @testable import HCHTTP
@@ -370,5 +371,24 @@ struct HTTP1ParserTests {
         let labels = HTTP1Error.allCases.map(\.rawValue)
         #expect(Set(labels).count == labels.count)
         for error in HTTP1Error.allCases { #expect((400...599).contains(error.status.code)) }
+    }
+}
+
+@Suite("HTTP/1 fuzzer's corpus")
+struct HTTP1CorpusTests {
+    nonisolated static let names = [
+        "absolute", "asterisk", "bare-lf", "both", "chunked", "codings", "dots", "fold", "get",
+        "http10", "ipv6", "length", "overhead", "pipelined", "preface",
+    ]
+
+    @Test("each input of the corpus means the same at every cut", arguments: names)
+    func cuts(_ name: String) throws {
+        let text = try Repository.contents(
+            of: Repository.path("Tests/Fuzz/HTTP1/corpus/\(name)"))
+        // The first two bytes are the fuzzer's own.
+        let bytes = Array(text.utf8.dropFirst(2))
+        let whole = ParserTranscript(bytes)
+        #expect(!whole.events.isEmpty || whole.error != nil)
+        for cut in 1..<bytes.count { #expect(ParserTranscript(bytes, cuts: [cut]) == whole) }
     }
 }
