@@ -186,11 +186,13 @@ struct RouterTests {
 @Suite("HTTP values")
 struct HTTPValueTests {
     @Test("headers keep order and repetition and ignore the case of names")
-    func headers() {
+    func headers() throws {
         var headers = HTTPHeaders([("X-One", "1"), (.contentType, "a"), ("x-one", "2")])
         #expect(headers["X-ONE"] == "1")
         #expect(headers.values("x-One") == ["1", "2"])
         #expect(headers.count(of: .contentType) == 1)
+        #expect(throws: Problem.self) { try headers.single("X-One") }
+        #expect(try headers.single(.contentType) == "a")
         #expect(headers["content-type"] == "a")
         headers.set("X-One", "3")
         #expect(headers.pairs.map(\.value) == ["a", "3"])

@@ -13,7 +13,8 @@ final class ServerFixture {
     let clock: ManualClock?
 
     init(
-        clock: ManualClock? = nil, configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
+        clock: ManualClock? = nil,
+        configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
         responder: any HTTPResponder
     ) throws {
         self.clock = clock
@@ -27,10 +28,12 @@ final class ServerFixture {
     }
 
     convenience init(
-        clock: ManualClock? = nil, configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
+        clock: ManualClock? = nil,
+        configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
         _ respond: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
     ) throws {
-        try self.init(clock: clock, configuration: configuration, responder: ClosureResponder(respond))
+        try self.init(
+            clock: clock, configuration: configuration, responder: ClosureResponder(respond))
     }
 
     func connect(reading: Bool = true) async throws -> RawClient {

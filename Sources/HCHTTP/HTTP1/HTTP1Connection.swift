@@ -288,6 +288,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             server.metrics.lateAnswers.increment()
             return nil
         }
+        precondition(response.status.code >= 200, "an interim status is no answer")
         if !isProcessing { server.readClock() }
         isAnswering = true
         requestTimeout = .never

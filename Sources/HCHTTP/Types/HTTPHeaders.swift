@@ -62,6 +62,17 @@ package struct HTTPHeaders: Sendable {
         return fields.indices.reduce(0) { $0 + (isNamed($1, name) ? 1 : 0) }
     }
 
+    /// The value of the only field of that name, nil if there is none: for what must not be guessed, as credentials
+    /// and preconditions.
+    ///
+    /// - Throws: a `Problem` 400 that names the field if it was sent more than once.
+    package func single(_ name: HTTPFieldName) throws(Problem) -> String? {
+        guard count(of: name) <= 1 else {
+            throw .invalid([FieldProblem(name.text, code: "duplicate", "Send this header once.")])
+        }
+        return self[name]
+    }
+
     /// The values of all fields of that name, in order.
     package func values(_ name: HTTPFieldName) -> [String] {
         fields.indices.filter { isNamed($0, name) }.map { value(at: $0) }

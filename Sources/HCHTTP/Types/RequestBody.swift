@@ -50,7 +50,8 @@ package final class RequestBody {
         guard var whole = try await nextChunk() else { return [] }
         guard whole.count <= max else { throw Problem.contentTooLarge(max: max) }
         if case .complete = state, buffered.isEmpty { return whole }
-        if let announcedCount { whole.reserveCapacity(announcedCount) }
+        // What is announced may never come: room is made for a part of it only.
+        if let announcedCount { whole.reserveCapacity(min(announcedCount, 1 << 20)) }
         while let chunk = try await nextChunk() {
             guard whole.count + chunk.count <= max else { throw Problem.contentTooLarge(max: max) }
             whole.append(contentsOf: chunk)
