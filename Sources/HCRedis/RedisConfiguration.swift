@@ -16,6 +16,9 @@ package struct RedisConfiguration: Sendable {
     package var backoffInitial = Duration.milliseconds(50)
     package var backoffMax = Duration.seconds(2)
 
+    /// For the commands under way when the program shuts down.
+    package var drainTimeout = Duration.seconds(2)
+
     /// Commands whose reply has not come, those nobody waits for any more among them.
     package var inFlightMax = 10_000
     /// Bytes that the connection has not taken yet.

@@ -25,7 +25,7 @@ package import HCIO
     /// Why the last connection or attempt ended, as a word for logs and health reports.
     package private(set) var lastFailure: String?
 
-    private let configuration: RedisConfiguration
+    let configuration: RedisConfiguration
     private let connect: RedisConnector
     private let logger: Logger
     private let metrics: RedisMetrics
