@@ -277,7 +277,9 @@ struct PoolStateMachineTests {
         return pool
     }
 
-    @Test("after some failed rounds the circuit opens: all are refused at once, with the time to come back")
+    @Test(
+        "after some failed rounds the circuit opens: all are refused at once, with the time to come back"
+    )
     func circuitOpens() throws {
         let pool = try openCircuit(.init(hardLimit: 4, failuresUntilOpen: 3))
         guard case .refuse(.circuitOpen(let retryAfter)) = pool.lease().answer else {

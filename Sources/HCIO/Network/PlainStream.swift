@@ -29,6 +29,9 @@ internal import CLinux
         do { return try ask(fd) } catch { return nil }
     }
 
+    /// Whether the kernel was told to say nothing of this connection.
+    var isMuted: Bool { registration?.isMuted ?? false }
+
     var descriptorNumber: Int32? { descriptor?.rawValue }
 
     // MARK: Interest
