@@ -86,3 +86,14 @@ extension JSONObject: Equatable {
         left.count == right.count && left.members.allSatisfy { right[$0.name] == $0.value }
     }
 }
+
+extension JSONObject: ExpressibleByDictionaryLiteral {
+    /// A name that is written twice is our bug.
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self.init()
+        for (name, value) in elements {
+            let isNew = insert(value, for: name)
+            precondition(isNew, "a JSON literal names a member twice")
+        }
+    }
+}

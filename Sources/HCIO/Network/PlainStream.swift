@@ -29,10 +29,7 @@ internal import CLinux
         do { return try ask(fd) } catch { return nil }
     }
 
-    /// Whether the kernel was told to say nothing of this connection.
-    var isMuted: Bool { registration?.isMuted ?? false }
-
-    var descriptorNumber: Int32? { descriptor?.rawValue }
+    private var descriptorNumber: Int32? { descriptor?.rawValue }
 
     // MARK: Interest
 
@@ -86,16 +83,6 @@ internal import CLinux
         guard let fd = descriptorNumber else { return }
         // ENOTCONN: the peer has gone already, and the next read tells so.
         _ = CLinux.shutdown(fd, Int32(SHUT_WR))
-    }
-
-    /// Closes without saying good-bye: the peer gets a reset, and what was not sent is thrown away.
-    package func abort() throws(SystemError) {
-        guard let fd = descriptorNumber else { return }
-        var lingering = linger(l_onoff: 1, l_linger: 0)
-        try SystemCall.make("setsockopt(SO_LINGER)") {
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &lingering, socklen_t(MemoryLayout<linger>.size))
-        }
-        close()
     }
 
     package func close() {

@@ -1,0 +1,208 @@
+package import HCCore
+package import HCIO
+
+/// What every program of the platform must know: where things are, and how many connections it may hold.
+///
+/// One JSON file, `hc.json`; a few settings can be overridden by the environment. Sections that belong to one
+/// program (`programSections`) are read by that program.
+package struct PlatformConfiguration: Sendable {
+    package enum Profile: String, CaseIterable, Sendable {
+        case local
+        case production
+    }
+
+    package struct Redis: Sendable, Equatable {
+        package enum Address: Sendable, Equatable {
+            case socket(String)
+            case host(String, port: Int)
+        }
+
+        package var address: Address
+        /// Nil: no password.
+        package var passwordFile: String?
+    }
+
+    package struct Pools: Sendable, Equatable {
+        /// Connections that one process holds to one shard at most.
+        package var shardConnectionsMax: Int
+        /// Connections that it keeps open when there is nothing to do.
+        package var shardConnectionsMin: Int
+        /// Requests that wait for a connection to one shard, in one process.
+        package var shardQueueMax: Int
+        package var idleTimeout: Duration
+        /// Connections of a shard that processes leave to operators, movers and backups.
+        package var shardReserve: Int
+        /// Machines or pods that run workers: what the budget of a shard is divided by, times workers.
+        package var instances: Int
+    }
+
+    package struct Server: Sendable, Equatable {
+        package var bindAddress: String
+        package var port: Int
+        package var tlsPort: Int
+        package var opsPort: Int
+        /// Nil: one less than the machine has cores, at least one.
+        package var workers: Int?
+    }
+
+    package var profile: Profile
+    /// Clinics answer at `<slug>.<base domain>`.
+    package var baseDomain: String
+    /// What a process may lose and make again: the last good directory, sockets.
+    package var stateDirectory: String
+    package var secretsDirectory: String
+    package var migrationsDirectory: String
+    package var tenantsDirectory: String
+    package var masterKeyFile: String
+    package var tokenKeyFile: String
+    package var redis: Redis
+    package var pools: Pools
+    package var server: Server
+    /// Where a request from this machine reaches the public listener: for smoke requests.
+    package var publicURL: String
+
+    /// Environment variables that win over the file.
+    package static let overrides: [(variable: String, path: String)] = [
+        ("HC_BASE_DOMAIN", "baseDomain"),
+        ("HC_STATE", "stateDirectory"),
+        ("HC_PORT", "server.port"),
+        ("HC_TLS_PORT", "server.tlsPort"),
+        ("HC_OPS_PORT", "server.opsPort"),
+        ("HC_WORKERS", "server.workers"),
+        ("HC_PUBLIC_URL", "publicURL"),
+    ]
+
+    /// Sections of single programs: known, and none of this room's business.
+    package static let programSections = ["http", "log", "sessions"]
+
+    /// Where the file is: `HC_CONFIG`, else `.local/hc.json`.
+    package static func path(environment: [String: String]) -> String {
+        environment["HC_CONFIG"].flatMap { $0.isEmpty ? nil : $0 } ?? ".local/hc.json"
+    }
+
+    /// Reads and validates the file.
+    ///
+    /// - Parameter sections: reads what a program has of its own in the same file; its problems are reported
+    ///   with ours.
+    /// - Throws: `ConfigurationError` listing all problems.
+    package static func load<Sections>(
+        file: String, environment: [String: String] = [:],
+        sections: (ConfigurationReader) -> Sections
+    ) throws(ConfigurationError) -> (platform: PlatformConfiguration, sections: Sections) {
+        let bytes: [UInt8]
+        do {
+            bytes = try Files.read(file, bytesMax: 1 << 20)
+        } catch {
+            throw ConfigurationError(
+                source: file,
+                problems: [
+                    ConfigurationProblem(
+                        path: file, problem: "\(error)",
+                        remedy: "name the file with HC_CONFIG; deploy/local/up writes one")
+                ])
+        }
+        let reader = try ConfigurationReader.parse(
+            bytes, source: file, environment: environment, overrides: overrides)
+        let platform = PlatformConfiguration(reader)
+        let own = sections(reader)
+        try reader.finish()
+        return (platform, own)
+    }
+
+    package static func load(
+        file: String, environment: [String: String] = [:]
+    ) throws(ConfigurationError) -> PlatformConfiguration {
+        try load(file: file, environment: environment, sections: { _ in }).platform
+    }
+
+    /// Good only if the reader's `finish()` does not throw.
+    package init(_ reader: ConfigurationReader) {
+        profile = reader.choice("profile", default: .local)
+        baseDomain = reader.string("baseDomain", default: "localhost")
+        if baseDomain != baseDomain.lowercased() || baseDomain.hasPrefix(".")
+            || baseDomain.hasSuffix(".") || baseDomain.utf8.count > 200
+        {
+            reader.report(
+                "baseDomain", "is no domain that hosts can end with",
+                "write it in lower case, without dots at its ends")
+        }
+        stateDirectory = reader.string("stateDirectory")
+        secretsDirectory = reader.string("secretsDirectory")
+        migrationsDirectory = reader.string("migrationsDirectory", default: "migrations")
+        tenantsDirectory = reader.string("tenantsDirectory", default: "tenants")
+        masterKeyFile = reader.string("masterKeyFile")
+        tokenKeyFile = reader.string("tokenKeyFile")
+        redis = Redis(reader.section("redis"))
+        server = Server(reader.section("server"))
+        pools = Pools(reader.section("pools"))
+        publicURL = reader.string("publicURL", default: "http://127.0.0.1:\(server.port)")
+        if !publicURL.hasPrefix("http://") && !publicURL.hasPrefix("https://") {
+            reader.report("publicURL", "is no URL", "write http://host:port or https://host")
+        }
+        for name in PlatformConfiguration.programSections { _ = reader.json(name) }
+    }
+
+    /// A libpq connection string out of its file, which holds a password.
+    package static func conninfo(file: String) throws(Files.FileError) -> Sensitive<String> {
+        let bytes = try Files.read(file, bytesMax: 16384)
+        let text = String(decoding: bytes, as: UTF8.self)
+        return Sensitive(text.split(whereSeparator: \.isNewline).joined(separator: " "))
+    }
+
+    /// Connection string of `control.<role>` or `shards/<reference>.<role>`.
+    package func conninfo(_ name: String) throws(Files.FileError) -> Sensitive<String> {
+        try PlatformConfiguration.conninfo(file: "\(secretsDirectory)/\(name).conninfo")
+    }
+
+    package var directoryFile: String { "\(stateDirectory)/\(DirectoryFile.name)" }
+}
+
+extension PlatformConfiguration.Redis {
+    init(_ reader: ConfigurationReader) {
+        let host = reader.optionalString("host")
+        let port = reader.integer("port", in: 1...65535, default: 6379)
+        if let host {
+            address = .host(host, port: port)
+            if reader.optionalString("socket") != nil {
+                reader.report("socket", "is set together with host", "keep one of them")
+            }
+        } else {
+            address = .socket(reader.string("socket"))
+        }
+        passwordFile = reader.optionalString("passwordFile")
+    }
+}
+
+extension PlatformConfiguration.Server {
+    init(_ reader: ConfigurationReader) {
+        bindAddress = reader.string("bindAddress", default: "127.0.0.1")
+        port = reader.integer("port", in: 1...65535, default: 8080)
+        tlsPort = reader.integer("tlsPort", in: 1...65535, default: 8443)
+        opsPort = reader.integer("opsPort", in: 1...65535, default: 9464)
+        // 0 means "as many as the machine has cores, less one".
+        let count = reader.integer("workers", in: 0...1024, default: 0)
+        workers = count == 0 ? nil : count
+        if Set([port, tlsPort, opsPort]).count != 3 {
+            reader.report(
+                "opsPort", "port, tlsPort and opsPort are not three different ports",
+                "give each its own")
+        }
+    }
+}
+
+extension PlatformConfiguration.Pools {
+    init(_ reader: ConfigurationReader) {
+        shardConnectionsMax = reader.integer("shardConnectionsMax", in: 1...1000, default: 8)
+        shardConnectionsMin = reader.integer("shardConnectionsMin", in: 0...1000, default: 1)
+        shardQueueMax = reader.integer("shardQueueMax", in: 1...100_000, default: 1024)
+        idleTimeout = reader.duration(
+            "idleTimeout", in: .seconds(1)...(.seconds(86400)), default: .seconds(300))
+        shardReserve = reader.integer("shardReserve", in: 0...1000, default: 10)
+        instances = reader.integer("instances", in: 1...10_000, default: 1)
+        if shardConnectionsMin > shardConnectionsMax {
+            reader.report(
+                "shardConnectionsMin", "is above shardConnectionsMax",
+                "write at most \(shardConnectionsMax)")
+        }
+    }
+}

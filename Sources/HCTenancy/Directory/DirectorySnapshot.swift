@@ -1,0 +1,102 @@
+import HCCore
+
+/// The map of all clinics as of one version of `placement_log`. A value: a request holds the record that it
+/// found, and a later change does not alter it.
+///
+/// Invariants: a host leads to the record that lists it; a clinic is in both tables or in neither; a host that
+/// is not there leads nowhere, and no clinic is ever found by computing.
+package struct DirectorySnapshot: Sendable {
+    /// The last line of `placement_log` that is contained.
+    package private(set) var version: Int64
+    /// Which control database it came from: versions of two databases cannot be compared.
+    package let source: String
+    private var byID: [TenantID: TenantRecord] = [:]
+    private var byHost: [String: TenantRecord] = [:]
+    private var shards: [ShardID: ShardRecord] = [:]
+    private var tiers: [String: TierDefinition] = [:]
+    /// Where clinics were before their last move that this process has seen: other processes may not have.
+    private var former: [TenantID: TenantRecord] = [:]
+
+    package init(
+        source: String, version: Int64, tenants: [TenantRecord], shards: [ShardRecord],
+        tiers: [TierDefinition]
+    ) {
+        self.source = source
+        self.version = version
+        byID.reserveCapacity(tenants.count)
+        byHost.reserveCapacity(tenants.count)
+        for record in tenants { insert(record) }
+        replaceShards(shards)
+        replaceTiers(tiers)
+    }
+
+    package var tenantCount: Int { byID.count }
+    package var tenants: some Collection<TenantRecord> { byID.values }
+    var shardRecords: some Collection<ShardRecord> { shards.values }
+    var tierDefinitions: some Collection<TierDefinition> { tiers.values }
+
+    /// - Parameter host: lower case, without port.
+    package func find(host: String) -> TenantRecord? { byHost[host] }
+    package func find(_ tenant: TenantID) -> TenantRecord? { byID[tenant] }
+    func formerRecord(of tenant: TenantID) -> TenantRecord? { former[tenant] }
+    func find(_ shard: ShardID) -> ShardRecord? { shards[shard] }
+    package func findTier(_ name: String) -> TierDefinition? { tiers[name] }
+
+    // MARK: Changes
+
+    /// Takes in what was read again after `version` lines of the log: records that are there, and the ids of
+    /// those that were asked for.
+    ///
+    /// - Returns: the clinics whose record changed, appeared or went.
+    @discardableResult
+    mutating func apply(
+        version: Int64, asked: [TenantID], found: [TenantRecord], shards: [ShardRecord]?,
+        tiers: [TierDefinition]?
+    ) -> [TenantID] {
+        precondition(version >= self.version, "a map does not grow older")
+        self.version = version
+        var changed: [TenantID] = []
+        var missing = Set(asked)
+        for record in found {
+            missing.remove(record.id)
+            if insert(record) { changed.append(record.id) }
+        }
+        for tenant in missing where remove(tenant) { changed.append(tenant) }
+        if let shards { replaceShards(shards) }
+        if let tiers { replaceTiers(tiers) }
+        return changed
+    }
+
+    /// - Returns: false when nothing changed. A record of a lower epoch is an old reading and changes nothing.
+    @discardableResult
+    private mutating func insert(_ record: TenantRecord) -> Bool {
+        if let old = byID[record.id] {
+            if old == record || old.epoch > record.epoch { return false }
+            dropHosts(of: old)
+            if record.isElsewhere(than: old) { former[record.id] = old }
+        }
+        byID[record.id] = record
+        for host in record.hosts { byHost[host] = record }
+        return true
+    }
+
+    private mutating func remove(_ tenant: TenantID) -> Bool {
+        guard let old = byID.removeValue(forKey: tenant) else { return false }
+        dropHosts(of: old)
+        former[tenant] = nil
+        return true
+    }
+
+    /// A host may have gone to another clinic meanwhile: that entry stays.
+    private mutating func dropHosts(of record: TenantRecord) {
+        for host in record.hosts where byHost[host]?.id == record.id { byHost[host] = nil }
+    }
+
+    private mutating func replaceShards(_ records: [ShardRecord]) {
+        shards = Dictionary(records.map { ($0.id, $0) }, uniquingKeysWith: { _, new in new })
+    }
+
+    private mutating func replaceTiers(_ definitions: [TierDefinition]) {
+        tiers = Dictionary(definitions.map { ($0.name, $0) }, uniquingKeysWith: { _, new in new })
+    }
+}

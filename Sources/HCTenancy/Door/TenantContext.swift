@@ -1,0 +1,178 @@
+package import HCCore
+import HCIO
+package import HCPostgres
+
+/// One clinic, as one request or job sees it: the only way to its data. Made by `TenantDoor.context(…)` only.
+///
+/// Every statement runs inside `hc_enter()` for this clinic, whichever shard it is on, and row-level security
+/// shows its rows only; statements carry `tenant_id = $n` themselves as well.
+package struct TenantContext: Sendable {
+    package let tenant: TenantRecord
+    package let tier: TierDefinition
+    private let door: TenantDoor
+
+    init(tenant: TenantRecord, tier: TierDefinition, door: TenantDoor) {
+        self.tenant = tenant
+        self.tier = tier
+        self.door = door
+    }
+
+    package var id: TenantID { tenant.id }
+
+    /// The clinic's opened keys.
+    /// - Throws: `.keyUnavailable`.
+    @LoopActor package var keys: TenantKeys {
+        get throws(TenancyError) { try door.keys(of: tenant) }
+    }
+
+    // MARK: Transactions
+
+    /// Reads: all statements in one round trip, in one read-only transaction.
+    ///
+    /// For what is no patient's data. What is goes through `readAudited`.
+    ///
+    /// - Throws: `TenancyError`, or `PostgresError` for what the statements themselves met.
+    @LoopActor package func read(
+        _ queries: [Query], deadline: Deadline
+    ) async throws -> [PostgresResult] {
+        try await door.perform(tenant, .read, queries, isRepeatable: true, deadline: deadline)
+    }
+
+    /// Reads patients' data: the rows are given out only after the access is durably recorded.
+    ///
+    /// The record is committed together with those of concurrent reads of the clinic.
+    ///
+    /// - Parameter audit: what to record, knowing what was found.
+    /// - Throws: as `read`, and `.auditUnavailable` when the access could not be recorded.
+    @LoopActor package func readAudited(
+        _ queries: [Query], deadline: Deadline,
+        audit: ([PostgresResult]) throws -> AuditEvent
+    ) async throws -> [PostgresResult] {
+        let results = try await read(queries, deadline: deadline)
+        try await record(try audit(results), deadline: deadline)
+        return results
+    }
+
+    /// As above, for an access of which all is known beforehand.
+    @LoopActor package func readAudited(
+        _ queries: [Query], audit: AuditEvent, deadline: Deadline
+    ) async throws -> [PostgresResult] {
+        try await readAudited(queries, deadline: deadline) { _ in audit }
+    }
+
+    /// Records something that is no write of its own: a denial, a login that failed, a read made of several.
+    ///
+    /// - Returns: when it is committed, together with others.
+    @LoopActor package func record(
+        _ event: AuditEvent, deadline: Deadline
+    ) async throws(TenancyError) {
+        let row = try AuditRow(event, at: door.clocks.now(), keys: keys)
+        try await door.auditor.record(row, of: id, deadline: deadline)
+    }
+
+    /// Writes: all statements, the audit rows and the outbox rows in one round trip and one transaction.
+    ///
+    /// - Parameters:
+    ///   - audit: what to record; empty only for what says nothing about anybody (bookkeeping).
+    /// - Returns: the results of `queries`.
+    /// - Throws: `.outcomeUnknown` when the connection was lost during the commit; otherwise nothing has been
+    ///   written: `TenancyError`, or `PostgresError` for what the statements themselves met.
+    @discardableResult
+    @LoopActor package func write(
+        _ queries: [Query], audit: [AuditEvent], outbox: [OutboxMessage] = [], deadline: Deadline
+    ) async throws -> [PostgresResult] {
+        var rows: [AuditRow] = []
+        if !audit.isEmpty {
+            let keys = try keys
+            for event in audit {
+                rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
+            }
+        }
+        let own = closing(rows, outbox)
+        let results = try await door.perform(
+            tenant, .write, queries + own, isRepeatable: false, deadline: deadline)
+        return Array(results.dropLast(own.count))
+    }
+
+    package enum TransactionMode: Sendable {
+        /// The transaction is read-only.
+        case read
+        case write
+    }
+
+    /// A transaction whose next statement depends on the answer to the last.
+    ///
+    /// The clinic is entered with the first statements, so a refusal precedes all effects; audit and outbox rows
+    /// that the body gave go out with the COMMIT. **The body may run several times**: after a refusal, a
+    /// serialization failure, or a connection that was lost before the commit. It must change nothing outside.
+    ///
+    /// - Throws: what the body throws; else as `write`.
+    @LoopActor package func transaction<Value>(
+        _ mode: TransactionMode, isolation: TransactionOptions.Isolation = .readCommitted,
+        deadline: Deadline, _ body: (TenantTransaction) async throws -> Value
+    ) async throws -> Value {
+        let options = TransactionOptions(isolation: isolation, isReadOnly: mode == .read)
+        return try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
+            connection, place in
+            try await connection.transaction(options, deadline: deadline) { inner in
+                let transaction = TenantTransaction(
+                    inner, place: place, mode: mode == .read ? .read : .write)
+                let value = try await body(transaction)
+                try await transaction.finish { events, messages in
+                    var rows: [AuditRow] = []
+                    for event in events {
+                        rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
+                    }
+                    return closing(rows, messages)
+                }
+                return value
+            }
+        }
+    }
+
+    @LoopActor private func closing(_ rows: [AuditRow], _ messages: [OutboxMessage]) -> [Query] {
+        var queries: [Query] = []
+        if !rows.isEmpty { queries.append(AuditRows.insert(rows, tenant: id)) }
+        if !messages.isEmpty {
+            queries.append(OutboxRows.insert(messages, tenant: id, at: door.clocks.now()))
+        }
+        return queries
+    }
+
+    // MARK: Redis
+
+    /// The clinic's part of Redis. What is there can be lost at any moment.
+    /// - Returns: nil if there is no Redis.
+    @LoopActor package var redis: TenantRedis? {
+        door.redis.map { TenantRedis($0, prefix: TenantRedis.prefix(of: tenant)) }
+    }
+
+    /// The limit and the session of a request, in at most one round trip to Redis. Never fails: without Redis
+    /// the limit is this process's share and the session is unknown.
+    ///
+    /// - Parameter session: of the access token; nil if there is none.
+    @LoopActor package func gate(
+        session: SessionID?, cost: RequestCost, deadline: Deadline
+    ) async -> GateAnswer {
+        await door.gate.pass(
+            tenant, tier: tier, session: session, cost: cost, now: door.clocks.now(),
+            deadline: deadline)
+    }
+
+    /// Puts a session into the cache that PostgreSQL has just called active.
+    /// - Parameter ticket: of the lookup that came before the question to PostgreSQL.
+    @LoopActor package func fillSession(
+        _ session: SessionID, _ entry: SessionEntry, ticket: SessionLookup.FillTicket,
+        deadline: Deadline
+    ) async {
+        await door.sessions.fill(session, of: tenant, entry, ticket: ticket, deadline: deadline)
+    }
+
+    /// Makes sure that no process admits the session from its cache. Call it after the revocation is committed.
+    ///
+    /// - Returns: false if Redis did not hear of it yet: it will as soon as it is back.
+    @discardableResult
+    @LoopActor package func revokeSession(_ session: SessionID, deadline: Deadline) async -> Bool {
+        await door.revoke(session, of: tenant, deadline: deadline)
+    }
+}

@@ -1,0 +1,331 @@
+package import HCCore
+package import HCCrypto
+package import HCIO
+import HCPostgres
+package import HCRedis
+
+/// The one door to clinics' data: `context(…)` is the only function that makes a `TenantContext`, and a
+/// context is the only way to a clinic's transactions, Redis keys, limits, keys and audit log.
+///
+/// Where a clinic lives is known in here and nowhere above.
+@LoopActor
+package final class TenantDoor {
+    package struct Limits: Sendable {
+        /// Clinics whose opened keys are kept in memory.
+        package var keysMax = 1024
+        /// Clinics whose local share is remembered.
+        package var sharesMax = 16_384
+        /// Requests that wait, over all clinics, while clinics are being moved.
+        package var parkedMax = 4096
+        /// How long a refusal waits for a newer map.
+        package var refreshTimeout = Duration.seconds(2)
+
+        package init() {}
+    }
+
+    /// Who asks for a context that has no host.
+    package enum Purpose: Sendable {
+        /// A request or a job: only clinics that are served.
+        case serving
+        /// The control plane, making or mending a clinic that nobody else can reach.
+        case control
+    }
+
+    let directory: DirectoryFollower
+    let shards: ShardPools
+    let clocks: Clocks
+    let logger: Logger
+    let metrics: TenancyMetrics
+    let gate: Gate
+    let redis: RedisClient?
+    let sessions: SessionCache
+    private let limits: Limits
+    private let keyCache: KeyCache
+    private let parking = ParkingLot()
+    private let turns = TenantTurns()
+    private var random = SystemRandomNumberGenerator()
+    private(set) lazy var auditor = AuditCommitter(metrics: metrics) {
+        [unowned self] tenant, rows, deadline in
+        try await self.commitAudit(rows, of: tenant, deadline: deadline)
+    }
+
+    /// - Parameters:
+    ///   - redis: nil for programs without one: limits are then local, sessions are not cached.
+    ///   - processes: how many processes share the clinics' limits when Redis is away.
+    package init(
+        directory: DirectoryFollower, shards: ShardPools, redis: RedisClient?, master: MasterKey,
+        processes: Int, sessions: SessionCacheConfiguration = SessionCacheConfiguration(),
+        limits: Limits = Limits(), clocks: Clocks, logger: Logger, metrics: TenancyMetrics
+    ) {
+        self.directory = directory
+        self.shards = shards
+        self.redis = redis
+        self.clocks = clocks
+        self.logger = logger
+        self.metrics = metrics
+        self.limits = limits
+        keyCache = KeyCache(master: master, tenantsMax: limits.keysMax)
+        let cache = SessionCache(redis: redis, sessions, metrics: metrics)
+        self.sessions = cache
+        gate = Gate(
+            redis: redis, sessions: cache, processes: processes, sharesMax: limits.sharesMax,
+            metrics: metrics)
+        directory.onChange.append { [unowned self] changed, map in
+            // A changed key set is noticed by comparison; wiping here makes a revocation immediate.
+            keyCache.forget(changed)
+            parking.wake(changed)
+            self.shards.follow(map)
+        }
+        if let map = directory.snapshot { shards.follow(map) }
+    }
+
+    /// What must run while the door is in use.
+    package var services: [any Service] { [directory, sessions] }
+
+    // MARK: The door
+
+    /// The clinic that answers at a host.
+    ///
+    /// - Parameter host: lower case, without port.
+    /// - Throws: `.tenantUnknown` for a host that no served clinic has, `.suspended`, `.directoryUnavailable`.
+    package func context(host: String) throws(TenancyError) -> TenantContext {
+        let map = try map()
+        guard let record = map.find(host: host), record.isServed else { throw .tenantUnknown }
+        guard record.state != .suspended else { throw .suspended }
+        return context(record, map)
+    }
+
+    /// The clinic with an id: for jobs and for the control plane.
+    package func context(
+        tenant: TenantID, for purpose: Purpose = .serving
+    ) throws(TenancyError) -> TenantContext {
+        let map = try map()
+        guard let record = map.find(tenant) else { throw .tenantUnknown }
+        if purpose == .serving {
+            guard record.isServed else { throw .tenantUnknown }
+            guard record.state != .suspended else { throw .suspended }
+        }
+        return context(record, map)
+    }
+
+    private func map() throws(TenancyError) -> DirectorySnapshot {
+        guard let map = directory.snapshot else {
+            throw .directoryUnavailable(retryAfter: .seconds(1))
+        }
+        return map
+    }
+
+    private func context(_ record: TenantRecord, _ map: DirectorySnapshot) -> TenantContext {
+        // A tier that cannot be read must not close the clinics that have it: they get the least.
+        let tier =
+            map.findTier(record.tierName)
+            ?? TierDefinition(
+                name: record.tierName, unitsPerSecond: 10, burstUnits: RequestCost.largest)
+        return TenantContext(tenant: record, tier: tier, door: self)
+    }
+
+    func keys(of record: TenantRecord) throws(TenancyError) -> TenantKeys {
+        // The newest record: a context from before a rotation or revocation uses what holds now.
+        try keyCache.keys(of: directory.snapshot?.find(record.id) ?? record)
+    }
+
+    /// A revocation may come with a context from before a move, and other processes may not have heard of the
+    /// move: so the tombstone goes where the clinic is and where it was.
+    func revoke(_ session: SessionID, of record: TenantRecord, deadline: Deadline) async -> Bool {
+        var prefixes = [TenantRedis.prefix(of: record)]
+        if let map = directory.snapshot {
+            if let present = map.find(record.id) {
+                prefixes.append(TenantRedis.prefix(of: present))
+            }
+            if let former = map.formerRecord(of: record.id) {
+                prefixes.append(TenantRedis.prefix(of: former))
+            }
+        }
+        var seen: Set<String> = []
+        return await sessions.revoke(
+            session, prefixes: prefixes.filter { seen.insert($0).inserted }, deadline: deadline)
+    }
+
+    // MARK: Running work on the clinic's shard
+
+    /// Runs `attempt` on a connection to the clinic's shard, and again where that is safe and of use.
+    ///
+    /// - Parameters:
+    ///   - isRepeatable: running it twice is the same as running it once.
+    ///   - attempt: gets the clinic's record, whose epoch goes into `hc_enter()`.
+    /// - Throws: `TenancyError`; `PostgresError` for what the caller's own SQL met; what `attempt` throws.
+    func run<Value>(
+        _ first: TenantRecord, isRepeatable: Bool, deadline: Deadline,
+        _ attempt: @LoopActor (PostgresConnection, TenantRecord) async throws -> Value
+    ) async throws -> Value {
+        var machine = RetryMachine(isRepeatable: isRepeatable)
+        // The map may have changed since the context was made.
+        var record = directory.snapshot?.find(first.id) ?? first
+        while true {
+            do {
+                let place = record
+                try await turns.enter(
+                    place.id,
+                    limit: directory.snapshot?.findTier(place.tierName)?.transactionsMax ?? 1,
+                    deadline: deadline)
+                defer { turns.leave(place.id) }
+                return try await shards.withConnection(to: place.shard, deadline: deadline) {
+                    connection in
+                    try await attempt(connection, place)
+                }
+            } catch {
+                let failure: RetryMachine.Failure
+                switch error {
+                case let error as PostgresError: failure = RetryMachine.Failure(error)
+                case let error as PoolError: failure = RetryMachine.Failure(error)
+                case is ShardPools.Refusal: failure = .unreachable(retryAfter: .seconds(5))
+                case is CancellationError: failure = .cancelled
+                default: throw error
+                }
+                try await recover(
+                    from: failure, error, &machine, &record, deadline: deadline)
+            }
+        }
+    }
+
+    /// Does what has to be done before the next attempt, or throws.
+    private func recover(
+        from failure: RetryMachine.Failure, _ error: any Error, _ machine: inout RetryMachine,
+        _ record: inout TenantRecord, deadline: Deadline
+    ) async throws {
+        count(failure)
+        var action = machine.failed(failure, using: &random)
+        if action == .refreshMap {
+            action = machine.mapRefreshed(
+                isElsewhere: try await refresh(&record, deadline: deadline))
+        }
+        switch action {
+        case .refreshMap: preconditionFailure("the map has just been refreshed")
+        case .retry(let wait):
+            metrics.retries.increment()
+            if wait > .zero { try await pause(wait, deadline: deadline) }
+        case .park(let wait):
+            try await park(record, wait, deadline: deadline)
+            record = directory.snapshot?.find(record.id) ?? record
+        case .fail(let refusal): throw refusal
+        case .rethrow: throw error
+        }
+    }
+
+    /// - Returns: whether the newest map names another place or epoch. The record is then that of the map.
+    private func refresh(
+        _ record: inout TenantRecord, deadline: Deadline
+    ) async throws(TenancyError) -> Bool {
+        let before = record
+        // Somebody else's refusal may have brought it already.
+        if let known = directory.snapshot?.find(record.id), known.isElsewhere(than: before) {
+            record = known
+            return true
+        }
+        do throws(TenancyError) {
+            try await directory.refresh(
+                deadline: deadline.earlier(
+                    of: .after(limits.refreshTimeout, from: Loop.shared.now)))
+        } catch {
+            // The map stays as it is; whoever has time left may find it changed next time.
+            if error == .cancelled { throw error }
+            throw .moving(retryAfter: .seconds(1))
+        }
+        guard let found = directory.snapshot?.find(record.id) else { throw .tenantUnknown }
+        record = found
+        return found.isElsewhere(than: before)
+    }
+
+    private func park(
+        _ record: TenantRecord, _ wait: Duration, deadline: Deadline
+    ) async throws(TenancyError) {
+        let now = Loop.shared.now
+        guard !deadline.isExpired(at: now) else { throw .moving(retryAfter: .seconds(1)) }
+        let limit = directory.snapshot?.findTier(record.tierName)?.parkedRequestsMax ?? 1
+        guard parking.count < limits.parkedMax else { throw .moving(retryAfter: .seconds(1)) }
+        metrics.parked.set(parking.count + 1)
+        defer { metrics.parked.set(parking.count) }
+        do {
+            let hasWaited = try await parking.park(
+                record.id, limit: limit, until: deadline.earlier(of: .after(wait, from: now)))
+            guard hasWaited, !deadline.isExpired(at: Loop.shared.now) else {
+                throw TenancyError.moving(retryAfter: .seconds(1))
+            }
+        } catch let error as TenancyError {
+            throw error
+        } catch {
+            throw .cancelled
+        }
+    }
+
+    private func pause(_ wait: Duration, deadline: Deadline) async throws(TenancyError) {
+        let until = Deadline.after(wait, from: Loop.shared.now)
+        guard until < deadline else { throw .deadlineExceeded }
+        do {
+            try await Loop.shared.sleep(until: until)
+        } catch {
+            throw .cancelled
+        }
+    }
+
+    private func count(_ failure: RetryMachine.Failure) {
+        switch failure {
+        case .moved: metrics.refusedMoved.increment()
+        case .draining: metrics.refusedDraining.increment()
+        case .commitUnknown: metrics.outcomesUnknown.increment()
+        default: break
+        }
+    }
+
+    // MARK: Statements
+
+    /// Enters the clinic and runs the statements: one round trip, one transaction, no BEGIN and no COMMIT
+    /// (PostgreSQL manual 55.2.4: what comes before one Sync is one implicit transaction).
+    func perform(
+        _ record: TenantRecord, _ mode: EnterMode, _ queries: [Query], isRepeatable: Bool,
+        deadline: Deadline
+    ) async throws -> [PostgresResult] {
+        try await run(record, isRepeatable: isRepeatable, deadline: deadline) { connection, place in
+            do throws(PostgresError) {
+                let results = try await connection.execute(
+                    [EnterMode.enter(place, mode)] + queries, deadline: deadline)
+                return Array(results.dropFirst())
+            } catch {
+                throw error.countedFrom(1)
+            }
+        }
+    }
+
+    private func commitAudit(
+        _ rows: [AuditRow], of tenant: TenantID, deadline: Deadline
+    ) async throws {
+        guard let record = directory.snapshot?.find(tenant) else {
+            throw TenancyError.tenantUnknown
+        }
+        _ = try await perform(
+            record, .audit, [AuditRows.insert(rows, tenant: tenant)], isRepeatable: true,
+            deadline: deadline)
+    }
+}
+
+/// What a transaction wants to do in a clinic: the third argument of `hc_enter()`.
+enum EnterMode: String {
+    case read = "r"
+    case audit = "a"
+    case write = "w"
+
+    static func enter(_ record: TenantRecord, _ mode: EnterMode) -> Query {
+        Query(
+            "SELECT hc_enter($1, $2, $3)",
+            [.id(record.id), .int8(record.epoch), .text(mode.rawValue)])
+    }
+}
+
+extension PostgresError {
+    /// The same error with the index of the failing query counted without our own before it.
+    func countedFrom(_ own: Int) -> PostgresError {
+        var error = self
+        error.queryIndex = queryIndex.flatMap { $0 >= own ? $0 - own : nil }
+        return error
+    }
+}

@@ -1,0 +1,50 @@
+package import HCCore
+package import HCIO
+package import HCRedis
+
+/// One clinic's keys in Redis: `<shard>:{<tenant>}:<epoch>:<name>`, and no others.
+///
+/// The tenant stands in braces, so a Redis cluster keeps a clinic's keys on one node. The epoch makes entries
+/// from before a move unreachable. What is here is a copy of something: it may be gone at any moment.
+@LoopActor
+package struct TenantRedis {
+    private let client: RedisClient
+    private let prefix: String
+
+    init(_ client: RedisClient, prefix: String) {
+        self.client = client
+        self.prefix = prefix
+    }
+
+    nonisolated static func prefix(of tenant: TenantRecord) -> String {
+        "\(tenant.shard):{\(tenant.id)}:\(tenant.epoch):"
+    }
+
+    package func get(_ name: String, deadline: Deadline) async throws(RedisError) -> [UInt8]? {
+        try await client.send(["GET", key(name)], deadline: deadline).asBytes
+    }
+
+    package func set(
+        _ name: String, _ value: [UInt8], expiresAfter life: Duration, deadline: Deadline
+    ) async throws(RedisError) {
+        _ = try await client.send(
+            [
+                "SET", key(name), .bytes(value), "PX",
+                .integer(max(1, life.inMilliseconds)),
+            ], deadline: deadline)
+    }
+
+    package func delete(_ name: String, deadline: Deadline) async throws(RedisError) {
+        _ = try await client.send(["DEL", key(name)], deadline: deadline)
+    }
+
+    /// Runs a script on keys of this clinic.
+    package func evaluate(
+        _ script: RedisScript, names: [String], arguments: [RedisArgument], deadline: Deadline
+    ) async throws(RedisError) -> RESPValue {
+        try await client.evaluate(
+            script, keys: names.map { key($0) }, arguments: arguments, deadline: deadline)
+    }
+
+    private func key(_ name: String) -> RedisArgument { .text(prefix + name) }
+}

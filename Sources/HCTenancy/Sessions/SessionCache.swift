@@ -1,0 +1,168 @@
+import HCCore
+package import HCIO
+import HCRedis
+
+package struct SessionCacheConfiguration: Sendable {
+    /// An entry admits requests for as long as this before PostgreSQL is asked again.
+    package var entryLife = Duration.seconds(60)
+    /// At least as long as an access token lives: a revoked session stays revoked in Redis.
+    package var tombstoneLife = Duration.seconds(3600)
+    /// A request that asked PostgreSQL before a revocation fills the cache within this time or not at all.
+    package var fillWindow = Duration.seconds(30)
+    /// Revocations that wait for Redis to come back.
+    package var waitingMax = 10_000
+    package var retryInterval = Duration.milliseconds(100)
+
+    package init() {}
+}
+
+/// Sessions in Redis: a copy that spares PostgreSQL a question per request.
+///
+/// Invariant: once `revoke` has told Redis, no process admits the session from the cache. For
+///
+/// - a tombstone is written over whatever is there, and no fill writes over a tombstone;
+/// - an entry is believed only if it was written while this process's connection has stood (`SessionTrust`), so
+///   that what outlived a time without Redis, in which no tombstone could be written, does not count;
+/// - until a tombstone that could not be delivered is delivered, it is tried again, as long as an entry from
+///   before the revocation can be left. A process that alone is cut off from Redis leaves others an entry for
+///   `entryLife` at most.
+@LoopActor
+package final class SessionCache: Service {
+    private let redis: RedisClient?
+    private let configuration: SessionCacheConfiguration
+    private let metrics: TenancyMetrics
+    private var trust = SessionTrust()
+    private var queue: TombstoneQueue
+    private var news: Waiter<Void>?
+
+    init(
+        redis: RedisClient?, _ configuration: SessionCacheConfiguration, metrics: TenancyMetrics
+    ) {
+        self.redis = redis
+        self.configuration = configuration
+        self.metrics = metrics
+        queue = TombstoneQueue(
+            capacityMax: configuration.waitingMax,
+            ageMax: configuration.entryLife + configuration.fillWindow)
+    }
+
+    nonisolated static func name(of session: SessionID) -> String { "session:\(session)" }
+
+    // MARK: Looking up
+
+    /// What an entry means now.
+    func judge(
+        _ bytes: [UInt8]?, redisNow: Int64, connection: MonotonicTime, now: Timestamp
+    ) -> SessionLookup {
+        trust.answered(on: connection, now: redisNow)
+        let ticket = SessionLookup.FillTicket(asOf: redisNow)
+        guard let bytes, let text = String(validating: bytes, as: UTF8.self) else {
+            return .unknown(ticket)
+        }
+        switch SessionText.decode(text) {
+        case .revoked: return .revoked
+        case .entry(let entry, let asOf):
+            guard trust.believes(asOf), entry.expiresAt > now else { return .unknown(ticket) }
+            return .active(entry)
+        case .malformed: return .unknown(ticket)
+        }
+    }
+
+    // MARK: Filling
+
+    /// Keys: the session. Arguments: the entry, when it was asked for, its life in milliseconds, how old a
+    /// question may be in microseconds.
+    private static let fillScript = RedisScript(
+        """
+        local clock = redis.call('TIME')
+        if clock[1] * 1000000 + clock[2] - tonumber(ARGV[2]) > tonumber(ARGV[4]) then return 0 end
+        local present = redis.call('GET', KEYS[1])
+        if present == 'revoked' then return 0 end
+        if present then
+            local asOf = string.match(present, '^1|(%d+)|')
+            if asOf and tonumber(asOf) > tonumber(ARGV[2]) then return 0 end
+        end
+        redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+        return 1
+        """)
+
+    /// A failure is no matter: the next request asks PostgreSQL again.
+    func fill(
+        _ session: SessionID, of tenant: TenantRecord, _ entry: SessionEntry,
+        ticket: SessionLookup.FillTicket, deadline: Deadline
+    ) async {
+        guard let redis else { return }
+        do throws(RedisError) {
+            _ = try await redis.evaluate(
+                SessionCache.fillScript,
+                keys: [.text(TenantRedis.prefix(of: tenant) + SessionCache.name(of: session))],
+                arguments: [
+                    .text(SessionText.encode(entry, asOf: ticket.asOf)), .integer(ticket.asOf),
+                    .integer(configuration.entryLife.inMilliseconds),
+                    .integer(configuration.fillWindow.inMicroseconds),
+                ],
+                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
+        } catch {
+            return
+        }
+    }
+
+    // MARK: Revoking
+
+    /// - Parameter prefixes: of the clinic's keys: where it is, and where processes with an older map may still
+    ///   look.
+    /// - Returns: whether Redis knows now.
+    func revoke(_ session: SessionID, prefixes: [String], deadline: Deadline) async -> Bool {
+        guard redis != nil else { return true }
+        var isDelivered = true
+        for prefix in prefixes {
+            let tombstone = TombstoneQueue.Tombstone(
+                key: prefix + SessionCache.name(of: session), since: Loop.shared.now)
+            if await deliver(tombstone, deadline: deadline) { continue }
+            isDelivered = false
+            if queue.add(tombstone) != nil { metrics.tombstonesDropped.increment() }
+        }
+        metrics.tombstonesWaiting.set(queue.count)
+        if !isDelivered { news?.succeed(()) }
+        return isDelivered
+    }
+
+    private func deliver(
+        _ tombstone: TombstoneQueue.Tombstone, deadline: Deadline
+    ) async -> Bool {
+        guard let redis else { return false }
+        do throws(RedisError) {
+            _ = try await redis.send(
+                [
+                    "SET", .text(tombstone.key), .text(SessionText.tombstone), "PX",
+                    .integer(configuration.tombstoneLife.inMilliseconds),
+                ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    package var serviceName: String { "revocations" }
+
+    /// Delivers what could not be delivered at once.
+    package func run() async throws {
+        while !Task.isCancelled {
+            guard let next = queue.next(at: Loop.shared.now) else {
+                metrics.tombstonesWaiting.set(0)
+                let news = Waiter<Void>()
+                self.news = news
+                defer { self.news = nil }
+                try await news.wait(until: .never)
+                continue
+            }
+            if await deliver(next, deadline: .never) {
+                queue.delivered(next)
+                metrics.tombstonesWaiting.set(queue.count)
+            } else {
+                try await Loop.shared.sleep(
+                    until: .after(configuration.retryInterval, from: Loop.shared.now))
+            }
+        }
+    }
+}

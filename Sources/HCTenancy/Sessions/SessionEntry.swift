@@ -1,0 +1,91 @@
+package import HCCore
+
+/// Marks the ids of sessions.
+package enum SessionKind {}
+
+/// A login of an account.
+package typealias SessionID = Identifier<SessionKind>
+
+/// What the cache keeps of a session: enough to admit a request without asking PostgreSQL.
+package struct SessionEntry: Hashable, Sendable {
+    package var accountID: UUID
+    package var roles: [String]
+    /// The session ends at this time, whatever is cached.
+    package var expiresAt: Timestamp
+
+    package init(accountID: UUID, roles: [String], expiresAt: Timestamp) {
+        self.accountID = accountID
+        self.roles = roles
+        self.expiresAt = expiresAt
+    }
+}
+
+/// What the cache says of a session.
+package enum SessionLookup: Hashable, Sendable {
+    /// PostgreSQL said so a short while ago, and no revocation has come since.
+    case active(SessionEntry)
+    /// Revoked: no need to ask PostgreSQL.
+    case revoked
+    /// The cache does not know: ask PostgreSQL, then `fill` with the ticket. Without one (Redis is away)
+    /// nothing can be filled.
+    case unknown(FillTicket?)
+
+    /// The moment of the lookup in Redis' time. What is then read from PostgreSQL is at least as new, which is
+    /// what makes a later fill harmless.
+    package struct FillTicket: Hashable, Sendable {
+        let asOf: Int64
+    }
+}
+
+/// The text of a cache entry: `1|<as of>|<expires>|<account>|<roles>`, times in microseconds, or `revoked`.
+enum SessionText {
+    static let tombstone = "revoked"
+
+    enum Content: Equatable {
+        case revoked
+        case entry(SessionEntry, asOf: Int64)
+        case malformed
+    }
+
+    static func encode(_ entry: SessionEntry, asOf: Int64) -> String {
+        "1|\(asOf)|\(entry.expiresAt.microseconds)|\(entry.accountID)|"
+            + entry.roles.joined(separator: ",")
+    }
+
+    static func decode(_ text: String) -> Content {
+        if text == tombstone { return .revoked }
+        let fields = text.split(separator: "|", omittingEmptySubsequences: false)
+        guard fields.count == 5, fields[0] == "1", let asOf = Int64(fields[1]),
+            let expires = Int64(fields[2]), let account = UUID(String(fields[3]))
+        else { return .malformed }
+        let roles = fields[4].split(separator: ",").map(String.init)
+        return .entry(
+            SessionEntry(
+                accountID: account, roles: roles, expiresAt: Timestamp(microseconds: expires)),
+            asOf: asOf)
+    }
+}
+
+/// Which entries this process believes: those that were written while its connection to Redis has stood.
+///
+/// A revocation that could not be delivered while Redis was away would otherwise be outlived by an entry from
+/// before. Redis' own clock is compared with itself, so the clocks of processes do not matter. Pure.
+struct SessionTrust {
+    /// Redis' time at the first answer of the present connection: entries from before are not believed.
+    private var floor: Int64?
+    private var connection: MonotonicTime?
+
+    /// - Parameters:
+    ///   - connection: since when the connection stands that gave the answer.
+    ///   - now: Redis' time in the answer.
+    mutating func answered(on connection: MonotonicTime, now: Int64) {
+        guard self.connection != connection else { return }
+        self.connection = connection
+        floor = now
+    }
+
+    func believes(_ asOf: Int64) -> Bool {
+        guard let floor else { return false }
+        return asOf >= floor
+    }
+}

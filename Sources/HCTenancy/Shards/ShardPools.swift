@@ -1,0 +1,162 @@
+package import HCCore
+package import HCIO
+package import HCPostgres
+
+package struct ShardPoolConfiguration: Sendable {
+    /// Connection string for a shard's reference, read for every pool.
+    package var conninfo: @Sendable (_ reference: String) throws -> Sensitive<String>
+    package var applicationName: String
+    package var pools: PlatformConfiguration.Pools
+    package var connectTimeout = Duration.seconds(3)
+    /// Where the pools report.
+    package var metrics: MetricsRegistry?
+
+    package init(
+        applicationName: String, pools: PlatformConfiguration.Pools,
+        conninfo: @escaping @Sendable (_ reference: String) throws -> Sensitive<String>
+    ) {
+        self.applicationName = applicationName
+        self.pools = pools
+        self.conninfo = conninfo
+    }
+}
+
+/// One pool of connections per shard, opened when its first clinic is served, closed when the shard is gone
+/// from the map or has become another database.
+///
+/// A connection is used only if the server proves to be the shard: a restored, cloned or promoted server does
+/// not know the latest fence, and would let in writes of a clinic that has moved away.
+@LoopActor
+package final class ShardPools {
+    /// The map names a shard that it does not list.
+    enum Refusal: Error, Equatable {
+        case shardUnknown
+    }
+
+    /// For the work under way on a pool that is closed.
+    private static let drainTimeout = Duration.seconds(30)
+
+    private struct Entry {
+        var record: ShardRecord
+        var pool: PostgresPool
+    }
+
+    private let configuration: ShardPoolConfiguration
+    private let logger: Logger
+    private let metrics: TenancyMetrics
+    private var records: [ShardID: ShardRecord] = [:]
+    private var entries: [ShardID: Entry] = [:]
+
+    package init(
+        _ configuration: ShardPoolConfiguration, logger: Logger, metrics: TenancyMetrics
+    ) {
+        self.configuration = configuration
+        self.logger = logger
+        self.metrics = metrics
+    }
+
+    /// Shards with a pool now.
+    package var openCount: Int { entries.count }
+
+    /// Takes the shards of a new map: pools of shards that are gone, or are another database now, are closed.
+    func follow(_ map: DirectorySnapshot) {
+        records = Dictionary(
+            map.shardRecords.map { ($0.id, $0) }, uniquingKeysWith: { _, new in new })
+        for (id, entry) in entries {
+            let now = records[id]
+            if let now, now.reference == entry.record.reference,
+                now.identity == entry.record.identity
+            {
+                continue
+            }
+            entries[id] = nil
+            logger.notice("a shard's pool is closed", [("shard", .string(id.text))])
+            let pool = entry.pool
+            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.shared.now)
+            Loop.shared.spawn { await pool.shutDown(deadline: limit) }
+        }
+    }
+
+    func withConnection<Value>(
+        to shard: ShardID, deadline: Deadline,
+        _ body: @LoopActor (PostgresConnection) async throws -> Value
+    ) async throws -> Value {
+        try await pool(of: shard).withConnection(deadline: deadline, body)
+    }
+
+    /// Refuses new work and waits for what is under way, until the deadline.
+    package func shutDown(deadline: Deadline) async {
+        let pools = entries.values.map(\.pool)
+        entries = [:]
+        records = [:]
+        for pool in pools { await pool.shutDown(deadline: deadline) }
+    }
+
+    private func pool(of shard: ShardID) throws(Refusal) -> PostgresPool {
+        if let entry = entries[shard] { return entry.pool }
+        guard let record = records[shard] else { throw .shardUnknown }
+        let pool = makePool(record)
+        entries[shard] = Entry(record: record, pool: pool)
+        pool.start()
+        return pool
+    }
+
+    private func makePool(_ record: ShardRecord) -> PostgresPool {
+        let (configuration, logger, metrics) = (configuration, logger, metrics)
+        let pools = configuration.pools
+        return PostgresPool(
+            name: "shard \(record.id)",
+            configuration: PoolConfiguration(
+                softLimit: min(pools.shardConnectionsMin, pools.shardConnectionsMax),
+                hardLimit: pools.shardConnectionsMax, waitersMax: pools.shardQueueMax,
+                idleTimeout: pools.idleTimeout, connectTimeout: configuration.connectTimeout),
+            metrics: configuration.metrics.map { PoolMetrics($0, pool: record.id.text) },
+            postgres: {
+                // Read for each connection: passwords change.
+                PostgresConfiguration(
+                    connectionString: try configuration.conninfo(record.reference),
+                    applicationName: configuration.applicationName)
+            },
+            identify: { connection, deadline in
+                let identity = try await ShardIdentity(of: connection, deadline: deadline)
+                if identity == record.identity { return }
+                metrics.identityRefusals.increment()
+                logger.critical(
+                    "a server is not the shard that the map names: hc-admin shard reconcile",
+                    [
+                        ("shard", .string(record.id.text)),
+                        ("expected", .string("\(record.identity)")),
+                        ("found", .string(identity.map { "\($0)" } ?? "a standby")),
+                    ])
+                throw PostgresError(.connectFailed(.identityRefused))
+            })
+    }
+}
+
+extension ShardIdentity {
+    /// Asks a database who it is.
+    ///
+    /// The timeline is the one that is written now: the control file's is that of the last checkpoint, and a
+    /// server that was just promoted would pass for its predecessor.
+    /// - Returns: nil for a standby, which is no shard.
+    @LoopActor
+    package init?(
+        of connection: PostgresConnection, deadline: Deadline
+    ) async throws(PostgresError) {
+        let row = try await connection.execute(
+            Query(
+                """
+                SELECT system_identifier::text,
+                    CASE WHEN NOT pg_is_in_recovery() THEN
+                        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
+                    END,
+                    pg_database.oid::int8
+                FROM pg_control_system(), pg_database WHERE datname = current_database()
+                """), deadline: deadline
+        ).single()
+        guard let timeline = try row.intIfPresent(1) else { return nil }
+        self.init(
+            systemIdentifier: try row.text(0), timeline: timeline,
+            databaseOID: Int64(try row.int(2)))
+    }
+}

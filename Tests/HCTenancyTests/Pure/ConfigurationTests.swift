@@ -1,0 +1,86 @@
+import HCCore
+import HCTesting
+import Testing
+
+@testable import HCTenancy
+
+@Suite("Platform configuration")
+struct ConfigurationTests {
+    private func read(
+        _ text: String, environment: [String: String] = [:]
+    ) throws -> PlatformConfiguration {
+        let path = try TemporaryFile.path("hc.json")
+        defer { TemporaryFile.remove(path) }
+        try TemporaryFile.write(Array(text.utf8), to: path)
+        return try PlatformConfiguration.load(file: path, environment: environment)
+    }
+
+    private let least = """
+        "stateDirectory":"/var/lib/hc","secretsDirectory":"/etc/hc","masterKeyFile":"/etc/hc/master.key",
+        "tokenKeyFile":"/etc/hc/token.key","redis":{"socket":"/run/hc/redis.sock"}
+        """
+
+    @Test("the least that must be said, and the defaults")
+    func defaults() throws {
+        let configuration = try read("{\(least)}")
+        #expect(configuration.baseDomain == "localhost")
+        #expect(configuration.server.port == 8080)
+        #expect(configuration.server.workers == nil)
+        #expect(configuration.publicURL == "http://127.0.0.1:8080")
+        #expect(configuration.directoryFile == "/var/lib/hc/directory.last-good")
+    }
+
+    @Test("the environment wins, and sections of programs are left alone")
+    func environment() throws {
+        let configuration = try read(
+            #"{\#(least),"http":{"anything":1},"server":{"port":8081}}"#,
+            environment: ["HC_PORT": "9000", "HC_WORKERS": "3", "HC_STATE": "/tmp/x"])
+        #expect(configuration.server.port == 9000)
+        #expect(configuration.server.workers == 3)
+        #expect(configuration.stateDirectory == "/tmp/x")
+    }
+
+    @Test("all problems are told together, each with what to do")
+    func problems() throws {
+        let error = #expect(throws: ConfigurationError.self) {
+            try read(
+                """
+                {"baseDomain":".Example.org","secretsDirectory":5,"masterKeyFile":"k","redis":{},
+                "server":{"port":99999,"opsPort":8080},"pools":{"shardConnectionsMax":2,"shardConnectionsMin":3},
+                "colour":"red","publicURL":"ftp://x"}
+                """)
+        }
+        let paths = (error?.problems ?? []).map(\.path)
+        for path in [
+            "baseDomain", "stateDirectory", "secretsDirectory", "tokenKeyFile", "redis.socket",
+            "server.port", "pools.shardConnectionsMin", "colour", "publicURL",
+        ] {
+            #expect(paths.contains(path), "\(path)")
+        }
+        #expect((error?.problems ?? []).allSatisfy { !$0.remedy.isEmpty })
+    }
+
+    @Test("a file that cannot be read is a configuration error with a remedy")
+    func missingFile() {
+        let error = #expect(throws: ConfigurationError.self) {
+            try PlatformConfiguration.load(file: "/nonexistent/hc.json")
+        }
+        #expect(error?.problems.count == 1)
+        #expect(error?.problems.first?.remedy.contains("HC_CONFIG") == true)
+    }
+
+    @Test("connections of all processes must fit into the shard")
+    func budget() throws {
+        var pools = try read("{\(least)}").pools
+        pools.shardConnectionsMax = 8
+        pools.shardReserve = 10
+        pools.instances = 2
+        let budget = ConnectionBudget(workers: 4, pools: pools)
+        #expect(budget.processes == 8)
+        #expect(budget.needed == 80, "successors of rolled workers count")
+        #expect(budget.problems(limits: [("s1", 90)]).isEmpty)
+        let problems = budget.problems(limits: [("s1", 90), ("s2", 89), ("s3", 10)])
+        #expect(problems.count == 2)
+        #expect(problems.first?.contains("s2") == true)
+    }
+}
