@@ -41,6 +41,9 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var counts = LoopStatistics()
     private var isRunning = false
 
+    /// Set by the program that wants ticks observed.
+    @LoopActor package var metrics: LoopMetrics?
+
     /// See `runAtOnce`.
     private var isHoldingNextJob = false
     private var heldJob: UnownedJob?
@@ -114,6 +117,8 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
         precondition(!isRunning, "the loop runs already")
         isRunning = true
         defer { isRunning = false }
+        // What the program did before it came here was no tick.
+        time = SteadyClock.read()
         while !isStopping.exchange(false, ordering: .acquiringAndReleasing) { tick() }
     }
 
@@ -152,6 +157,7 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
         counts.lastTick = length
         counts.longestTick = max(counts.longestTick, length)
         counts.busy += length
+        metrics?.tickLength.observe(length)
     }
 
     @LoopActor private func waitTimeout() -> Duration? {

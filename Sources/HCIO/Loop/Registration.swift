@@ -11,6 +11,10 @@ package struct Registration: Sendable {
         Loop.shared.selector.isRegistered(descriptor, generation)
     }
 
+    @LoopActor var isMuted: Bool {
+        Loop.shared.selector.isMuted(descriptor, generation)
+    }
+
     /// Costs one system call if `events` differ from the last, else none.
     @LoopActor package func setEvents(_ events: IOEvents) {
         Loop.shared.selector.setInterest(events, of: descriptor, generation: generation)

@@ -105,6 +105,10 @@ struct Selector: ~Copyable {
             && slots[index].source != nil
     }
 
+    func isMuted(_ fd: Int32, _ generation: UInt32) -> Bool {
+        isRegistered(fd, generation) && !slots[Int(fd)].isInKernel
+    }
+
     // MARK: What happened
 
     /// Waits for events.

@@ -29,7 +29,10 @@ internal import CLinux
         do { return try ask(fd) } catch { return nil }
     }
 
-    private var descriptorNumber: Int32? { descriptor?.rawValue }
+    /// Whether the kernel was told to say nothing of this connection.
+    var isMuted: Bool { registration?.isMuted ?? false }
+
+    var descriptorNumber: Int32? { descriptor?.rawValue }
 
     // MARK: Interest
 
@@ -83,6 +86,16 @@ internal import CLinux
         guard let fd = descriptorNumber else { return }
         // ENOTCONN: the peer has gone already, and the next read tells so.
         _ = CLinux.shutdown(fd, Int32(SHUT_WR))
+    }
+
+    /// Closes without saying good-bye: the peer gets a reset, and what was not sent is thrown away.
+    package func abort() throws(SystemError) {
+        guard let fd = descriptorNumber else { return }
+        var lingering = linger(l_onoff: 1, l_linger: 0)
+        try SystemCall.make("setsockopt(SO_LINGER)") {
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &lingering, socklen_t(MemoryLayout<linger>.size))
+        }
+        close()
     }
 
     package func close() {

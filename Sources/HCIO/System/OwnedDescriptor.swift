@@ -88,5 +88,10 @@ extension OwnedDescriptor {
 
         /// Gives the first away and closes the second, whose number the child has by now.
         package consuming func releaseFirst() -> Int32 { first.take() }
+
+        /// Gives both away.
+        package consuming func releaseBoth() -> (first: Int32, second: Int32) {
+            (first.take(), second.take())
+        }
     }
 }
