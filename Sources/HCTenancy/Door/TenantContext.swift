@@ -175,4 +175,15 @@ package struct TenantContext: Sendable {
     @LoopActor package func revokeSession(_ session: SessionID, deadline: Deadline) async -> Bool {
         await door.revoke(session, of: tenant, deadline: deadline)
     }
+
+    /// Makes sure that no process admits the session with other roles than these. Call it after the change is
+    /// committed.
+    ///
+    /// - Returns: false if Redis did not hear of it: the session is then ended there when it is back.
+    @discardableResult
+    @LoopActor package func renewSession(
+        _ session: SessionID, _ entry: SessionEntry, deadline: Deadline
+    ) async -> Bool {
+        await door.renew(session, entry, of: tenant, deadline: deadline)
+    }
 }

@@ -129,9 +129,20 @@ package final class TenantDoor {
         try keyCache.keys(of: directory.snapshot?.find(record.id) ?? record)
     }
 
-    /// A revocation may come with a context from before a move, and other processes may not have heard of the
-    /// move: so the tombstone goes where the clinic is and where it was.
     func revoke(_ session: SessionID, of record: TenantRecord, deadline: Deadline) async -> Bool {
+        await sessions.revoke(session, prefixes: sessionPrefixes(of: record), deadline: deadline)
+    }
+
+    func renew(
+        _ session: SessionID, _ entry: SessionEntry, of record: TenantRecord, deadline: Deadline
+    ) async -> Bool {
+        await sessions.renew(
+            session, entry, prefixes: sessionPrefixes(of: record), deadline: deadline)
+    }
+
+    /// A revocation may come with a context from before a move, and other processes may not have heard of the
+    /// move: so it goes where the clinic is and where it was.
+    private func sessionPrefixes(of record: TenantRecord) -> [String] {
         var prefixes = [TenantRedis.prefix(of: record)]
         if let map = directory.snapshot {
             if let present = map.find(record.id) {
@@ -142,8 +153,7 @@ package final class TenantDoor {
             }
         }
         var seen: Set<String> = []
-        return await sessions.revoke(
-            session, prefixes: prefixes.filter { seen.insert($0).inserted }, deadline: deadline)
+        return prefixes.filter { seen.insert($0).inserted }
     }
 
     // MARK: Running work on the clinic's shard

@@ -127,6 +127,48 @@ package final class SessionCache: Service {
         return isDelivered
     }
 
+    // MARK: Renewing
+
+    /// Keys: the session. Arguments: the entry behind its time, its life in milliseconds. The time is Redis'
+    /// own, so that no question from before can fill over it.
+    private static let renewScript = RedisScript(
+        """
+        if redis.call('GET', KEYS[1]) == 'revoked' then return 0 end
+        local clock = redis.call('TIME')
+        local now = string.format('%.0f', clock[1] * 1000000 + clock[2])
+        redis.call('SET', KEYS[1], '1|' .. now .. ARGV[1], 'PX', ARGV[2])
+        return 1
+        """)
+
+    /// Replaces what the cache says of a session that goes on with other roles. If Redis does not hear of it,
+    /// the session is revoked there as soon as it does: better a login too many than a role too many.
+    ///
+    /// - Returns: whether Redis knows now.
+    func renew(
+        _ session: SessionID, _ entry: SessionEntry, prefixes: [String], deadline: Deadline
+    ) async -> Bool {
+        guard let redis else { return true }
+        var isDelivered = true
+        for prefix in prefixes {
+            let key = prefix + SessionCache.name(of: session)
+            do throws(RedisError) {
+                _ = try await redis.evaluate(
+                    SessionCache.renewScript, keys: [.text(key)],
+                    arguments: [
+                        .text(SessionText.encodeBehindTime(entry)),
+                        .integer(configuration.entryLife.inMilliseconds),
+                    ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
+            } catch {
+                isDelivered = false
+                let tombstone = TombstoneQueue.Tombstone(key: key, since: Loop.shared.now)
+                if queue.add(tombstone) != nil { metrics.tombstonesDropped.increment() }
+            }
+        }
+        metrics.tombstonesWaiting.set(queue.count)
+        if !isDelivered { news?.succeed(()) }
+        return isDelivered
+    }
+
     private func deliver(
         _ tombstone: TombstoneQueue.Tombstone, deadline: Deadline
     ) async -> Bool {

@@ -48,7 +48,11 @@ enum SessionText {
     }
 
     static func encode(_ entry: SessionEntry, asOf: Int64) -> String {
-        "1|\(asOf)|\(entry.expiresAt.microseconds)|\(entry.accountID)|"
+        "1|\(asOf)" + encodeBehindTime(entry)
+    }
+
+    static func encodeBehindTime(_ entry: SessionEntry) -> String {
+        "|\(entry.expiresAt.microseconds)|\(entry.accountID)|"
             + entry.roles.joined(separator: ",")
     }
 
