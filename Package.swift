@@ -95,7 +95,9 @@ let suites: [Target] = [
     tests("HCRedisTests", ["HCCore", "HCIO", "HCRedis"]),
     tests("HCHTTPTests", ["HCCore", "HCIO", "HCHTTP"]),
     tests("HCTenancyTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis", "HCTenancy"]),
-    tests("HCClinicTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCClinic"]),
+    tests(
+        "HCClinicTests",
+        ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis", "HCTenancy", "HCClinic"]),
     tests(
         "HCControlTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl"]),
     tests("HCAppTests", ["HCCore", "HCIO", "HCHTTP", "HCTenancy", "HCClinic", "HCApp"]),

@@ -1,0 +1,25 @@
+package import HCIO
+
+/// All services of the clinic, made once per process. They keep no clinic's data: every call brings its
+/// `TenantContext`.
+@LoopActor
+package final class ClinicServices {
+    package let auth: AuthService
+    package let staff: StaffService
+    package let settings: ClinicSettingsService
+    package let practitioners: PractitionerService
+    package let patients: PatientService
+    package let appointments: AppointmentService
+    let dependencies: ClinicDependencies
+
+    package nonisolated init(_ dependencies: ClinicDependencies) {
+        self.dependencies = dependencies
+        let passwords = PasswordService(dependencies)
+        auth = AuthService(dependencies, passwords: passwords)
+        staff = StaffService(dependencies, passwords: passwords)
+        settings = ClinicSettingsService(dependencies)
+        practitioners = PractitionerService(dependencies)
+        patients = PatientService(dependencies)
+        appointments = AppointmentService(dependencies, settings: settings)
+    }
+}
