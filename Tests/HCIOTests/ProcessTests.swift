@@ -116,6 +116,12 @@ import Testing
             of: read, passing: [(from: 903, to: 904), (from: 904, to: 903)])
         #expect(crossed == "ba\n")
         #expect(a.rawValue == 903 && b.rawValue == 904)
+        // Targets that are free here: where the duplicates made on the way would come to lie.
+        let free = try a.duplicate(minimum: 3).rawValue
+        let (low, _) = try await output(
+            of: "read x </proc/$$/fd/\(free + 4); read y </proc/$$/fd/\(free + 5); echo $x$y",
+            passing: [(from: 903, to: free + 4), (from: 904, to: free + 5)])
+        #expect(low == "ab\n")
         // Ours are what they were.
         #expect(hc_fcntl(903, F_GETFD, 0) == FD_CLOEXEC)
     }

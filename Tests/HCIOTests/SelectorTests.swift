@@ -48,6 +48,22 @@ import Testing
         #expect(selector.registeredCount == 1)
     }
 
+    @Test("without epoll_pwait2 a wait is never shorter than asked, and events come all the same")
+    func milliseconds() throws {
+        let selector = try SelectorBox()
+        selector.limitToMilliseconds()
+        let begin = SteadyClock.read()
+        #expect(selector.wait(timeout: .microseconds(1)) == 0)
+        #expect(SteadyClock.read() - begin >= .microseconds(1))
+        #expect(selector.wait(timeout: .zero) == 0)
+        let pair = try OwnedDescriptor.socketPair()
+        let source = Source { _ in }
+        _ = try selector.register(pair.first.rawValue, interest: .readable, source: source)
+        poke(pair.second.rawValue)
+        #expect(selector.wait(timeout: nil) == 1)
+        #expect(selector.source(at: 0) === source)
+    }
+
     @Test("more events than the array holds are all told, and the array grows")
     func growth() async throws {
         let count = 200
@@ -167,6 +183,8 @@ import Testing
 
     init() throws { selector = try Selector() }
 
+    func limitToMilliseconds() { selector.isLimitedToMilliseconds = true }
+
     var staleEvents: Int { selector.staleEvents }
     var registeredCount: Int { selector.registeredCount }
 
@@ -180,7 +198,7 @@ import Testing
         _ = selector.deregister(fd, generation: generation, mayBeClosed: false)
     }
 
-    func wait(timeout: Duration) -> Int { selector.wait(timeout: timeout) }
+    func wait(timeout: Duration?) -> Int { selector.wait(timeout: timeout) }
 
     func source(at index: Int) -> (any EventSource)? { selector.event(at: index)?.source }
 }

@@ -111,11 +111,16 @@ struct Selector: ~Copyable {
 
     // MARK: What happened
 
+    /// Set when the kernel (before 5.11) or a sandbox does not know epoll_pwait2.
+    var isLimitedToMilliseconds = false
+
     /// Waits for events.
     ///
-    /// - Parameter timeout: nil waits for ever; nanosecond precision (man epoll_pwait2).
+    /// - Parameter timeout: nil waits for ever; nanosecond precision where the kernel has it (man
+    ///   epoll_pwait2), else rounded up to milliseconds.
     /// - Returns: how many events can be looked at with `event(at:)`.
     mutating func wait(timeout: Duration?) -> Int {
+        if isLimitedToMilliseconds { return waitMilliseconds(timeout: timeout) }
         let nanoseconds = max(0, timeout?.inNanoseconds ?? 0)
         var time = timespec(
             tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
@@ -127,8 +132,26 @@ struct Selector: ~Copyable {
         }
         if answer >= 0 { return Int(answer) }
         let code = hc_errno()
+        if code == ENOSYS || code == EPERM {
+            isLimitedToMilliseconds = true
+            return waitMilliseconds(timeout: timeout)
+        }
         // An interrupted wait is a tick without events; the timeout is computed anew.
         precondition(code == EINTR, "epoll_pwait2: errno \(code)")
+        return 0
+    }
+
+    private func waitMilliseconds(timeout: Duration?) -> Int {
+        var milliseconds: Int32 = -1
+        if let timeout {
+            let nanoseconds = max(0, timeout.inNanoseconds)
+            let roundedUp = nanoseconds / 1_000_000 + (nanoseconds % 1_000_000 == 0 ? 0 : 1)
+            milliseconds = Int32(clamping: roundedUp)
+        }
+        let answer = epoll_wait(
+            epoll.rawValue, events.baseAddress, Int32(events.count), milliseconds)
+        if answer >= 0 { return Int(answer) }
+        precondition(hc_errno() == EINTR, "epoll_wait: errno \(hc_errno())")
         return 0
     }
 

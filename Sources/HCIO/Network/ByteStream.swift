@@ -39,7 +39,8 @@ package enum StreamWrite: Equatable {
     /// connection takes no more for now.
     case wrote(Int)
     case wouldBlock
-    /// The peer is gone (ECONNRESET, EPIPE) or the socket has failed: the stream is to be closed.
+    /// The peer is gone (ECONNRESET, EPIPE) or the socket has failed: the stream is to be closed. A
+    /// stream with a protocol of its own underneath says EPROTO for what breaks that.
     case failed(SystemError)
 }
 

@@ -120,18 +120,21 @@ internal import HCCore
                 acceptedCount += 1
                 accept(stream, SocketAddress(&storage) ?? .unix(path: ""))
             } catch {
-                guard Listener.isExhaustion(error) else { continue }
+                if Listener.concernsOneConnection(error) { continue }
                 restForAWhile()
                 return
             }
         }
     }
 
-    /// Without a descriptor the connection stays in the queue and would be told for ever. All other
-    /// errors of accept4 belong to that one connection, which is gone (man accept: "Error handling").
-    private static func isExhaustion(_ error: SystemError) -> Bool {
+    /// Errors that the connection had before it was accepted: it is gone, and the next may be taken (man
+    /// accept: "Error handling"). With any other, as when descriptors have run out, it stays in the
+    /// queue and would be told for ever.
+    private static func concernsOneConnection(_ error: SystemError) -> Bool {
         switch error.errno {
-        case EMFILE, ENFILE, ENOBUFS, ENOMEM: true
+        case ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH,
+            EOPNOTSUPP, ENETUNREACH, ETIMEDOUT:
+            true
         default: false
         }
     }

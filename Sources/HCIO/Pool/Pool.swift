@@ -175,7 +175,8 @@ package import HCCore
         tries[id] = nil
         resources[id] = resource
         lastFailure = nil
-        resource.onClose = { [unowned self] in
+        resource.onClose = { [weak self] in
+            guard let self else { return }
             perform(machine.closed(id, now: Loop.shared.now))
         }
         perform(machine.connected(id, now: Loop.shared.now))
