@@ -263,7 +263,8 @@ struct AuthLiveTests {
         let actor = try await clinic.admitCached(first.accessToken)
         try await clinic.services.auth.logout(actor, in: clinic.context, deadline: clinic.deadline)
         #expect(try await cachedRoles(first) == ["revoked"])
-        #expect(try await code { try await clinic.admitCached(first.accessToken) } == .unauthenticated)
+        #expect(
+            try await code { try await clinic.admitCached(first.accessToken) } == .unauthenticated)
         _ = try await clinic.admitCached(second.accessToken)
         patch.roles = nil
         patch.status = .disabled

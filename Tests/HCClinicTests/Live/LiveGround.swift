@@ -86,13 +86,15 @@ final class LiveGround {
             DirectoryConfiguration(applicationName: "clinic-test", file: nil) { router },
             clocks: .system, logger: .silent, metrics: metrics, blocking: fixtureThreads)
         let conninfo = Sensitive("\(shard.app)")
-        shards = ShardPools(
-            ShardPoolConfiguration(
-                applicationName: "clinic-test",
-                pools: PlatformConfiguration.Pools(
-                    shardConnectionsMax: 8, shardConnectionsMin: 0, shardQueueMax: 1000,
-                    idleTimeout: .seconds(60), shardReserve: 0, instances: 1)
-            ) { _ in conninfo }, logger: .silent, metrics: metrics)
+        var pools = ShardPoolConfiguration(
+            applicationName: "clinic-test",
+            pools: PlatformConfiguration.Pools(
+                shardConnectionsMax: 8, shardConnectionsMin: 0, shardQueueMax: 1000,
+                idleTimeout: .seconds(60), shardReserve: 0, instances: 1)
+        ) { _ in conninfo }
+        // Other suites may keep the server busy with new databases.
+        pools.connectTimeout = .seconds(60)
+        shards = ShardPools(pools, logger: .silent, metrics: metrics)
         redis = RedisClient(
             configuration: RedisConfiguration(password: Sensitive(password)),
             connector: RedisConnectors.plain(.unix(path: socket)), logger: .silent)
