@@ -84,8 +84,10 @@ static inline int hc_getpeername(int fd, struct sockaddr_storage *address) {
 
 /// The signal that the kernel sends to this process when its parent dies (man PR_SET_PDEATHSIG).
 static inline int hc_set_parent_death_signal(int signal) { return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0); }
-/// Core dumps would hold keys and patient data (man PR_SET_DUMPABLE).
-static inline int hc_set_dumpable(int dumpable) { return prctl(PR_SET_DUMPABLE, dumpable, 0, 0, 0); }
+static inline void hc_disable_core_dumps(void) {
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+}
 
 /// SIG_IGN is a macro with a cast. The disposition is of the whole process.
 static inline void hc_ignore_signal(int number) { signal(number, SIG_IGN); }

@@ -1,4 +1,4 @@
-import HCCore
+package import HCCore
 
 /// One field of a request that was not as it must be.
 package struct FieldProblem: Sendable, Equatable {
@@ -26,6 +26,8 @@ package struct Problem: Error, Sendable {
     package var title: String
     package var detail: String?
     package var errors: [FieldProblem]
+    /// Further members of the document (RFC 9457 3.2), such as what a transition would be allowed to.
+    package var extensions = JSONObject()
     /// Further header fields of the answer: Retry-After, WWW-Authenticate, Allow.
     package var headers: HTTPHeaders
 
@@ -99,6 +101,10 @@ package struct Problem: Error, Sendable {
                 json.endObject()
             }
             json.endArray()
+        }
+        for member in extensions.members {
+            json.key(member.name)
+            json.value(member.value)
         }
         if let id {
             json.key("requestId")

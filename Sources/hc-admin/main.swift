@@ -1,1 +1,3 @@
-print("starting")
+import HCAdmin
+
+AdminProgram.main()

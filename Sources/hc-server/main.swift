@@ -1,1 +1,3 @@
-print("starting")
+import HCApp
+
+ServerProgram.main()

@@ -1,0 +1,114 @@
+/// A command line that was matched to its command: typed access to what the operator gave.
+struct Invocation: Sendable {
+    let specification: CommandSpecification
+    private let arguments: [String]
+    private let options: [String: String]
+
+    var isDryRun: Bool { options["dry-run"] != nil }
+    var wantsJSON: Bool { options["json"] != nil }
+
+    /// - Throws: `UsageError` for an unknown option, a missing value, a missing or surplus argument.
+    init(_ specification: CommandSpecification, words: [String]) throws(UsageError) {
+        self.specification = specification
+        var arguments: [String] = []
+        var options: [String: String] = [:]
+        var rest = words[...]
+        var optionsEnded = false
+        while let word = rest.popFirst() {
+            guard word.hasPrefix("--"), !optionsEnded else {
+                if word.hasPrefix("-"), word.count > 1, !optionsEnded {
+                    throw UsageError("unknown option '\(word)'", specification)
+                }
+                arguments.append(word)
+                continue
+            }
+            if word == "--" {
+                optionsEnded = true
+                continue
+            }
+            let body = word.dropFirst(2)
+            let name = String(body.prefix { $0 != "=" })
+            guard let option = specification.allOptions.first(where: { $0.name == name }) else {
+                throw UsageError("unknown option '--\(name)'", specification)
+            }
+            guard options[name] == nil else {
+                throw UsageError("'--\(name)' is given twice", specification)
+            }
+            let inline = body.firstIndex(of: "=").map { String(body[body.index(after: $0)...]) }
+            if option.value == nil {
+                guard inline == nil else {
+                    throw UsageError("'--\(name)' takes no value", specification)
+                }
+                options[name] = ""
+            } else if let value = inline ?? rest.popFirst() {
+                options[name] = value
+            } else {
+                throw UsageError("'--\(name)' needs a value", specification)
+            }
+        }
+        let required = specification.arguments.filter { !$0.isOptional }.count
+        if options["help"] == nil {
+            guard arguments.count >= required else {
+                let missing = specification.arguments[arguments.count].name
+                throw UsageError("\(missing) is missing", specification)
+            }
+            guard arguments.count <= specification.arguments.count else {
+                let surplus = arguments[specification.arguments.count]
+                throw UsageError("'\(surplus)' is one argument too many", specification)
+            }
+        }
+        self.arguments = arguments
+        self.options = options
+    }
+
+    var wantsHelp: Bool { options["help"] != nil }
+
+    /// The argument at a position that the specification declares as required.
+    func argument(_ position: Int) -> String {
+        precondition(position < arguments.count, "the specification declares fewer arguments")
+        return arguments[position]
+    }
+
+    func optionalArgument(_ position: Int) -> String? {
+        position < arguments.count ? arguments[position] : nil
+    }
+
+    func option(_ name: String) -> String? {
+        precondition(specification.allOptions.contains { $0.name == name })
+        return options[name]
+    }
+
+    func flag(_ name: String) -> Bool { option(name) != nil }
+
+    /// - Throws: `UsageError` unless the value is a whole number in `range`.
+    func integer(_ name: String, in range: ClosedRange<Int>) throws(UsageError) -> Int? {
+        guard let text = option(name) else { return nil }
+        guard let value = Int(text), range.contains(value) else {
+            throw UsageError(
+                "'--\(name)' takes a whole number from \(range.lowerBound) to \(range.upperBound),"
+                    + " not '\(text)'", specification)
+        }
+        return value
+    }
+}
+
+/// The command line itself was wrong: exit status 2, with the way to the help.
+struct UsageError: Error, Equatable {
+    let reason: String
+    let command: [String]
+
+    init(_ reason: String, _ specification: CommandSpecification) {
+        self.reason = reason
+        command = specification.path
+    }
+
+    init(_ reason: String, command: [String] = []) {
+        self.reason = reason
+        self.command = command
+    }
+
+    var description: String {
+        let help = (["hc-admin"] + command + ["--help"]).joined(separator: " ")
+        return "\(reason); see '\(help)'"
+    }
+}

@@ -1,0 +1,110 @@
+import HCClinic
+import HCCore
+import HCHTTP
+import HCIO
+import HCTenancy
+
+/// Who asks, and whether the clinic's limit lets the request through.
+///
+/// The token's signature is checked in memory; its session and the limit cost one round trip to Redis together,
+/// or none while Redis is away (then the session is looked up in PostgreSQL and the limit is a local share).
+@LoopActor
+final class AccessMiddleware: Middleware {
+    private let auth: AuthService
+
+    init(auth: AuthService) {
+        self.auth = auth
+    }
+
+    func handle(
+        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
+    ) async throws -> HTTPResponse {
+        // What is no route is answered as such, whoever asks.
+        guard let route = context.match.route, let tenant = context.tenant else {
+            return await next(request, context)
+        }
+        let cost = RouteClass(route).cost
+        if route.access == .open {
+            let answer = await tenant.gate(session: nil, cost: cost, deadline: request.deadline)
+            try admit(answer.limit, context)
+            return await next(request, context)
+        }
+        let claims = try await claims(of: request, tenant)
+        let answer = await tenant.gate(
+            session: claims.session, cost: cost, deadline: request.deadline)
+        try admit(answer.limit, context)
+        context.actor = try await auth.admit(
+            claims, answer.session, in: tenant, requestID: request.id.description,
+            deadline: request.deadline)
+        return await next(request, context)
+    }
+
+    private func claims(
+        of request: HTTPRequest, _ tenant: TenantContext
+    ) async throws -> AccessClaims {
+        guard let token = AccessMiddleware.bearer(request.headers) else {
+            throw ClinicError(.unauthenticated)
+        }
+        do throws(ClinicError) {
+            return try auth.verify(token, in: tenant)
+        } catch {
+            if error.code == .tenantMismatch {
+                // A good token of another clinic: recorded, and answered as if there were nothing here.
+                try await auth.recordTenantMismatch(
+                    in: tenant, requestID: request.id.description, deadline: request.deadline)
+            }
+            throw error
+        }
+    }
+
+    private func admit(_ limit: RateDecision, _ context: RequestContext) throws(Problem) {
+        context.limit = limit
+        guard !limit.isAllowed else { return }
+        var problem = Problem(
+            .tooManyRequests, code: "rate-limited", title: "Too Many Requests",
+            detail: "The clinic's limit is used up for the moment.")
+        if let retryAfter = limit.retryAfterField {
+            problem.headers.append(.retryAfter, retryAfter)
+        }
+        throw problem
+    }
+
+    /// The token of `Authorization: Bearer …` (RFC 6750 2.1); the scheme in any case (RFC 9110 11.1). Two
+    /// fields are none: which of them would count is anybody's guess.
+    static func bearer(_ headers: HTTPHeaders) -> String? {
+        guard headers.count(of: .authorization) == 1, let value = headers[.authorization] else {
+            return nil
+        }
+        let parts = value.split(separator: " ", omittingEmptySubsequences: true)
+        guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
+        return String(parts[1])
+    }
+}
+
+/// What a route costs its clinic's limit, by the class in its description.
+enum RouteClass: String, CaseIterable {
+    /// Belongs to no clinic: asked of any host, limited by nobody's tier.
+    case platform
+    case read
+    case search
+    case write
+    case booking
+    case login
+
+    /// - Precondition: the table names a known class; a test walks it.
+    init(_ route: RouteDescription) {
+        guard let known = RouteClass(rawValue: route.limitClass) else {
+            preconditionFailure("route \(route.name) has the unknown class \(route.limitClass)")
+        }
+        self = known
+    }
+
+    var cost: RequestCost {
+        switch self {
+        case .platform: .nothing
+        case .read: .read
+        case .search: .search
+        case .write, .booking, .login: .write
+        }
+    }
+}

@@ -1,0 +1,79 @@
+import HCCore
+import HCHTTP
+import HCIO
+import HCTenancy
+
+/// The outermost stage: the limit's headers, one access log line and the metrics of a request.
+///
+/// The line names the route, never the path or the query: those hold names and ids.
+@LoopActor
+final class ObservationMiddleware: Middleware {
+    private let logger: Logger
+    private let clocks: Clocks
+    private let registry: MetricsRegistry
+    private var latencies: [ObjectIdentifier: Histogram] = [:]
+    private var statuses: [Int: Counter] = [:]
+    private let unrouted: Histogram
+
+    init(logger: Logger, clocks: Clocks, registry: MetricsRegistry) {
+        self.logger = logger
+        self.clocks = clocks
+        self.registry = registry
+        unrouted = ObservationMiddleware.histogram("none", registry)
+    }
+
+    func handle(
+        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
+    ) async throws -> HTTPResponse {
+        var response = await next(request, context)
+        if let limit = context.limit {
+            response.headers.append(.rateLimitPolicy, limit.policyField)
+            response.headers.append(.rateLimit, limit.limitField)
+        }
+        let elapsed = clocks.monotonic() - request.receivedAt
+        latency(of: context.match.route).observe(elapsed)
+        count(response.status.code)
+        if logger.isEnabled(.info) {
+            log(request, context, response, elapsed)
+        }
+        return response
+    }
+
+    private func log(
+        _ request: HTTPRequest, _ context: RequestContext, _ response: HTTPResponse,
+        _ elapsed: Duration
+    ) {
+        var metadata: Logger.Metadata = [
+            ("requestId", .string(request.id.description)),
+            ("method", .string(request.method.name)),
+            ("route", .string(context.match.route?.name ?? "none")),
+            ("status", .integer(response.status.code)),
+            ("microseconds", .integer(elapsed.inMicroseconds)),
+        ]
+        if let tenant = context.tenant { metadata.append(("tenant", .identifier(tenant.id))) }
+        if let code = response.problemCode { metadata.append(("code", .string(code))) }
+        logger.info("request", metadata)
+    }
+
+    private func latency(of route: RouteDescription?) -> Histogram {
+        guard let route else { return unrouted }
+        if let known = latencies[ObjectIdentifier(route)] { return known }
+        let made = ObservationMiddleware.histogram(route.name, registry)
+        latencies[ObjectIdentifier(route)] = made
+        return made
+    }
+
+    private func count(_ status: Int) {
+        if let known = statuses[status] { return known.increment() }
+        let made = registry.counter(
+            "hc_http_responses_total", "Answers by status.", labels: [("status", "\(status)")])
+        statuses[status] = made
+        made.increment()
+    }
+
+    private static func histogram(_ route: String, _ registry: MetricsRegistry) -> Histogram {
+        registry.histogram(
+            "hc_http_request_seconds", "Time from the end of a request's head to its answer.",
+            layout: .latency, labels: [("route", route)])
+    }
+}

@@ -1,0 +1,106 @@
+import HCCore
+
+/// What a worker and its supervisor say to each other over their socket: one JSON document a line.
+enum WorkerMessage: Sendable {
+    /// Worker: requests are being served.
+    case ready
+    /// Worker, every second.
+    case heartbeat(Heartbeat)
+    /// Supervisor: send your metrics. The number comes back with them.
+    case metricsWanted(request: Int)
+    /// Worker.
+    case metrics(request: Int, MetricsSnapshot)
+
+    struct Heartbeat: Sendable, Equatable {
+        var residentBytes: Int
+        var lagMicroseconds: Int
+        var connections: Int
+        /// Whether the worker could serve a clinic: its directory is loaded.
+        var isServing: Bool
+    }
+
+    /// The longest line that is read: metrics of one worker with every label set in use stay far below.
+    static let lineBytesMax = 4 << 20
+
+    var line: [UInt8] {
+        var json = JSONWriter()
+        json.beginObject()
+        switch self {
+        case .ready:
+            json.member("kind", "ready")
+        case .heartbeat(let beat):
+            json.member("kind", "heartbeat")
+            json.member("residentBytes", beat.residentBytes)
+            json.member("lagMicroseconds", beat.lagMicroseconds)
+            json.member("connections", beat.connections)
+            json.member("isServing", beat.isServing)
+        case .metricsWanted(let request):
+            json.member("kind", "metricsWanted")
+            json.member("request", request)
+        case .metrics(let request, let snapshot):
+            json.member("kind", "metrics")
+            json.member("request", request)
+            json.key("snapshot")
+            snapshot.write(to: &json)
+        }
+        json.endObject()
+        return json.finish().bytes + [UInt8(ascii: "\n")]
+    }
+
+    /// - Returns: nil for a line that no version of HC writes.
+    init?(line: [UInt8]) {
+        let value: JSONValue
+        do {
+            value = try JSONReader.parse(line, limits: WorkerMessage.limits)
+        } catch {
+            return nil
+        }
+        let request = value["request"]?.asInteger.map { Int($0) }
+        switch value["kind"]?.asString {
+        case "ready": self = .ready
+        case "heartbeat":
+            guard let resident = value["residentBytes"]?.asInteger,
+                let lag = value["lagMicroseconds"]?.asInteger,
+                let connections = value["connections"]?.asInteger,
+                let isServing = value["isServing"]?.asBool
+            else { return nil }
+            self = .heartbeat(
+                Heartbeat(
+                    residentBytes: Int(resident), lagMicroseconds: Int(lag),
+                    connections: Int(connections), isServing: isServing))
+        case "metricsWanted":
+            guard let request else { return nil }
+            self = .metricsWanted(request: request)
+        case "metrics":
+            guard let request, let snapshot = value["snapshot"] else { return nil }
+            do {
+                self = .metrics(request: request, try MetricsSnapshot(json: snapshot))
+            } catch {
+                return nil
+            }
+        default: return nil
+        }
+    }
+
+    private static let limits = JSONLimits(
+        bytesMax: lineBytesMax, depthMax: 16, elementsMax: 1_000_000)
+}
+
+/// Cuts a stream of bytes into lines.
+struct LineSplitter {
+    private var rest: [UInt8] = []
+
+    /// The lines that are complete now, without their newlines.
+    /// - Returns: nil when a line is longer than `WorkerMessage.lineBytesMax`: the peer is not one of ours.
+    mutating func feed(_ bytes: UnsafeRawBufferPointer) -> [[UInt8]]? {
+        rest.append(contentsOf: bytes)
+        var lines: [[UInt8]] = []
+        var start = 0
+        while let newline = rest[start...].firstIndex(of: UInt8(ascii: "\n")) {
+            lines.append(Array(rest[start..<newline]))
+            start = newline + 1
+        }
+        rest.removeFirst(start)
+        return rest.count <= WorkerMessage.lineBytesMax ? lines : nil
+    }
+}

@@ -1,0 +1,115 @@
+import HCClinic
+import HCCore
+import HCCrypto
+import HCHTTP
+import HCIO
+import HCRedis
+import HCTenancy
+
+/// What a worker serves clinics with: the directory, the door, the clinic's services and the routes on top.
+@LoopActor
+final class WorkerPlatform {
+    let application: Application<RequestContext>
+    private let directory: DirectoryFollower
+    private let redis: RedisClient
+    private let door: TenantDoor
+    private let shards: ShardPools
+    private let clocks: Clocks
+    private let logger: Logger
+    private var group: ServiceGroup?
+    private var running: Task<Void, Never>?
+
+    /// Hashes that run at once, and that wait: a login storm is refused rather than queued for minutes.
+    private static let hashing = BlockingPool.Limits(threadsMax: 2, queuedMax: 64)
+
+    init(
+        configuration: AppConfiguration, slot: Int, clocks: Clocks, logger: Logger,
+        registry: MetricsRegistry
+    ) throws {
+        self.clocks = clocks
+        self.logger = logger
+        let platform = configuration.platform
+        let master = try MasterKey.load(path: platform.masterKeyFile)
+        let tokens = try TokenKeyRing.load(path: platform.tokenKeyFile)
+        let blocking = BlockingPool(limits: WorkerPlatform.hashing)
+        let metrics = TenancyMetrics(registry)
+        let name = "hc-server worker \(slot)"
+
+        redis = try RedisClient(
+            platform.redis, name: "hc-worker-\(slot)", blocking: blocking, logger: logger,
+            metrics: registry)
+        directory = DirectoryFollower(
+            DirectoryConfiguration(
+                applicationName: name, file: platform.directoryFile,
+                conninfo: { try platform.conninfo("control.router") }),
+            clocks: clocks, logger: logger, metrics: metrics, blocking: blocking)
+        shards = ShardPools(
+            ShardPoolConfiguration(
+                applicationName: name, pools: platform.pools,
+                conninfo: { try platform.conninfo("shards/\($0).app") }),
+            logger: logger, metrics: metrics)
+        let budget = ConnectionBudget(workers: configuration.workerCount, pools: platform.pools)
+        door = TenantDoor(
+            directory: directory, shards: shards, redis: redis, master: master,
+            processes: budget.processes, clocks: clocks, logger: logger, metrics: metrics)
+
+        let services = ClinicServices(
+            ClinicDependencies(
+                clocks: clocks, blockingPool: blocking, secrets: try ClinicSecrets(tokens: tokens)))
+        let observation = ObservationMiddleware(logger: logger, clocks: clocks, registry: registry)
+        let admission = AdmissionMiddleware(
+            requestsMax: configuration.requestsInFlightMax, registry: registry)
+        application = Application(
+            Routes.all(services, clocks: clocks),
+            middleware: [
+                observation, admission, TenantMiddleware(door: door),
+                AccessMiddleware(auth: services.auth),
+            ],
+            makeContext: { _, match in RequestContext(match: match) },
+            problem: { error, request, context in
+                if let problem = ErrorResponses.problem(for: error) { return problem }
+                logger.error(
+                    "request failed",
+                    [
+                        ("requestId", .string(request.id.description)),
+                        ("route", .string(context.match.route?.name ?? "none")),
+                        ("error", .string("\(error)")),
+                    ])
+                return .internalError
+            })
+    }
+
+    /// Gets the first map and starts what follows it.
+    /// - Returns: where the map came from.
+    /// - Throws: `TenancyError.directoryUnavailable` when there is neither a control database nor a map on disk.
+    func start(directoryDeadline: Deadline) async throws -> String {
+        let origin = try await directory.load(deadline: directoryDeadline)
+        redis.start()
+        let group = ServiceGroup(door.services, logger: logger)
+        self.group = group
+        running = Loop.shared.spawn {
+            do {
+                try await group.run()
+            } catch {
+                // The group ends only when it is told to; a service that ends by itself ends the worker.
+                preconditionFailure("a service of the worker ended: \(error)")
+            }
+        }
+        return origin.rawValue
+    }
+
+    func stop() async {
+        group?.shutDown()
+        await running?.value
+        await shards.shutDown(deadline: .after(.seconds(2), from: clocks.monotonic()))
+        redis.close()
+    }
+
+    /// What a worker's start needs of key files, tried before anything is opened.
+    nonisolated static func checkKeys(_ configuration: AppConfiguration) throws {
+        _ = try MasterKey.load(path: configuration.platform.masterKeyFile)
+        _ = try TokenKeyRing.load(path: configuration.platform.tokenKeyFile)
+    }
+
+    var isServing: Bool { directory.snapshot != nil }
+}

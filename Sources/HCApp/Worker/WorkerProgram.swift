@@ -1,0 +1,113 @@
+import CLinux
+import HCClinic
+import HCCore
+import HCCrypto
+import HCHTTP
+import HCIO
+import HCRedis
+import HCTenancy
+
+/// One worker process: everything is built here, top to bottom, and torn down in the reverse order.
+///
+/// It inherits its listening socket and a channel to the supervisor, serves until SIGTERM, drains and exits. A
+/// supervisor that is gone (the channel ends) means the same as SIGTERM.
+@LoopActor
+final class WorkerProgram {
+    /// `hc-server --worker SLOT` is how a supervisor starts a worker; nobody else does.
+    nonisolated static let argument = "--worker"
+    nonisolated static let listenerDescriptor: Int32 = 3
+    nonisolated static let channelDescriptor: Int32 = 4
+
+    private static let heartbeatInterval = Duration.seconds(1)
+    /// What a start waits for the control database before it takes the last good map from disk.
+    private static let directoryPatience = Duration.seconds(3)
+    /// Idle connections may still bring a request for this long while the worker drains.
+    private static let idlePatience = Duration.seconds(5)
+
+    private let configuration: AppConfiguration
+    private let clocks: Clocks
+    private let logger: Logger
+    private let registry: MetricsRegistry
+    private let stopping = Waiter<Void>()
+    private let platform: WorkerPlatform
+    private let server: HTTPServer
+    private var channel: WorkerChannel?
+
+    init(configuration: AppConfiguration, slot: Int, clocks: Clocks, logger: Logger) throws {
+        self.configuration = configuration
+        self.clocks = clocks
+        self.logger = logger
+        let registry = MetricsRegistry()
+        self.registry = registry
+        Loop.shared.metrics = LoopMetrics(registry)
+        platform = try WorkerPlatform(
+            configuration: configuration, slot: slot, clocks: clocks, logger: logger,
+            registry: registry)
+        server = HTTPServer(
+            HTTPServerConfiguration(), responder: platform.application,
+            metrics: HTTPServerMetrics(registry), clocks: clocks)
+    }
+
+    /// - Returns: when everything that was accepted has been answered.
+    func run() async throws {
+        let channel = WorkerChannel(
+            OwnedDescriptor(WorkerProgram.channelDescriptor),
+            onMessage: { [unowned self] in receive($0) },
+            onEnd: { [unowned self] in stop() })
+        self.channel = channel
+        channel.start()
+
+        let origin = try await platform.start(
+            directoryDeadline: .after(WorkerProgram.directoryPatience, from: clocks.monotonic()))
+        logger.info("directory loaded", [("origin", .string(origin))])
+        try server.listen(on: Listener(OwnedDescriptor(WorkerProgram.listenerDescriptor)))
+        channel.send(.ready)
+        beat()
+
+        try await stopping.wait(until: .never)
+        await drain()
+    }
+
+    /// SIGTERM, or the end of the supervisor.
+    func stop() {
+        _ = stopping.succeed(())
+    }
+
+    private func drain() async {
+        logger.notice("draining", [("connections", .integer(server.connectionCount))])
+        // What the kernel has accepted for this socket is ours to answer, or the successor takes it: both are safe.
+        server.stopAccepting(emptyingQueue: true)
+        let now = clocks.monotonic()
+        let cut = await server.drain(
+            idleUntil: .after(WorkerProgram.idlePatience, from: now),
+            deadline: .after(configuration.drain, from: now))
+        if cut > 0 { logger.warning("connections cut at the deadline", [("count", .integer(cut))]) }
+        await platform.stop()
+        logger.notice("drained")
+    }
+
+    private func receive(_ message: WorkerMessage) {
+        guard case .metricsWanted(let request) = message else { return }
+        channel?.send(.metrics(request: request, snapshot()))
+    }
+
+    private func beat() {
+        let lag = Loop.shared.takeLag()
+        Loop.shared.metrics?.update(lag: lag)
+        channel?.send(
+            .heartbeat(
+                WorkerMessage.Heartbeat(
+                    residentBytes: ResourceUsage.residentBytes,
+                    lagMicroseconds: Int(max(lag.longestTick, lag.timerLateness).inMicroseconds),
+                    connections: server.connectionCount, isServing: platform.isServing)))
+        Loop.shared.schedule(after: WorkerProgram.heartbeatInterval) { [weak self] in self?.beat() }
+    }
+
+    private func snapshot() -> MetricsSnapshot {
+        resident.set(ResourceUsage.residentBytes)
+        return registry.snapshot()
+    }
+
+    private lazy var resident = registry.gauge(
+        "hc_process_resident_bytes", "Resident memory of the worker.")
+}

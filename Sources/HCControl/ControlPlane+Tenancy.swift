@@ -1,0 +1,69 @@
+import HCCore
+import HCCrypto
+import HCIO
+import HCRedis
+package import HCTenancy
+
+/// The data plane as the control plane uses it: the same door to a clinic's data that a worker has, so that what
+/// is made by a command is made by the code that serves requests.
+@LoopActor
+final class ControlDoor {
+    let master: MasterKey
+    let directory: DirectoryFollower
+    let door: TenantDoor
+    private let shards: ShardPools
+
+    init(configuration: PlatformConfiguration, clocks: Clocks) throws {
+        do {
+            master = try MasterKey.load(path: configuration.masterKeyFile)
+        } catch {
+            throw ControlError(.failed, code: "bad-master-key", "\(error)")
+        }
+        let metrics = TenancyMetrics(MetricsRegistry())
+        directory = DirectoryFollower(
+            DirectoryConfiguration(
+                applicationName: "hc-admin", file: nil,
+                conninfo: { try configuration.conninfo("control.router") }),
+            clocks: clocks, logger: .silent, metrics: metrics, blocking: BlockingPool())
+        shards = ShardPools(
+            ShardPoolConfiguration(
+                applicationName: "hc-admin", pools: configuration.pools,
+                conninfo: { try configuration.conninfo("shards/\($0).app") }),
+            logger: .silent, metrics: metrics)
+        door = TenantDoor(
+            directory: directory, shards: shards, redis: nil, master: master, processes: 1,
+            clocks: clocks, logger: .silent, metrics: metrics)
+    }
+}
+
+extension ControlPlane {
+    /// The clinic as the control plane reaches it, also before it is open: with the newest map.
+    package func context(tenant: TenantID) async throws -> TenantContext {
+        let door = try controlDoor()
+        do {
+            try await door.directory.refresh(deadline: deadline)
+            return try door.door.context(tenant: tenant, for: .control)
+        } catch {
+            throw ControlError(
+                .failed, code: "tenant-unreachable", "the clinic cannot be reached", cause: error)
+        }
+    }
+
+    /// A new clinic's keys, wrapped.
+    func makeKeys(for tenant: TenantID) throws -> [WrappedKey] {
+        try WrappedKey.makeSet(for: tenant, master: controlDoor().master)
+    }
+
+    /// Opens the clinic's keys with the master key.
+    func proveKeys(of tenant: TenantID) async throws {
+        _ = try await context(tenant: tenant).keys
+    }
+
+    func pingRedis() async throws {
+        let client = try RedisClient(
+            configuration.redis, name: "hc-admin", blocking: BlockingPool(), logger: .silent)
+        client.start()
+        defer { client.close() }
+        try await client.waitUntilReady(deadline: .after(.seconds(3), from: clocks.monotonic()))
+    }
+}

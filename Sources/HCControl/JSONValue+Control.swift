@@ -1,0 +1,13 @@
+package import HCCore
+
+extension JSONValue {
+    /// The document as bytes.
+    package var serialized: [UInt8] { Array(text.utf8) }
+
+    /// An object with further members; a name that is there already gets the new value.
+    package func adding(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
+        var object = asObject ?? JSONObject()
+        for (name, value) in members { object.set(value, for: name) }
+        return .object(object)
+    }
+}

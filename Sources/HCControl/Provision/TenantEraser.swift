@@ -1,0 +1,139 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+
+/// Takes a clinic back whose creation failed: rows on the shard, keys, host, placement.
+///
+/// Each step is idempotent and the order makes every crash repeatable: the clinic is closed for routers first,
+/// the control rows go last, so whoever runs again still finds where the remains are.
+@LoopActor
+struct TenantEraser {
+    let plane: ControlPlane
+
+    /// Rows deleted in one transaction.
+    private static let purgeBatch: Int32 = 5000
+
+    func erase(_ tenant: TenantID, slug: String, reason: String) async throws {
+        guard let place = try await placement(of: tenant) else { return }
+        if place.state != "opening" {
+            try await close(tenant, place)
+        }
+        try await purge(tenant, reference: place.reference)
+        try await forget(tenant, slug: slug, wasOpen: place.state != "opening", reason: reason)
+    }
+
+    private struct Placement {
+        var shard: String
+        var reference: String
+        var epoch: Int64
+        var state: String
+    }
+
+    private func placement(of tenant: TenantID) async throws -> Placement? {
+        try await plane.attempt("the placement cannot be read") { () -> Placement? in
+            let rows = try await plane.control().execute(
+                [
+                    Query(
+                        """
+                        SELECT shard_id, dsn_ref, epoch, placement.state
+                        FROM placement JOIN shard ON shard.id = shard_id WHERE tenant_id = $1
+                        """, [.id(tenant)])
+                ], deadline: plane.deadline)[0]
+            guard rows.count == 1 else { return nil }
+            return Placement(
+                shard: try rows[0].text(0), reference: try rows[0].text(1),
+                epoch: Int64(try rows[0].int(2)),
+                state: try rows[0].text(3))
+        }
+    }
+
+    private func close(_ tenant: TenantID, _ place: Placement) async throws {
+        guard place.state != "closed" else { return }
+        try await plane.attempt("the clinic cannot be closed") {
+            _ = try await plane.control().execute(
+                [
+                    Query(
+                        "SELECT placement_swap($1, $2, $3, $4, 'closed')",
+                        [.id(tenant), .int8(place.epoch), .text(place.state), .text(place.shard)]),
+                    Query(
+                        """
+                        UPDATE tenant SET state = 'deleting', version = version + 1, updated_at = now()
+                        WHERE id = $1 AND state <> 'deleting'
+                        """, [.id(tenant)]),
+                ], deadline: plane.deadline)
+        }
+    }
+
+    /// The shard stops serving the clinic, then its rows go, batch by batch.
+    private func purge(_ tenant: TenantID, reference: String) async throws {
+        try await plane.attempt("the clinic's rows cannot be removed from the shard") {
+            let mover = try await plane.shard(reference: reference, .mover)
+            // The life cycle on a shard leads from rw over suspended to absent (hc_tenant_guard).
+            _ = try await mover.execute(
+                [
+                    Query(
+                        """
+                        UPDATE hc_tenant SET state = 'suspended'
+                        WHERE tenant_id = $1 AND state IN ('rw', 'ro')
+                        """, [.id(tenant)])
+                ], deadline: plane.deadline)
+            _ = try await mover.execute(
+                [
+                    Query(
+                        "UPDATE hc_tenant SET state = 'absent' WHERE tenant_id = $1 AND state = 'suspended'",
+                        [.id(tenant)])
+                ], deadline: plane.deadline)
+            let isHere = try await mover.execute(
+                [
+                    Query(
+                        "SELECT EXISTS (SELECT FROM hc_tenant WHERE tenant_id = $1)", [.id(tenant)])
+                ],
+                deadline: plane.deadline)[0][0].bool(0)
+            guard isHere else { return }
+            while true {
+                let removed = try await mover.execute(
+                    [
+                        Query(
+                            "SELECT hc_purge($1, $2)",
+                            [.id(tenant), .int4(TenantEraser.purgeBatch)])
+                    ],
+                    deadline: plane.deadline)[0][0].int(0)
+                if removed == 0 { break }
+            }
+            _ = try await mover.execute(
+                [Query("DELETE FROM hc_tenant WHERE tenant_id = $1", [.id(tenant)])],
+                deadline: plane.deadline)
+        }
+    }
+
+    /// A clinic that was never open leaves no row; one that was keeps a tombstone without keys and host.
+    private func forget(
+        _ tenant: TenantID, slug: String, wasOpen: Bool, reason: String
+    ) async throws {
+        var queries: [Query]
+        if wasOpen {
+            queries = [
+                Query("DELETE FROM domain WHERE tenant_id = $1", [.id(tenant)]),
+                Query(
+                    """
+                    UPDATE tenant_key SET state = 'destroyed', wrapped = NULL, destroyed_at = now()
+                    WHERE tenant_id = $1 AND state <> 'destroyed'
+                    """, [.id(tenant)]),
+                Query(
+                    """
+                    UPDATE tenant SET state = 'erased', version = version + 1, updated_at = now(),
+                        deleted_at = now()
+                    WHERE id = $1
+                    """, [.id(tenant)]),
+            ]
+        } else {
+            queries = [Query("DELETE FROM tenant WHERE id = $1", [.id(tenant)])]
+        }
+        queries.append(
+            plane.audit("tenant.undo", subject: slug, detail: ["reason": .string(reason)]))
+        try await plane.attempt("the clinic cannot be removed from the directory") {
+            _ = try await plane.control().execute(queries, deadline: plane.deadline)
+        }
+    }
+}
