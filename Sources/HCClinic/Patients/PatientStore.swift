@@ -143,7 +143,7 @@ struct PatientStore {
     }
 
     /// Patients that have all tokens, by id. The first token is walked along its index; the others are
-    /// looked up per candidate, so it should be the rarest.
+    /// looked up per candidate, so it should be the rarest. They are of different fields, so they differ.
     func search(tokens: [Int64], after: PatientID?, limit: Int) -> Query {
         Query(
             """
@@ -152,12 +152,10 @@ struct PatientStore {
             JOIN patient ON patient.tenant_id = $1 AND patient.id = found.patient_id
             WHERE found.tenant_id = $1 AND found.token = $2 AND found.patient_id > $4
                 AND patient.deleted_at IS NULL
-                AND NOT EXISTS (
-                    SELECT FROM unnest($3::bigint[]) AS wanted (token)
-                    WHERE NOT EXISTS (
-                        SELECT FROM patient_token AS other
-                        WHERE other.tenant_id = $1 AND other.token = wanted.token
-                            AND other.patient_id = found.patient_id))
+                AND (
+                    SELECT count(*) FROM patient_token AS other
+                    WHERE other.tenant_id = $1 AND other.token = ANY ($3::bigint[])
+                        AND other.patient_id = found.patient_id) = cardinality($3::bigint[])
             ORDER BY found.patient_id LIMIT $5
             """,
             [
