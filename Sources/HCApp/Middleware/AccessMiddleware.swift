@@ -75,9 +75,14 @@ final class AccessMiddleware: Middleware {
         guard headers.count(of: .authorization) == 1, let value = headers[.authorization] else {
             return nil
         }
-        let parts = value.split(separator: " ", omittingEmptySubsequences: true)
-        guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
-        return String(parts[1])
+        // Bytes, not characters: this runs for every request over a token of hundreds of them.
+        let bytes = value.utf8
+        guard let blank = bytes.firstIndex(of: UInt8(ascii: " ")) else { return nil }
+        let token = bytes[blank...].drop { $0 == UInt8(ascii: " ") }
+        guard bytes[..<blank].elementsEqual("bearer".utf8, by: { $0 | 0x20 == $1 }), !token.isEmpty,
+            !token.contains(UInt8(ascii: " "))
+        else { return nil }
+        return String(Substring(token))
     }
 }
 

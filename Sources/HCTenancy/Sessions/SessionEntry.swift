@@ -58,7 +58,9 @@ enum SessionText {
 
     static func decode(_ text: String) -> Content {
         if text == tombstone { return .revoked }
-        let fields = text.split(separator: "|", omittingEmptySubsequences: false)
+        let fields = text.utf8.split(
+            separator: UInt8(ascii: "|"), omittingEmptySubsequences: false
+        ).map { Substring($0) }
         guard fields.count == 5, fields[0] == "1", let asOf = Int64(fields[1]),
             let expires = Int64(fields[2]), let account = UUID(String(fields[3]))
         else { return .malformed }
