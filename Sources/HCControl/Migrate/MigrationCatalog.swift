@@ -66,9 +66,19 @@ package struct MigrationCatalog: Sendable {
         guard let underscore = stem.firstIndex(of: "_") else { return nil }
         let (digits, name) = (stem[..<underscore], stem[stem.index(after: underscore)...])
         guard digits.utf8.count == 4, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }),
-            let version = Int(digits), version > 0, !name.isEmpty
+            let version = Int(digits), version > 0, !name.isEmpty, name.utf8.allSatisfy(isPlain)
         else { return nil }
         return (version, String(name))
+    }
+
+    /// The name goes into the ledger's SQL as it is: a-z, 0-9, '_' and '-' only.
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+            UInt8(ascii: "_"), UInt8(ascii: "-"):
+            true
+        default: false
+        }
     }
 
     private static func refuse(_ message: String, cause: (any Error)? = nil) -> ControlError {

@@ -126,7 +126,7 @@ package struct TierRegistry {
     }
 
     /// What a clinic of the tier counts for in placement; 1 unless the tier says otherwise.
-    static func weight(of definition: JSONValue) -> Int {
+    nonisolated static func weight(of definition: JSONValue) -> Int {
         guard case .object(let fields) = definition, case .integer(let weight) = fields["weight"]
         else {
             return 1
@@ -135,7 +135,7 @@ package struct TierRegistry {
     }
 
     /// `path: old -> new` for every leaf that differs.
-    static func differences(from old: JSONValue, to new: JSONValue, path: String = "") -> [String] {
+    nonisolated static func differences(from old: JSONValue, to new: JSONValue, path: String = "") -> [String] {
         if case .object(let before) = old, case .object(let after) = new {
             let names = Set(before.names).union(after.names).sorted()
             return names.flatMap { name in
