@@ -100,6 +100,9 @@ struct RetryMachine {
                 ? reconnect(or: .shardUnavailable(retryAfter: .seconds(1)))
                 : .fail(.outcomeUnknown)
         case .unreachable(let time): return .fail(.shardUnavailable(retryAfter: time))
+        // Time that was spent waiting for a move is the move's doing, and coming back will help.
+        case .poolExhausted where parks > 0, .deadlineExceeded where parks > 0:
+            return .fail(.moving(retryAfter: limits.movingRetryAfter))
         case .poolExhausted: return .fail(.overloaded(retryAfter: .seconds(1)))
         case .deadlineExceeded: return .fail(.deadlineExceeded)
         case .cancelled: return .fail(.cancelled)

@@ -190,6 +190,7 @@ package final class TenantDoor {
                 case let error as PoolError: failure = RetryMachine.Failure(error)
                 case is ShardPools.Refusal: failure = .unreachable(retryAfter: .seconds(5))
                 case is CancellationError: failure = .cancelled
+                case TenancyError.deadlineExceeded: failure = .deadlineExceeded
                 default: throw error
                 }
                 try await recover(

@@ -56,27 +56,53 @@ final class LivePlatform {
         func set(_ new: Bool) { value.store(new, ordering: .relaxed) }
     }
 
-    /// What all workers of one platform share.
-    nonisolated final class Ground: Sendable {
-        let services: LocalServices
+    nonisolated final class Databases: Sendable {
         let control: ControlDatabase
         let first: ShardDatabase
         let second: ShardDatabase
-        let master: MasterKey
 
         init(_ services: LocalServices) throws {
-            self.services = services
             control = try services.makeControlDatabase()
             first = try services.makeShardDatabase(beside: "s1")
             second = try services.makeShardDatabase(beside: "s1")
-            master = try Sample.master()
         }
 
-        /// Dropping a database blocks, and the server waits for sessions that are just being opened by the
-        /// loop: so it must not happen on the loop's thread.
+        /// Those that are to be dropped. Dropping blocks, and the server waits for sessions that are just
+        /// being opened by the loop: so it must not happen on the loop's thread.
+        static let forsaken = Mutex<[Databases]>([])
+    }
+
+    /// What all workers of one platform share.
+    nonisolated final class Ground: Sendable {
+        let services: LocalServices
+        let master: MasterKey
+        private let databases: Mutex<Databases?>
+
+        init(_ services: LocalServices) throws {
+            self.services = services
+            master = try Sample.master()
+            databases = Mutex(try Databases(services))
+        }
+
+        private var present: Databases {
+            databases.withLock { databases in
+                guard let databases else { preconditionFailure("dropped with the ground only") }
+                return databases
+            }
+        }
+        var control: ControlDatabase { present.control }
+        var first: ShardDatabase { present.first }
+        var second: ShardDatabase { present.second }
+
         deinit {
-            Task.detached { [control, first, second] in
-                withExtendedLifetime((control, first, second)) {}
+            databases.withLock { databases in
+                Databases.forsaken.withLock { forsaken in
+                    if let last = databases.take() { forsaken.append(last) }
+                }
+            }
+            Task.detached {
+                let last = Databases.forsaken.withLock { $0.popLast() }
+                withExtendedLifetime(last) {}
             }
         }
     }

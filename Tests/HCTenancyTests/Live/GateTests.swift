@@ -1,0 +1,342 @@
+import HCCore
+import HCIO
+import HCRedis
+import HCTesting
+import Testing
+
+@testable import HCTenancy
+
+/// A Redis of the test's own and clients to it.
+@LoopActor
+final class LiveRedis {
+    nonisolated let server: RedisServer
+
+    static func make() async throws -> LiveRedis {
+        LiveRedis(try await offLoop { try RedisServer() })
+    }
+
+    private init(_ server: RedisServer) { self.server = server }
+
+    var deadline: Deadline { .after(.seconds(30), from: Loop.shared.now) }
+
+    /// A client that is connected: what one worker has.
+    func client() async throws -> RedisClient {
+        var configuration = RedisConfiguration(password: Sensitive(server.password))
+        configuration.backoffMax = .milliseconds(50)
+        let address = try #require(SocketAddress("unix:\(server.socket)"))
+        let client = RedisClient(
+            configuration: configuration, connector: RedisConnectors.plain(address))
+        client.start()
+        try await client.waitUntilReady(deadline: deadline)
+        return client
+    }
+}
+
+@Suite("The gate: limit and session in one round trip", .onLoop)
+@LoopActor
+struct GateTests {
+    private let session = SessionID(UUID(high: 5, low: 5))
+    private let now = Timestamp(seconds: 1_780_000_000)
+    private let entry = SessionEntry(
+        accountID: UUID(high: 1, low: 1), roles: ["doctor"],
+        expiresAt: Timestamp(seconds: 1_790_000_000))
+
+    /// What one worker does with requests.
+    @LoopActor
+    private final class Worker {
+        let client: RedisClient
+        let sessions: SessionCache
+        let gate: HCTenancy.Gate
+        var configuration = SessionCacheConfiguration()
+
+        init(_ client: RedisClient) {
+            self.client = client
+            configuration.retryInterval = .milliseconds(5)
+            sessions = SessionCache(redis: client, configuration, metrics: Sample.metrics)
+            gate = HCTenancy.Gate(
+                redis: client, sessions: sessions, processes: 2, sharesMax: 100,
+                metrics: Sample.metrics)
+        }
+    }
+
+    private func pass(
+        _ worker: Worker, _ record: TenantRecord = Sample.record(), tier: TierDefinition = Sample.basic,
+        session: SessionID? = nil, cost: RequestCost = .nothing
+    ) async -> GateAnswer {
+        await worker.gate.pass(
+            record, tier: tier, session: session, cost: cost, now: now,
+            deadline: .after(.seconds(30), from: Loop.shared.now))
+    }
+
+    private func ticket(_ lookup: SessionLookup) throws -> SessionLookup.FillTicket {
+        guard case .unknown(let ticket?) = lookup else { throw FixtureError("no ticket: \(lookup)") }
+        return ticket
+    }
+
+    private func fill(_ worker: Worker, ticket: SessionLookup.FillTicket) async {
+        await worker.sessions.fill(
+            session, of: Sample.record(), entry, ticket: ticket,
+            deadline: .after(.seconds(30), from: Loop.shared.now))
+    }
+
+    private func revoke(_ worker: Worker) async -> Bool {
+        await worker.sessions.revoke(
+            session, prefixes: [TenantRedis.prefix(of: Sample.record())],
+            deadline: .after(.seconds(30), from: Loop.shared.now))
+    }
+
+    // MARK: Limits
+
+    @Test("a burst is admitted to the unit, what is beyond it is refused and takes nothing")
+    func burst() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        // One unit in a thousand seconds: time does not matter here.
+        let tier = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 1000)
+        var admitted = 0
+        var last: RateDecision?
+        for _ in 0..<60 {
+            let limit = await pass(worker, tier: tier, cost: .write).limit
+            #expect(!limit.isLocal)
+            if limit.isAllowed { admitted += 1 } else { last = limit }
+        }
+        #expect((50...51).contains(admitted))
+        let refused = try #require(last)
+        #expect(refused.remaining < 20)
+        let wait = try #require(refused.retryAfter)
+        #expect(wait > .seconds(18 - refused.remaining) && wait <= .seconds(20 - refused.remaining))
+        #expect(refused.windowSeconds == 1000)
+        #expect(refused.resetAfter > .seconds(900))
+        // A request that costs less may still pass, and other clinics are not concerned.
+        #expect(await pass(worker, Sample.record(2), tier: tier, cost: .write).limit.isAllowed)
+    }
+
+    @Test("a request that comes back when it was told to is admitted")
+    func retryAfterIsTrue() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let tier = TierDefinition(name: "t", unitsPerSecond: 100_000, burstUnits: 500)
+        var refusal: Duration?
+        while refusal == nil {
+            refusal = await pass(worker, tier: tier, cost: .export).limit.retryAfter
+        }
+        let wait = try #require(refusal)
+        try await Loop.shared.sleep(for: wait + .milliseconds(1))
+        #expect(await pass(worker, tier: tier, cost: .export).limit.isAllowed)
+    }
+
+    @Test("workers share a clinic's units, and a changed tier applies to the next request")
+    func shared() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        let small = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 500)
+        #expect(await pass(one, tier: small, cost: .export).limit.isAllowed)
+        #expect(await !pass(two, tier: small, cost: .export).limit.isAllowed)
+        let large = TierDefinition(name: "t", unitsPerSecond: 1_000_000, burstUnits: 1000)
+        try await Loop.shared.sleep(for: .milliseconds(2))
+        #expect(await pass(two, tier: large, cost: .export).limit.isAllowed)
+        // Back to the small tier: what was saved up above its capacity is gone.
+        let limit = await pass(one, tier: small).limit
+        #expect(limit.remaining <= 500)
+    }
+
+    @Test("without Redis each process admits its share, and comes back to the common bucket by itself")
+    func redisLost() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let tier = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 2000)
+        #expect(await !pass(worker, tier: tier, cost: .read).limit.isLocal)
+        let server = redis.server
+        try await offLoop { try server.kill() }
+        var admitted = 0
+        for _ in 0..<200 {
+            let limit = await pass(worker, tier: tier, cost: .write).limit
+            if limit.isLocal, limit.isAllowed { admitted += 1 }
+        }
+        // Half of 2,000 units for one of two processes.
+        #expect((49...51).contains(admitted))
+        try await offLoop { try server.start() }
+        try await worker.client.waitUntilReady(deadline: redis.deadline)
+        #expect(await !pass(worker, tier: tier, cost: .read).limit.isLocal)
+    }
+
+    @Test("a Redis that hangs is asked once in a while, not by every request")
+    func redisHangs() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        _ = await pass(worker)
+        let server = redis.server
+        try await offLoop { try server.suspend() }
+        let begin = Loop.shared.now
+        for _ in 0..<50 { #expect(await pass(worker).limit.isLocal) }
+        let elapsed = Loop.shared.now - begin
+        try await offLoop { try server.resume() }
+        #expect(elapsed < .seconds(2), "50 requests, one or two timeouts of 100 ms")
+    }
+
+    // MARK: Sessions
+
+    @Test("an unknown session is asked for once, then admitted from the cache by every worker")
+    func cached() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        _ = await pass(two)
+        let ticket = try ticket(await pass(one, session: session).session)
+        await fill(one, ticket: ticket)
+        #expect(await pass(one, session: session).session == .active(entry))
+        #expect(await pass(two, session: session).session == .active(entry))
+        // Another clinic with the same session id knows nothing of it.
+        _ = try self.ticket(await pass(one, Sample.record(2), session: session).session)
+    }
+
+    @Test("an entry is not good beyond the session's end")
+    func expired() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let ticket = try ticket(await pass(worker, session: session).session)
+        var over = entry
+        over.expiresAt = now
+        await worker.sessions.fill(
+            session, of: Sample.record(), over, ticket: ticket, deadline: redis.deadline)
+        _ = try self.ticket(await pass(worker, session: session).session)
+    }
+
+    @Test("a revocation is effective on the next request, on every worker")
+    func revoked() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        _ = await pass(two)
+        await fill(one, ticket: try ticket(await pass(one, session: session).session))
+        #expect(await pass(two, session: session).session == .active(entry))
+        #expect(await revoke(one))
+        #expect(await pass(two, session: session).session == .revoked)
+        #expect(await pass(one, session: session).session == .revoked)
+    }
+
+    @Test("a fill that was under way during the revocation does not bring the session back")
+    func concurrentFill() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        // Two asks PostgreSQL, is told "active", and is slow; one revokes meanwhile.
+        let ticket = try ticket(await pass(two, session: session).session)
+        #expect(await revoke(one))
+        await fill(two, ticket: ticket)
+        #expect(await pass(one, session: session).session == .revoked)
+        #expect(await pass(two, session: session).session == .revoked)
+    }
+
+    @Test("an old fill does not replace a newer one, nor comes in after its window")
+    func staleFill() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let early = try ticket(await pass(worker, session: session).session)
+        try await Loop.shared.sleep(for: .milliseconds(1))
+        let late = try ticket(await pass(worker, session: session).session)
+        await fill(worker, ticket: late)
+        var older = entry
+        older.roles = ["owner"]
+        await worker.sessions.fill(
+            session, of: Sample.record(), older, ticket: early, deadline: redis.deadline)
+        #expect(await pass(worker, session: session).session == .active(entry))
+        let other = SessionID(UUID(high: 6, low: 6))
+        await worker.sessions.fill(
+            other, of: Sample.record(), entry,
+            ticket: SessionLookup.FillTicket(asOf: late.asOf - 31_000_000), deadline: redis.deadline)
+        _ = try ticket(await pass(worker, session: other).session)
+    }
+
+    @Test("entries that outlived a lost connection are not believed until PostgreSQL was asked")
+    func distrust() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let other = try await redis.client()
+        await fill(worker, ticket: try ticket(await pass(worker, session: session).session))
+        #expect(await pass(worker, session: session).session == .active(entry))
+        // Redis keeps its data; only the connection is cut. A revocation might have been missed.
+        let before = worker.client.connectedSince
+        _ = try await other.send(
+            ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], deadline: redis.deadline)
+        while worker.client.connectedSince == before || worker.client.connectedSince == nil {
+            try await Loop.shared.sleep(for: .milliseconds(1))
+            guard !redis.deadline.isExpired(at: Loop.shared.now) else { return }
+        }
+        let ticket = try ticket(await pass(worker, session: session).session)
+        await fill(worker, ticket: ticket)
+        #expect(await pass(worker, session: session).session == .active(entry))
+    }
+
+    @Test("a revocation while Redis is away is delivered when it is back")
+    func revokedWithoutRedis() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        let service = Loop.shared.spawn {
+            do { try await one.sessions.run() } catch { return }
+        }
+        defer { service.cancel() }
+        let slow = try ticket(await pass(two, session: session).session)
+        let server = redis.server
+        try await offLoop { try server.kill() }
+        while one.client.connectedSince != nil {
+            try await Loop.shared.sleep(for: .milliseconds(1))
+        }
+        #expect(await !revoke(one), "nobody could be told")
+        guard case .unknown(nil) = await pass(one, session: session).session else {
+            Issue.record("without Redis PostgreSQL must be asked")
+            return
+        }
+        try await offLoop { try server.start() }
+        try await two.client.waitUntilReady(deadline: redis.deadline)
+        // The slow fill of before comes first or second: it makes no difference.
+        await fill(two, ticket: slow)
+        let limit = redis.deadline
+        var lookup = SessionLookup.unknown(nil)
+        while lookup != .revoked {
+            lookup = await pass(two, session: session).session
+            if case .active = lookup {
+                Issue.record("a revoked session was admitted")
+                return
+            }
+            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("never delivered") }
+            try await Loop.shared.sleep(for: .milliseconds(1))
+        }
+    }
+
+    @Test("a revocation reaches the place where a process with an older map looks")
+    func revokedAcrossMove() async throws {
+        let redis = try await LiveRedis.make()
+        let platform = try await LivePlatform.make(redis: try await redis.client())
+        let old = try platform.context(LivePlatform.sunrise)
+        let before = await old.gate(session: session, cost: .read, deadline: platform.deadline)
+        await old.fillSession(
+            session, SessionEntry(accountID: .zero, roles: [], expiresAt: Clocks.system.now() + .seconds(900)),
+            ticket: try ticket(before.session), deadline: platform.deadline)
+        try await platform.moveSunrise()
+        try await platform.directory.refresh(deadline: platform.deadline)
+        let new = try platform.context(LivePlatform.sunrise)
+        #expect(await new.revokeSession(session, deadline: platform.deadline))
+        let answers = [
+            await old.gate(session: session, cost: .read, deadline: platform.deadline).session,
+            await new.gate(session: session, cost: .read, deadline: platform.deadline).session,
+        ]
+        #expect(answers == [.revoked, .revoked])
+    }
+
+    @Test("a clinic's Redis is its own prefix, and another after a move")
+    func prefixes() async throws {
+        let redis = try await LiveRedis.make()
+        let client = try await redis.client()
+        let platform = try await LivePlatform.make(redis: client)
+        let store = try #require(try platform.context(LivePlatform.sunrise).redis)
+        try await store.set("note", [1], expiresAfter: .seconds(60), deadline: platform.deadline)
+        #expect(try await store.get("note", deadline: platform.deadline) == [1])
+        let other = try #require(try platform.context(LivePlatform.hillview).redis)
+        #expect(try await other.get("note", deadline: platform.deadline) == nil)
+        let keys = try await client.send(["KEYS", "*"], deadline: platform.deadline).asArray
+        #expect(keys?.map(\.asString) == ["s1:{\(LivePlatform.sunrise)}:1:note"])
+        try await platform.moveSunrise()
+        try await platform.directory.refresh(deadline: platform.deadline)
+        let after = try #require(try platform.context(LivePlatform.sunrise).redis)
+        #expect(try await after.get("note", deadline: platform.deadline) == nil)
+        try await store.delete("note", deadline: platform.deadline)
+    }
+}
