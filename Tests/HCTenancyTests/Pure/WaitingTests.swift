@@ -29,6 +29,7 @@ struct WaitingTests {
         lot.wake([one])
         for task in parked { #expect(try await task.value) }
         #expect(lot.count == 0)
+        #expect(!limit.isExpired(at: Loop.shared.now), "woken, not given up")
         #expect(try await lot.park(one, limit: 2, until: after(.milliseconds(1))), "nobody woke it")
         #expect(lot.count == 0)
     }
