@@ -65,7 +65,8 @@ struct GateTests {
     }
 
     private func pass(
-        _ worker: Worker, _ record: TenantRecord = Sample.record(), tier: TierDefinition = Sample.basic,
+        _ worker: Worker, _ record: TenantRecord = Sample.record(),
+        tier: TierDefinition = Sample.basic,
         session: SessionID? = nil, cost: RequestCost = .nothing
     ) async -> GateAnswer {
         await worker.gate.pass(
@@ -74,7 +75,9 @@ struct GateTests {
     }
 
     private func ticket(_ lookup: SessionLookup) throws -> SessionLookup.FillTicket {
-        guard case .unknown(let ticket?) = lookup else { throw FixtureError("no ticket: \(lookup)") }
+        guard case .unknown(let ticket?) = lookup else {
+            throw FixtureError("no ticket: \(lookup)")
+        }
         return ticket
     }
 
@@ -145,7 +148,9 @@ struct GateTests {
         #expect(limit.remaining <= 500)
     }
 
-    @Test("without Redis each process admits its share, and comes back to the common bucket by itself")
+    @Test(
+        "without Redis each process admits its share, and comes back to the common bucket by itself"
+    )
     func redisLost() async throws {
         let redis = try await LiveRedis.make()
         let worker = Worker(try await redis.client())
@@ -246,7 +251,8 @@ struct GateTests {
         let other = SessionID(UUID(high: 6, low: 6))
         await worker.sessions.fill(
             other, of: Sample.record(), entry,
-            ticket: SessionLookup.FillTicket(asOf: late.asOf - 31_000_000), deadline: redis.deadline)
+            ticket: SessionLookup.FillTicket(asOf: late.asOf - 31_000_000), deadline: redis.deadline
+        )
         let key = TenantRedis.prefix(of: Sample.record()) + SessionCache.name(of: other)
         #expect(
             try await worker.client.send(["GET", .text(key)], deadline: redis.deadline).isNull)
@@ -303,7 +309,9 @@ struct GateTests {
                 Issue.record("a revoked session was admitted")
                 return
             }
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("never delivered") }
+            guard !limit.isExpired(at: Loop.shared.now) else {
+                throw FixtureError("never delivered")
+            }
             try await Loop.shared.sleep(for: .milliseconds(1))
         }
     }
@@ -315,7 +323,9 @@ struct GateTests {
         let old = try platform.context(LivePlatform.sunrise)
         let before = await old.gate(session: session, cost: .read, deadline: platform.deadline)
         await old.fillSession(
-            session, SessionEntry(accountID: .zero, roles: [], expiresAt: Clocks.system.now() + .seconds(900)),
+            session,
+            SessionEntry(
+                accountID: .zero, roles: [], expiresAt: Clocks.system.now() + .seconds(900)),
             ticket: try ticket(before.session), deadline: platform.deadline)
         try await platform.moveSunrise()
         try await platform.directory.refresh(deadline: platform.deadline)
