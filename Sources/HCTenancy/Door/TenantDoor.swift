@@ -45,7 +45,9 @@ package final class TenantDoor {
     private let turns = TenantTurns()
     private var random = SystemRandomNumberGenerator()
     private(set) lazy var auditor = AuditCommitter(metrics: metrics) {
-        [unowned self] tenant, rows, deadline in
+        [weak self] tenant, rows, deadline in
+        // Nobody who waits for the row can outlive the door: they run on it.
+        guard let self else { throw CancellationError() }
         try await self.commitAudit(rows, of: tenant, deadline: deadline)
     }
 
@@ -70,7 +72,8 @@ package final class TenantDoor {
         gate = Gate(
             redis: redis, sessions: cache, processes: processes, sharesMax: limits.sharesMax,
             metrics: metrics)
-        directory.onChange.append { [unowned self] changed, map in
+        directory.onChange.append { [weak self] changed, map in
+            guard let self else { return }
             // A changed key set is noticed by comparison; wiping here makes a revocation immediate.
             keyCache.forget(changed)
             parking.wake(changed)
@@ -116,12 +119,14 @@ package final class TenantDoor {
     }
 
     private func context(_ record: TenantRecord, _ map: DirectorySnapshot) -> TenantContext {
-        // A tier that cannot be read must not close the clinics that have it: they get the least.
-        let tier =
-            map.findTier(record.tierName)
+        TenantContext(tenant: record, tier: tier(of: record, map), door: self)
+    }
+
+    /// A tier that cannot be read must not close the clinics that have it: they get little.
+    private func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {
+        map?.findTier(record.tierName)
             ?? TierDefinition(
                 name: record.tierName, unitsPerSecond: 10, burstUnits: RequestCost.largest)
-        return TenantContext(tenant: record, tier: tier, door: self)
     }
 
     func keys(of record: TenantRecord) throws(TenancyError) -> TenantKeys {
@@ -176,7 +181,7 @@ package final class TenantDoor {
                 let place = record
                 try await turns.enter(
                     place.id,
-                    limit: directory.snapshot?.findTier(place.tierName)?.transactionsMax ?? 1,
+                    limit: tier(of: place, directory.snapshot).transactionsMax,
                     deadline: deadline)
                 defer { turns.leave(place.id) }
                 return try await shards.withConnection(to: place.shard, deadline: deadline) {
@@ -252,7 +257,7 @@ package final class TenantDoor {
     ) async throws(TenancyError) {
         let now = Loop.shared.now
         guard !deadline.isExpired(at: now) else { throw .moving(retryAfter: .seconds(1)) }
-        let limit = directory.snapshot?.findTier(record.tierName)?.parkedRequestsMax ?? 1
+        let limit = tier(of: record, directory.snapshot).parkedRequestsMax
         guard parking.count < limits.parkedMax else { throw .moving(retryAfter: .seconds(1)) }
         metrics.parked.set(parking.count + 1)
         defer { metrics.parked.set(parking.count) }
