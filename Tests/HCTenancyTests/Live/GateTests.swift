@@ -316,6 +316,27 @@ struct GateTests {
         }
     }
 
+    @Test(
+        "new roles count on the next request, also with a fill under way, and wake no revoked session"
+    )
+    func renewed() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        let slow = try ticket(await pass(two, session: session).session)
+        var demoted = entry
+        demoted.roles = ["nurse"]
+        let prefixes = [TenantRedis.prefix(of: Sample.record())]
+        #expect(
+            await one.sessions.renew(
+                session, demoted, prefixes: prefixes, deadline: redis.deadline))
+        await fill(two, ticket: slow)
+        #expect(await pass(two, session: session).session == .active(demoted))
+        #expect(await revoke(one))
+        #expect(
+            await one.sessions.renew(session, entry, prefixes: prefixes, deadline: redis.deadline))
+        #expect(await pass(two, session: session).session == .revoked)
+    }
+
     @Test("a revocation reaches the place where a process with an older map looks")
     func revokedAcrossMove() async throws {
         let redis = try await LiveRedis.make()
