@@ -102,7 +102,7 @@ let suites: [Target] = [
         "HCControlTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl"]),
     tests("HCAppTests", ["HCCore", "HCIO", "HCHTTP", "HCTenancy", "HCClinic", "HCApp"]),
     tests("HCAdminTests", ["HCCore", "HCControl", "HCAdmin"]),
-    tests("EndToEndTests", ["HCCore", "HCIO", "HCHTTP", "HCApp", "HCClinic"]),
+    tests("EndToEndTests", ["HCCore", "HCIO", "HCCrypto", "HCHTTP", "HCApp", "HCClinic"]),
     tests(
         "HouseTests",
         [
