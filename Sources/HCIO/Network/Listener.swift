@@ -25,12 +25,29 @@ internal import HCCore
     /// Times that accepting had to rest because descriptors or memory ran out.
     package private(set) var exhaustedCount = 0
 
+    /// The system call that takes a connection: a test brings errors that it cannot cause for itself alone, for
+    /// the limit of descriptors is the whole process's.
+    typealias AcceptCall =
+        @LoopActor (Int32, inout sockaddr_storage) throws(SystemError) -> Int32?
+    private let acceptCall: AcceptCall
+
     /// Takes over a listening socket, inherited or from `Listener.bind`.
     ///
     /// - Throws: SystemError if it is no socket or the options cannot be set.
-    package init(
+    package convenience init(
         _ descriptor: consuming OwnedDescriptor, options: SocketOptions = SocketOptions()
     ) throws(SystemError) {
+        try self.init(descriptor, options: options) { fd, storage throws(SystemError) in
+            let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+            return try SystemCall.makeNonBlocking("accept4") { hc_accept4(fd, &storage, flags) }
+        }
+    }
+
+    init(
+        _ descriptor: consuming OwnedDescriptor, options: SocketOptions,
+        acceptCall: @escaping AcceptCall
+    ) throws(SystemError) {
+        self.acceptCall = acceptCall
         try descriptor.setNonBlocking()
         try descriptor.setCloseOnExec()
         if case .unix = try SocketAddress.local(of: descriptor.rawValue) {
@@ -110,12 +127,8 @@ internal import HCCore
             // Each callback may pause or close the listener.
             guard let fd = descriptor?.rawValue, let accept, !isPaused, rest == nil else { return }
             var storage = sockaddr_storage()
-            let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
             do {
-                let answer = try SystemCall.makeNonBlocking("accept4") {
-                    hc_accept4(fd, &storage, flags)
-                }
-                guard let answer else { return }
+                guard let answer = try acceptCall(fd, &storage) else { return }
                 let stream = PlainStream(OwnedDescriptor(answer))
                 acceptedCount += 1
                 accept(stream, SocketAddress(&storage) ?? .unix(path: ""))
