@@ -135,7 +135,9 @@ package struct TierRegistry {
     }
 
     /// `path: old -> new` for every leaf that differs.
-    nonisolated static func differences(from old: JSONValue, to new: JSONValue, path: String = "") -> [String] {
+    nonisolated static func differences(from old: JSONValue, to new: JSONValue, path: String = "")
+        -> [String]
+    {
         if case .object(let before) = old, case .object(let after) = new {
             let names = Set(before.names).union(after.names).sorted()
             return names.flatMap { name in
