@@ -14,6 +14,7 @@ package final class ControlPlane {
         case control
         case app
         case mover
+        case router
     }
 
     package let configuration: PlatformConfiguration

@@ -20,6 +20,7 @@ struct ConfigCheck: Command {
         do {
             let configuration = try environment.configuration()
             problems += keyProblems(configuration)
+            problems += connectionProblems(configuration, ["control.admin", "control.router"])
             let workers = configuration.server.workers ?? max(1, CPUQuota.cores() - 1)
             let budget = ConnectionBudget(workers: workers, pools: configuration.pools)
             notes.append(
@@ -27,6 +28,8 @@ struct ConfigCheck: Command {
             )
             do {
                 let shards = try await ShardRegistry(plane: try environment.plane()).list()
+                problems += connectionProblems(
+                    configuration, shards.map { "shards/\($0.reference).app" })
                 problems += budget.problems(limits: shards.map { ($0.id, $0.connectionLimit) })
             } catch {
                 notes.append("the shards' limits were not compared: \(error)")
@@ -45,6 +48,20 @@ struct ConfigCheck: Command {
                 "problems": .array(problems.map { .string($0) }),
                 "notes": .array(notes.map { .string($0) }),
             ], text: text, status: problems.isEmpty ? .done : .refused)
+    }
+
+    /// Connection files that a server needs and cannot read.
+    private func connectionProblems(
+        _ configuration: PlatformConfiguration, _ names: [String]
+    ) -> [String] {
+        names.compactMap { name in
+            do {
+                _ = try configuration.conninfo(name)
+                return nil
+            } catch {
+                return "\(error): put the connection string there, with mode 0600"
+            }
+        }
     }
 
     private func keyProblems(_ configuration: PlatformConfiguration) -> [String] {

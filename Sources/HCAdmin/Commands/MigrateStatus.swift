@@ -28,13 +28,16 @@ struct MigrateStatus: Command {
             rows: all.map {
                 [
                     $0.id, "\($0.version)", $0.state.rawValue,
-                    $0.problem ?? ($0.pending.isEmpty ? "-" : $0.pending.joined(separator: ", ")),
+                    $0.pending.isEmpty ? "-" : $0.pending.joined(separator: ", "),
                     String($0.fingerprint.prefix(16)),
                 ]
             })
+        // Below the table: a reason may have lines of its own.
+        let problems = all.compactMap { status in status.problem.map { "\(status.id): \($0)" } }
         let isBroken = all.contains { $0.state == .drift || $0.state == .unreachable }
         return Report(
             json: ["control": json(control), "shards": .array(shards.map(json))],
-            text: table.render(), status: isBroken ? .failed : .done)
+            text: ([table.render()] + problems).joined(separator: "\n"),
+            status: isBroken ? .failed : .done)
     }
 }

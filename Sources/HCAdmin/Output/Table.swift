@@ -4,6 +4,8 @@ struct Table {
     var rows: [[String]]
 
     func render() -> String {
+        // A row is a line: a reason and its remedy come as two.
+        let rows = rows.map { row in row.map { $0.replacing("\n", with: "; ") } }
         var widths = header.map(\.count)
         for row in rows {
             for (column, cell) in row.enumerated() {

@@ -71,6 +71,8 @@ package struct Doctor {
     }
 
     private func control() async throws -> [Finding] {
+        // Servers read the directory by this one.
+        _ = try await plane.control(.router)
         let status = await MigrationRunner(plane: plane, catalog: catalog).controlStatus()
         switch status.state {
         case .current: return []
@@ -120,6 +122,8 @@ package struct Doctor {
         let name = "shard \(shard.id)"
         var findings: [Finding] = []
         let inspection = ShardInspection(plane: plane)
+        // Servers work with this one.
+        _ = try await plane.shard(reference: shard.reference, .app)
         let identity = try await inspection.identity(reference: shard.reference).identity
         if identity.systemIdentifier != shard.systemIdentifier {
             findings.append(

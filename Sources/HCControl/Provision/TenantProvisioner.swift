@@ -108,7 +108,33 @@ package struct TenantProvisioner {
                 "there is a clinic '\(request.slug)' already (\(present.state))",
                 remedy: "Choose another slug, or see 'hc-admin tenant show \(request.slug)'.")
         }
-        return try await chooseShard(for: request, weight: TierRegistry.weight(of: tier.definition))
+        let shard = try await chooseShard(
+            for: request, weight: TierRegistry.weight(of: tier.definition))
+        try await requireMeans(on: shard)
+        return shard
+    }
+
+    /// What would fail half-way fails here, and by the name of the file: every connection that the clinic's making
+    /// and serving needs, and the master key, which must be the one under which the other clinics' keys are.
+    private func requireMeans(on shard: Shard) async throws {
+        _ = try await plane.control(.router)
+        for role in [ControlPlane.Role.owner, .app] {
+            _ = try await plane.shard(reference: shard.reference, role)
+        }
+        guard
+            let other = try await TenantRegistry(plane: plane).list(state: "active", limit: 1).first
+        else { return }
+        do {
+            try await plane.proveKeys(of: other.id)
+        } catch let error as ControlError {
+            throw error
+        } catch {
+            throw ControlError(
+                .refused, code: "wrong-master-key",
+                "the master key \(plane.configuration.masterKeyFile) does not open the keys of '\(other.slug)'",
+                remedy: "Put the key there with which this platform's clinics were made.",
+                cause: error)
+        }
     }
 
     private func chooseShard(for request: Request, weight: Int) async throws -> Shard {
