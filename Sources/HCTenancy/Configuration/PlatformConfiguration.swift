@@ -119,12 +119,10 @@ package struct PlatformConfiguration: Sendable {
     package init(_ reader: ConfigurationReader) {
         profile = reader.choice("profile", default: .local)
         baseDomain = reader.string("baseDomain", default: "localhost")
-        if baseDomain != baseDomain.lowercased() || baseDomain.hasPrefix(".")
-            || baseDomain.hasSuffix(".") || baseDomain.utf8.count > 200
-        {
+        if !PlatformConfiguration.isDomain(baseDomain) {
             reader.report(
                 "baseDomain", "is no domain that hosts can end with",
-                "write it in lower case, without dots at its ends")
+                "write it in lower case, without dots at its ends, such as clinics.example")
         }
         stateDirectory = reader.string("stateDirectory")
         secretsDirectory = reader.string("secretsDirectory")
@@ -140,6 +138,17 @@ package struct PlatformConfiguration: Sendable {
             reader.report("publicURL", "is no URL", "write http://host:port or https://host")
         }
         for name in PlatformConfiguration.programSections { _ = reader.json(name) }
+    }
+
+    /// Labels of lower-case letters, digits and inner hyphens (RFC 1123 2.1); the rest is left to the slug.
+    static func isDomain(_ text: String) -> Bool {
+        guard text.utf8.count <= 200 else { return false }
+        return text.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
+            (1...63).contains(label.utf8.count) && label.first != "-" && label.last != "-"
+                && label.utf8.allSatisfy {
+                    (0x61...0x7A).contains($0) || (0x30...0x39).contains($0) || $0 == 0x2D
+                }
+        }
     }
 
     /// A libpq connection string out of its file, which holds a password.

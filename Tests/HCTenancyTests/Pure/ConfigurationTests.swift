@@ -30,6 +30,17 @@ struct ConfigurationTests {
         #expect(configuration.directoryFile == "/var/lib/hc/directory.last-good")
     }
 
+    @Test(
+        "a base domain is labels of a hostname",
+        arguments: [
+            ("localhost", true), ("clinics.example-1.org", true), ("bad domain\"", false),
+            ("a..b", false), (".a", false), ("a.", false), ("-a.b", false), ("Example.org", false),
+            ("", false),
+        ])
+    func domains(text: String, isDomain: Bool) {
+        #expect(PlatformConfiguration.isDomain(text) == isDomain)
+    }
+
     @Test("the environment wins, and sections of programs are left alone")
     func environment() throws {
         let configuration = try read(
