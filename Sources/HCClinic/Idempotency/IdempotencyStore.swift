@@ -112,10 +112,12 @@ struct IdempotencyStore {
     }
 
     /// The row has no id of its own: what it is sealed to is made of its key, account and route.
-    private func row(of request: IdempotentRequest) -> UUID {
+    private func row(of request: IdempotentRequest) throws -> UUID {
         let parts = request.keyHash + account.bytes + Array(route.description.utf8)
-        let digest = (try? SHA256.hash(parts).bytes) ?? request.keyHash
-        return UUID(bytes: digest.prefix(16)) ?? .zero
+        guard let row = UUID(bytes: try SHA256.hash(parts).bytes.prefix(16)) else {
+            preconditionFailure("half of a digest is an id")
+        }
+        return row
     }
 }
 
