@@ -40,6 +40,10 @@ func tests(_ name: String, _ dependencies: [String], exclude: [String] = []) -> 
     )
 }
 
+func fuzzer(_ name: String, _ dependencies: [String], _ folder: String) -> Target {
+    program(name, dependencies, path: "Tests/Fuzz/\(folder)", exclude: ["corpus"])
+}
+
 let doors: [Target] = [
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
@@ -56,11 +60,15 @@ let doors: [Target] = [
 
 let rooms: [Target] = [
     room("HCCore", []),
-    room("HCIO", ["HCCore", "CLinux"]),
+    room("HCIO", ["HCCore", "CLinux", "COpenSSL"]),
     room("HCCrypto", ["HCCore", "COpenSSL"]),
     room("HCPostgres", ["HCCore", "HCIO", "CLibPQ", "CLinux"]),
     room("HCRedis", ["HCCore", "HCIO", "CHiredis"]),
-    room("HCHTTP", ["HCCore", "HCIO", "HCCrypto", "CCurl", "CLinux"]),
+    room(
+        "HCHTTP",
+        [
+            "HCCore", "HCIO", "HCCrypto", "CCurl", "CLinux", "CNGHTTP2", "CZlib", "CBrotli",
+        ]),
     room("HCTenancy", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis"]),
     room(
         "HCClinic", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy"],
@@ -89,11 +97,15 @@ let programs: [Target] = [
 
 let suites: [Target] = [
     tests("HCCoreTests", ["HCCore"]),
-    tests("HCIOTests", ["HCCore", "HCIO", "CLinux"]),
+    tests("HCIOTests", ["HCCore", "HCIO", "CLinux", "COpenSSL"]),
     tests("HCCryptoTests", ["HCCore", "HCCrypto"]),
     tests("HCPostgresTests", ["HCCore", "HCIO", "HCPostgres"]),
     tests("HCRedisTests", ["HCCore", "HCIO", "HCRedis"]),
-    tests("HCHTTPTests", ["HCCore", "HCIO", "HCHTTP"]),
+    tests(
+        "HCHTTPTests",
+        [
+            "HCCore", "HCIO", "HCCrypto", "HCHTTP", "CLinux", "CNGHTTP2", "CZlib", "CBrotli",
+        ]),
     tests("HCTenancyTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis", "HCTenancy"]),
     tests(
         "HCClinicTests",
@@ -115,7 +127,9 @@ let suites: [Target] = [
 let fuzzers: [Target] =
     Context.environment["HC_FUZZ"] == nil
     ? []
-    : [program("fuzz-http1", ["HCHTTP"], path: "Tests/Fuzz/HTTP1", exclude: ["corpus"])]
+    : [
+        fuzzer("fuzz-http1", ["HCHTTP"], "HTTP1")
+    ]
 
 let package = Package(
     name: "hc",

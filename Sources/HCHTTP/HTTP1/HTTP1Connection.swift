@@ -299,7 +299,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             common: server.configuration.commonHeaders, into: &output)
         server.metrics.responded(response.status)
         switch response.body {
-        case .none: break
+        case .none, .tunnel: break
         case .bytes(let bytes): if plan.sendsContent { output.append(contentsOf: bytes) }
         case .buffer(let buffer):
             if plan.sendsContent {

@@ -10,11 +10,14 @@ package struct HTTPResponse: Sendable {
         case buffer(ByteBuffer)
         case text(StaticString)
         case stream(ResponseStream)
+        /// The connection, or the HTTP/2 stream, stops being HTTP when the head is sent: with status 101 to an
+        /// `Upgrade` (RFC 9110 7.8), with 200 to an extended CONNECT (RFC 8441).
+        case tunnel(HTTPTunnel)
 
         /// Nil for a stream of unknown length.
         var count: Int? {
             switch self {
-            case .none: 0
+            case .none, .tunnel: 0
             case .bytes(let bytes): bytes.count
             case .buffer(let buffer): buffer.readableCount
             case .text(let text): text.utf8CodeUnitCount
