@@ -95,7 +95,7 @@ let programs: [Target] = [
     program("hc-admin", ["HCAdmin"]),
 ]
 
-let suites: [Target] = [
+let allSuites: [Target] = [
     tests("HCCoreTests", ["HCCore"]),
     tests("HCIOTests", ["HCCore", "HCIO", "CLinux", "COpenSSL"]),
     tests("HCCryptoTests", ["HCCore", "HCCrypto"]),
@@ -122,6 +122,10 @@ let suites: [Target] = [
             "CCurl",
         ]),
 ]
+
+/// `HC_SUITES=HCIOTests,HCHTTPTests` leaves out the other suites, and what only they need is not built.
+let wanted = Context.environment["HC_SUITES"].map { $0.split(separator: ",").map(String.init) }
+let suites = allSuites.filter { wanted?.contains($0.name) ?? true }
 
 /// `HC_FUZZ=1` adds the fuzzers: they need `-sanitize=fuzzer` and have no `main` of their own.
 let fuzzers: [Target] =
