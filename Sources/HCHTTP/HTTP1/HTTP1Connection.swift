@@ -161,7 +161,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             method: head.method, version: head.version, target: head.target,
             headers: head.headers, host: head.host, id: server.requestID(of: head.headers),
             remoteAddress: remoteAddress, isSecure: isSecure, receivedAt: now,
-            deadline: Deadline(requestTimeout), body: content)
+            deadline: Deadline(requestTimeout), body: content, upgrade: head.upgrade)
         isHandedOver = false
         server.metrics.requests.increment()
     }

@@ -17,4 +17,13 @@ package struct HTTP1Head: Sendable {
     package let keepAlive: Bool
     /// Whether it waits for 100 before it sends the content.
     package let expectsContinue: Bool
+
+    /// RFC 9110 7.8, RFC 6455 4.2.1. A request with content is not upgraded: where that ends and the other
+    /// protocol begins nobody should have to agree on.
+    var upgrade: HTTPUpgrade? {
+        guard headers.contains(.upgrade), version == .http11, method == .get, framing == .none,
+            headers.hasToken(.connection, "upgrade"), headers.hasToken(.upgrade, "websocket")
+        else { return nil }
+        return .webSocket(.upgradeField)
+    }
 }

@@ -19,11 +19,14 @@ package final class HTTPRequest: Sendable {
     /// When the server stops waiting for the answer: every wait made for this request takes it.
     package let deadline: Deadline
     package let body: RequestBody
+    /// What the client would rather speak than HTTP; nil for nearly every request.
+    package let upgrade: HTTPUpgrade?
 
     package init(
         method: HTTPMethod, version: HTTPVersion, target: RequestTarget, headers: HTTPHeaders,
         host: String, id: RequestID, remoteAddress: SocketAddress, isSecure: Bool,
-        receivedAt: MonotonicTime, deadline: Deadline, body: RequestBody
+        receivedAt: MonotonicTime, deadline: Deadline, body: RequestBody,
+        upgrade: HTTPUpgrade? = nil
     ) {
         self.method = method
         self.version = version
@@ -36,6 +39,7 @@ package final class HTTPRequest: Sendable {
         self.receivedAt = receivedAt
         self.deadline = deadline
         self.body = body
+        self.upgrade = upgrade
     }
 
     package var path: String { target.path }
