@@ -36,6 +36,14 @@ final class ServerFixture {
             clock: clock, configuration: configuration, responder: ClosureResponder(respond))
     }
 
+    /// Serves a stream that no listener accepted.
+    func serve(_ stream: any ByteStream, from address: SocketAddress = .loopback(port: 9)) {
+        guard case .admitted(let pass) = server.gate.admit(address, by: .plain) else {
+            preconditionFailure("there is room")
+        }
+        server.serve(stream, pass)
+    }
+
     func connect(reading: Bool = true) async throws -> RawClient {
         try await RawClient.connect(address, reading: reading)
     }

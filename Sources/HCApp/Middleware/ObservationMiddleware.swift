@@ -12,7 +12,6 @@ final class ObservationMiddleware: Middleware {
     private let clocks: Clocks
     private let registry: MetricsRegistry
     private var latencies: [ObjectIdentifier: Histogram] = [:]
-    private var statuses: [Int: Counter] = [:]
     private let unrouted: Histogram
 
     init(logger: Logger, clocks: Clocks, registry: MetricsRegistry) {
@@ -32,7 +31,6 @@ final class ObservationMiddleware: Middleware {
         }
         let elapsed = clocks.monotonic() - request.receivedAt
         latency(of: context.match.route).observe(elapsed)
-        count(response.status.code)
         if logger.isEnabled(.info) {
             log(request, context, response, elapsed)
         }
@@ -61,14 +59,6 @@ final class ObservationMiddleware: Middleware {
         let made = ObservationMiddleware.histogram(route.name, registry)
         latencies[ObjectIdentifier(route)] = made
         return made
-    }
-
-    private func count(_ status: Int) {
-        if let known = statuses[status] { return known.increment() }
-        let made = registry.counter(
-            "hc_http_responses_total", "Answers by status.", labels: [("status", "\(status)")])
-        statuses[status] = made
-        made.increment()
     }
 
     private static func histogram(_ route: String, _ registry: MetricsRegistry) -> Histogram {

@@ -9,8 +9,7 @@ import HCIO
 final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBodySource {
     private let server: HTTPServer
     private let stream: any ByteStream
-    private let remoteAddress: SocketAddress
-    private let isSecure: Bool
+    private let origin: ConnectionOrigin
     /// The place in the server's registry.
     let place: Int
     var armedTick = TimeoutWheel.unarmed
@@ -29,29 +28,32 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// Counts requests, so that the answer of one that was given up is not taken for another's.
     private var exchange: UInt32 = 0
     private var pace = BodyPace()
+    private var answerPace = AnswerPace()
     private var discardedCount = 0
 
     private var isProcessing = false
     private var isHandedOver = false
     private var isReading = true
-    private var isHeadTimed = true
+    private var isHeadTimed = false
     private var isWriteShut = false
     private var hasReachedEnd = false
     private var closesWhenSent = false
 
+    private var headSince = MonotonicTime.never
+    /// When the wait for a head or for the next request began.
+    private var waitingSince = MonotonicTime.never
     // When each wait ends; never while nobody waits.
     private var stateTimeout = MonotonicTime.never
     private var requestTimeout = MonotonicTime.never
     private var bodyTimeout = MonotonicTime.never
     private var writeTimeout = MonotonicTime.never
+    private var answerTimeout = MonotonicTime.never
 
     init(
-        _ stream: any ByteStream, from remoteAddress: SocketAddress, isSecure: Bool, place: Int,
-        server: HTTPServer
+        _ stream: any ByteStream, from origin: ConnectionOrigin, place: Int, server: HTTPServer
     ) {
         self.stream = stream
-        self.remoteAddress = remoteAddress
-        self.isSecure = isSecure
+        self.origin = origin
         self.place = place
         self.server = server
         machine = HTTP1ConnectionMachine(
@@ -60,6 +62,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func start() {
+        waitingSince = server.now
         stateTimeout = server.now + server.configuration.headTimeout
         arm()
         if server.isDraining { machine.drain() }
@@ -68,8 +71,15 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     // MARK: Input
 
+    var idleness: ConnectionIdleness {
+        guard machine.isWaiting, output.count == sentCount, !closesWhenSent else { return .busy }
+        if exchange == 0 { return .fresh(since: waitingSince) }
+        return machine.isIdle ? .idle(since: waitingSince) : .busy
+    }
+
     func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
         server.readClock()
+        server.metrics.receivedBytes.increment(by: bytes.count)
         if kept.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count, !stream.isClosed {
@@ -126,6 +136,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 answer(error.problem.response(for: server.makeRequestID()), exchange)
             case .failContent(let error): failContent(error)
             case .discarded:
+                waitingSince = server.now
                 stateTimeout = server.now + server.configuration.keepAliveTimeout
             case .drop:
                 discardedCount += consumed - before
@@ -157,10 +168,21 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             content = RequestBody(announcedCount: nil, source: self)
             body = content
         }
+        let id = server.requestID(of: head.headers)
+        let origin: RequestOrigin
+        do throws(ForwardedError) {
+            origin = try RequestOrigin(
+                head.headers, host: head.host, on: self.origin,
+                trusted: server.configuration.trustedProxies)
+        } catch {
+            server.metrics.refused(error)
+            machine.abandonInput()
+            return answer(error.problem.response(for: id), exchange)
+        }
         request = HTTPRequest(
             method: head.method, version: head.version, target: head.target,
-            headers: head.headers, host: head.host, id: server.requestID(of: head.headers),
-            remoteAddress: remoteAddress, isSecure: isSecure, receivedAt: now,
+            headers: head.headers, host: origin.host, id: id,
+            remoteAddress: origin.address, isSecure: origin.isSecure, receivedAt: now,
             deadline: Deadline(requestTimeout), body: content, upgrade: head.upgrade)
         isHandedOver = false
         server.metrics.requests.increment()
@@ -231,11 +253,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// Decides after each piece of input whether more is read, and when this connection is looked at next.
     private func afterInput() {
         guard !stream.isClosed else { return }
-        if machine.isInHead, !isHeadTimed {
-            isHeadTimed = true
-            stateTimeout = server.now + server.configuration.headTimeout
-        }
         let configuration = server.configuration
+        if machine.isInHead { paceHead() }
         if let body, body.isReceiving, !body.isWanted,
             body.bufferedCount >= configuration.bodyBufferBytesMax
         {
@@ -244,6 +263,21 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             setReading(false)
         }
         arm()
+    }
+
+    /// A head has its time from the first byte on, and longer for each that comes, up to the time of any head.
+    private func paceHead() {
+        let configuration = server.configuration
+        if !isHeadTimed {
+            isHeadTimed = true
+            if exchange > 0 { waitingSince = server.now }
+            headSince = server.now
+        }
+        let earned = Duration.milliseconds(
+            Int64(kept.count) * 1000 / Int64(configuration.headBytesPerSecondMin))
+        stateTimeout = min(
+            waitingSince + configuration.headTimeout,
+            headSince + configuration.headGrace + earned)
     }
 
     private func setReading(_ isOn: Bool) {
@@ -324,7 +358,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         task = nil
         bodyTimeout = .never
         switch machine.answerEnded() {
-        case .waiting: stateTimeout = now + server.configuration.keepAliveTimeout
+        case .waiting:
+            waitingSince = now
+            stateTimeout = now + server.configuration.keepAliveTimeout
         case .discarding: stateTimeout = now + server.configuration.lingerTimeout
         case .linger: stateTimeout = now + server.configuration.lingerTimeout
         }
@@ -356,13 +392,21 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         switch taken {
         case .wrote(let count):
             sentCount += count
-            writeTimeout = .never
+            server.metrics.sentBytes.increment(by: count)
+            if writeTimeout != .never {
+                writeTimeout = .never
+                answerPace.take(
+                    count, isAll: output.count == sentCount, at: server.now,
+                    bytesPerSecond: server.configuration.answerBytesPerSecondMin)
+            }
         case .wouldBlock: break
         case .failed: return close()
         }
         if output.count > sentCount {
             if writeTimeout == .never {
                 writeTimeout = server.now + server.configuration.writeStallTimeout
+                answerTimeout = answerPace.wait(
+                    at: server.now, grace: server.configuration.answerGrace)
                 stream.setWriteInterest(true)
                 arm()
             }
@@ -375,7 +419,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     private func sent() {
         if output.capacity > 0 { server.giveBack(&output) }
         sentCount = 0
+        if writeTimeout != .never || answerTimeout != .never { restartState() }
         writeTimeout = .never
+        answerTimeout = .never
         if closesWhenSent { return close() }
         guard machine.isLingering, !isWriteShut else { return }
         if hasReachedEnd { return close() }
@@ -383,6 +429,16 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         stream.shutdownWrite()
         setReading(true)
         arm()
+    }
+
+    /// The client took some time for an answer: what comes after an answer begins now.
+    private func restartState() {
+        guard stateTimeout != .never, !machine.isInHead else { return }
+        let configuration = server.configuration
+        waitingSince = server.now
+        stateTimeout =
+            server.now
+            + (machine.isIdle ? configuration.keepAliveTimeout : configuration.lingerTimeout)
     }
 
     func streamIsWritable(_ stream: any ByteStream) {
@@ -413,13 +469,22 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     private func arm() {
         guard !stream.isClosed else { return }
-        let next = min(min(stateTimeout, requestTimeout), min(bodyTimeout, writeTimeout))
+        let next = min(
+            min(isOutputWaiting ? .never : stateTimeout, requestTimeout),
+            min(bodyTimeout, min(writeTimeout, answerTimeout)))
         if next != .never { server.arm(self, at: next) }
     }
+
+    /// While output waits for the client, its pace is what counts.
+    private var isOutputWaiting: Bool { output.count > sentCount }
 
     func checkTimeouts(_ now: MonotonicTime) {
         if now >= writeTimeout {
             server.metrics.timedOut(.write)
+            return close()
+        }
+        if now >= answerTimeout {
+            server.metrics.timedOut(.answer)
             return close()
         }
         if now >= bodyTimeout {
@@ -430,7 +495,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             server.metrics.timedOut(.request)
             let isClientsFault = body.map { $0.isReceiving && $0.isWanted } ?? false
             giveUp(isClientsFault ? .tooSlow : .handlerTooSlow)
-        } else if now >= stateTimeout {
+        } else if now >= stateTimeout, !isOutputWaiting {
             stateTimedOut()
         }
         arm()
@@ -500,6 +565,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         requestTimeout = .never
         bodyTimeout = .never
         writeTimeout = .never
+        answerTimeout = .never
         body?.fail(RequestBodyError.disconnected)
         body = nil
         request = nil

@@ -111,6 +111,11 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         if case .waiting = state { parser.isBetweenMessages } else { false }
     }
 
+    /// Whether no request is in progress, though part of a head may be here.
+    var isWaiting: Bool {
+        if case .waiting = state { true } else { false }
+    }
+
     /// Whether a head has begun and is not complete.
     var isInHead: Bool {
         if case .waiting = state { parser.isInHead } else { false }

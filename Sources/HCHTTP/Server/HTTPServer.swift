@@ -6,6 +6,8 @@ package import HCIO
 protocol HTTPServerConnection: AnyObject {
     var place: Int { get }
     var armedTick: Int64 { get set }
+    /// Whether it may be asked to leave when there is no room.
+    var idleness: ConnectionIdleness { get }
     func start()
     /// From now on each answer is the connection's last, or its protocol's way of saying so.
     func drain()
@@ -30,7 +32,11 @@ package final class HTTPServer {
 
     private var listeners: [Listener] = []
     private var connections: [(any HTTPServerConnection)?] = []
+    /// The pass of the connection at the same place.
+    private var passes: [ConnectionPass?] = []
     private var freePlaces: [Int] = []
+    let gate: ConnectionGate
+    private var eviction = EvictionSweep()
     package private(set) var connectionCount = 0
     package private(set) var isDraining = false
 
@@ -59,6 +65,10 @@ package final class HTTPServer {
         self.responder = responder
         self.metrics = metrics
         self.clocks = clocks
+        gate = ConnectionGate(
+            connectionsMax: configuration.connectionsMax,
+            perAddressMax: configuration.connectionsPerAddressMax,
+            trusted: configuration.trustedProxies)
         now = clocks.monotonic()
         wallClock = clocks.now()
         nextWallClock = now
@@ -71,34 +81,103 @@ package final class HTTPServer {
     // MARK: Connections
 
     /// Accepts from `listener` until `stopAccepting` or `drain`.
-    package func listen(on listener: Listener) throws(SystemError) {
+    package func listen(
+        on listener: Listener, named name: HTTPListenerName = .plain
+    ) throws(SystemError) {
         listeners.append(listener)
-        try listener.start { stream, address in self.serve(stream, from: address) }
+        try listener.start { stream, address in
+            self.accept(stream, from: address, by: name) { self.serve($0, $1) }
+        }
     }
 
-    /// Serves one connection, which is open and not started yet.
+    /// The way in: room is found or made, a proxy says whom it speaks for, and then `next` takes the connection,
+    /// which has not been read from (but by the proxy's header). A connection that is refused is reset at once.
+    func accept(
+        _ stream: PlainStream, from address: SocketAddress, by listener: HTTPListenerName,
+        then next: @escaping @LoopActor (any ByteStream, ConnectionPass) -> Void
+    ) {
+        readClock()
+        let isProxied = configuration.proxyProtocol.contains(listener)
+        if isProxied, !configuration.trustedProxies.contains(address) {
+            return refuse(stream, .notProxy)
+        }
+        var verdict = gate.admit(address.unmapped, by: listener)
+        if case .full = verdict, makeRoom() {
+            verdict = gate.admit(address.unmapped, by: listener)
+        }
+        switch verdict {
+        case .admitted(let pass):
+            guard isProxied else { return next(stream, pass) }
+            enter(pass) { place in
+                ProxyPreface(stream, pass, place: place, server: self, then: next)
+            }
+        case .full: refuse(stream, .total)
+        case .refused(let reason): refuse(stream, reason)
+        }
+    }
+
+    private func refuse(_ stream: PlainStream, _ reason: ConnectionGate.Refusal) {
+        metrics.refused(reason)
+        do throws(SystemError) {
+            try stream.abort()
+        } catch {
+            // The peer has gone already.
+            stream.close()
+        }
+    }
+
+    /// Asks the connection that can best be spared to leave.
+    private func makeRoom() -> Bool {
+        guard
+            let victim = eviction.next(
+                of: connections.count, now: now, idleness: { connections[$0]?.idleness })
+        else { return false }
+        metrics.evicted(victim.kind)
+        connections[victim.place]?.close()
+        return true
+    }
+
+    /// Serves an admitted connection, which is open and not started yet.
     package func serve(
-        _ stream: any ByteStream, from address: SocketAddress, isSecure: Bool = false,
+        _ stream: any ByteStream, _ pass: ConnectionPass, isSecure: Bool = false,
         using wireProtocol: HTTPWireProtocol = .http1
     ) {
         readClock()
-        let place = freePlaces.popLast() ?? connections.count
-        if place == connections.count { connections.append(nil) }
-        let connection: any HTTPServerConnection
+        let origin = ConnectionOrigin(
+            pass, isSecure: isSecure, trusted: configuration.trustedProxies)
         switch wireProtocol {
         case .http1:
-            connection = HTTP1Connection(
-                stream, from: address, isSecure: isSecure, place: place, server: self)
+            metrics.opened(pass, .http1)
+            enter(pass) { place in
+                HTTP1Connection(stream, from: origin, place: place, server: self)
+            }
         }
+    }
+
+    /// Gives a connection its place and starts it. Its pass is ended with it (`connectionEnded`).
+    func enter(_ pass: ConnectionPass, _ make: (_ place: Int) -> any HTTPServerConnection) {
+        let place = freePlaces.popLast() ?? connections.count
+        if place == connections.count {
+            connections.append(nil)
+            passes.append(nil)
+        }
+        let connection = make(place)
         connections[place] = connection
+        passes[place] = pass
         connectionCount += 1
-        metrics.connections.increment()
-        metrics.openConnections.set(connectionCount)
-        if connectionCount == configuration.connectionsMax {
-            for listener in listeners { listener.pause() }
-        }
         startWheel()
         connection.start()
+    }
+
+    /// A connection that was a beginning only is continued by another: its place is given up, its pass goes on.
+    func handOver(
+        _ connection: any HTTPServerConnection, to next: (ConnectionPass) -> Void
+    ) {
+        guard connections[connection.place] === connection, let pass = passes[connection.place]
+        else { return }
+        passes[connection.place] = nil
+        next(pass)
+        connectionEnded(connection)
     }
 
     func connectionEnded(_ connection: any HTTPServerConnection) {
@@ -106,9 +185,10 @@ package final class HTTPServer {
         connections[connection.place] = nil
         freePlaces.append(connection.place)
         connectionCount -= 1
-        metrics.openConnections.set(connectionCount)
-        if connectionCount == configuration.connectionsMax - 1, !isDraining {
-            for listener in listeners { listener.resume() }
+        if let pass = passes[connection.place] {
+            passes[connection.place] = nil
+            metrics.closed(pass)
+            pass.end()
         }
         guard connectionCount == 0 else { return }
         wheelTimer?.cancel()

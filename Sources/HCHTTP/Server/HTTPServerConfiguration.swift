@@ -1,12 +1,25 @@
 /// What a server allows and how long it waits. Durations that end a connection without an answer say so.
 package struct HTTPServerConfiguration: Sendable {
     package var http1 = HTTP1Limits()
-    /// Connections at a time; further ones wait in the kernel's queue.
+    /// Connections at a time. For one more, an idle one has to leave; if there is none, it is reset.
     package var connectionsMax = 60_000
+    /// Connections at a time of one address: an IPv4 address, or the /64 of an IPv6 address. More are reset. Trusted
+    /// proxies have no such limit.
+    package var connectionsPerAddressMax = 1024
+    /// Who may say for whom it speaks: in a PROXY protocol header, and in `Forwarded` and `X-Forwarded-*` fields.
+    package var trustedProxies: TrustedProxies = []
+    /// The doors that only trusted proxies may use, and at which each connection begins with a PROXY protocol header.
+    package var proxyProtocol: Set<HTTPListenerName> = []
+    /// From the accept to the end of the PROXY protocol header; ends silently.
+    package var proxyHeaderTimeout: Duration = .seconds(5)
     /// Between an answer and the first byte of the next request; ends silently.
     package var keepAliveTimeout: Duration = .seconds(65)
     /// From the accept or the first byte of a head to its end: 408, silently if not a byte came.
     package var headTimeout: Duration = .seconds(66)
+    /// How long a head may take from its first byte, besides what `headBytesPerSecondMin` grants: then 408.
+    package var headGrace: Duration = .seconds(20)
+    /// The slowest head that is waited for.
+    package var headBytesPerSecondMin = 512
     /// From the end of the head to the beginning of the answer. The request carries it as its deadline. When it
     /// passes the client gets 408 if the content was still being waited for, else 503; a later answer is dropped.
     package var requestTimeout: Duration = .seconds(30)
@@ -16,6 +29,10 @@ package struct HTTPServerConfiguration: Sendable {
     package var bodyBytesPerSecondMin = 1024
     /// Without a byte of the answer taken by the client: the connection is cut.
     package var writeStallTimeout: Duration = .seconds(30)
+    /// How far a client may fall behind `answerBytesPerSecondMin` while output waits for it: then the connection is cut.
+    package var answerGrace: Duration = .seconds(60)
+    /// The slowest reader that is served, over its waiting time.
+    package var answerBytesPerSecondMin = 1024
     /// How long and how much input is thrown away after the last answer, so that it is not lost to a reset.
     package var lingerTimeout: Duration = .seconds(5)
     package var lingerBytesMax = 4 << 20
@@ -50,6 +67,15 @@ package struct HTTPServerConfiguration: Sendable {
         var found: [String] = []
         func check(_ holds: Bool, _ text: String) { if !holds { found.append(text) } }
         check(connectionsMax > 0, "connectionsMax: must be above 0")
+        check(connectionsPerAddressMax > 0, "connectionsPerAddressMax: must be above 0")
+        check(
+            trustedProxies.blocks.count <= TrustedProxies.blocksMax,
+            "trustedProxies: at most \(TrustedProxies.blocksMax) addresses")
+        check(
+            proxyProtocol.isEmpty || !trustedProxies.isEmpty,
+            "proxyProtocol: needs trustedProxies, or nobody may connect")
+        check(headBytesPerSecondMin > 0, "headBytesPerSecondMin: must be above 0")
+        check(answerBytesPerSecondMin > 0, "answerBytesPerSecondMin: must be above 0")
         check(http1.requestLineBytesMax >= 64, "requestLineBytesMax: must be at least 64")
         check(http1.requestLineBytesMax <= 1 << 20, "requestLineBytesMax: must be at most 1 MiB")
         check(http1.headerBytesMax >= 256, "headerBytesMax: must be at least 256")
@@ -60,6 +86,8 @@ package struct HTTPServerConfiguration: Sendable {
         check(timeoutResolution > .zero, "timeoutResolution: must be above 0")
         for (name, duration) in [
             ("keepAliveTimeout", keepAliveTimeout), ("headTimeout", headTimeout),
+            ("headGrace", headGrace), ("answerGrace", answerGrace),
+            ("proxyHeaderTimeout", proxyHeaderTimeout),
             ("requestTimeout", requestTimeout), ("bodyGrace", bodyGrace),
             ("writeStallTimeout", writeStallTimeout), ("lingerTimeout", lingerTimeout),
         ] {

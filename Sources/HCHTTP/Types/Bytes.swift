@@ -102,3 +102,15 @@ extension UnsafeRawBufferPointer {
         }
     }
 }
+
+extension [UInt8] {
+    /// `withUnsafeBytes` for a body that throws errors of one type.
+    @inline(__always)
+    func withBytes<Answer, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Answer
+    ) throws(Failure) -> Answer {
+        try withUnsafeBufferPointer { bytes throws(Failure) in
+            try body(UnsafeRawBufferPointer(bytes))
+        }
+    }
+}

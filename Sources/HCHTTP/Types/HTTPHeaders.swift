@@ -87,6 +87,18 @@ package struct HTTPHeaders: Sendable {
         return try bytes.withUnsafeBytes { try body($0.slice(range)) }
     }
 
+    /// Gives the bytes of each field of that name in their order, without a copy.
+    func forEachValue<Failure: Error>(
+        _ name: HTTPFieldName, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        guard name.known == .other || knownFields & name.known.bit != 0 else { return }
+        try bytes.withBytes { bytes throws(Failure) in
+            for index in fields.indices where isNamed(index, name) {
+                try body(bytes.slice(fields[index].value))
+            }
+        }
+    }
+
     /// Whether a comma-separated list field has `token` among its elements, in any case of its letters.
     /// `token` is written in lower case.
     package func hasToken(_ name: HTTPFieldName, _ token: StaticString) -> Bool {

@@ -42,6 +42,9 @@ package struct HTTPStatus: Sendable, Hashable, ExpressibleByIntegerLiteral {
     /// 1xx, 204 and 304 have no content, whatever the handler gave (RFC 9110 6.4.1).
     package var allowsContent: Bool { code >= 200 && code != 204 && code != 304 }
 
+    /// Whether it has a name here: metrics tell those apart.
+    var isNamed: Bool { "\(reason)" != "Unknown" }
+
     package var reason: StaticString {
         switch code {
         case 100: "Continue"
