@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -153,6 +154,26 @@ static inline socklen_t hc_address_copy(struct sockaddr_storage *storage, const 
 
 /// A descriptor that becomes readable when the process ends (man pidfd_open; it is close-on-exec by itself).
 static inline int hc_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/// Runs another program in this process (man execveat, AT_EMPTY_PATH): the one that `fd` has open, whatever its path
+/// leads to by now. Returns only on failure.
+static inline int hc_execute(int fd, char *const arguments[], char *const environment[]) {
+    return (int)syscall(SYS_execveat, fd, "", arguments, environment, 0x1000 /* AT_EMPTY_PATH */);
+}
+/// What `ps` calls this process: at most 15 bytes (man PR_SET_NAME).
+static inline void hc_set_process_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+/// The path that the kernel was given to start this program, NULL if it does not say (man getauxval, AT_EXECFN).
+static inline const char *hc_execution_path(void) { return (const char *)getauxval(31); }
+
+/// A file in memory that has no name in any directory, close-on-exec (man memfd_create). Kernels before 6.3 do not
+/// know that it shall never be executable.
+static inline int hc_memory_file(const char *name) {
+    int fd = (int)syscall(SYS_memfd_create, name, 1 /* CLOEXEC */ | 2 /* ALLOW_SEALING */ | 8 /* NOEXEC_SEAL */);
+    if (fd >= 0 || errno != EINVAL) return fd;
+    return (int)syscall(SYS_memfd_create, name, 1 | 2);
+}
+/// From now on nobody can change a memory file (man F_ADD_SEALS): SEAL, SHRINK, GROW and WRITE.
+static inline int hc_seal(int fd) { return fcntl(fd, 1033 /* F_ADD_SEALS */, 1 | 2 | 4 | 8); }
 
 /// CPUs that this process may run on (man sched_getaffinity), -1 with errno on failure.
 static inline int hc_affinity_count(void) {

@@ -18,12 +18,21 @@ struct AppConfiguration: Sendable {
         platform.server.workers ?? max(1, CPUQuota.cores() - 1)
     }
 
+    /// The file's content, not looked at.
+    static func read(_ file: String) throws(ConfigurationError) -> [UInt8] {
+        try PlatformConfiguration.read(file)
+    }
+
+    /// - Parameters:
+    ///   - bytes: the file's content.
+    ///   - source: the file's name, for messages.
     /// - Throws: `ConfigurationError` with every problem of the file.
     static func load(
-        file: String, environment: [String: String]
+        _ bytes: [UInt8], source: String, environment: [String: String]
     ) throws(ConfigurationError) -> AppConfiguration {
-        let (platform, own) = try PlatformConfiguration.load(file: file, environment: environment) {
-            reader in
+        let (platform, own) = try PlatformConfiguration.load(
+            bytes, source: source, environment: environment
+        ) { reader in
             let log = reader.section("log")
             let http = reader.section("http")
             var limits = SupervisorStateMachine.Limits()

@@ -11,8 +11,9 @@ package enum ServerProgram {
         Usage: hc-server [--help]
 
         The configuration is the file named by HC_CONFIG, else .local/hc.json; HC_PORT, HC_OPS_PORT,
-        HC_WORKERS and others win over it. SIGHUP replaces the workers one by one without losing a request;
-        SIGTERM answers what was accepted and stops; a second SIGTERM does not wait.
+        HC_WORKERS and others win over it. SIGHUP reads the configuration again and replaces the workers one by
+        one without losing a request; SIGUSR2 replaces the program too, by the one that now lies at the path it
+        was started from; SIGTERM answers what was accepted and stops; a second SIGTERM does not wait.
 
         Exit status: 0 stopped as asked, 1 cannot start or failed, 2 usage.
 
@@ -22,7 +23,8 @@ package enum ServerProgram {
         let arguments = Array(CommandLine.arguments.dropFirst())
         // A core dump would hold keys and patients' data (man 2 setrlimit).
         hc_disable_core_dumps()
-        Loop.shared.adopt(blocking: [SIGTERM, SIGINT, SIGHUP])
+        Loop.shared.adopt(blocking: signals)
+        ProcessImage.setName("hc-server")
         do {
             try FaultPoint.arm(
                 ProcessEnvironment.current["HC_FAULT"] ?? "", perform: FaultActions.perform)
@@ -33,6 +35,12 @@ package enum ServerProgram {
             let slot = Int(arguments[1])
         {
             runWorker(slot: slot)
+        }
+        if arguments == [Supervisor.checkArgument] { runUpgradeCheck() }
+        if arguments.first == Supervisor.adoptArgument, arguments.count == 2,
+            let descriptor = Int32(arguments[1])
+        {
+            runSupervisor(inherited: descriptor)
         }
         if arguments == ["--help"] {
             print(usage, terminator: "")
@@ -45,104 +53,98 @@ package enum ServerProgram {
         runSupervisor()
     }
 
+    private static let signals = [SIGTERM, SIGINT, SIGHUP, SIGUSR2]
+
     // MARK: The supervisor
 
-    private static func runSupervisor() -> Never {
-        let configuration = load()
-        let logger = makeLogger(configuration, process: "supervisor")
-        checkKeys(configuration)
-        let server = configuration.platform.server
+    /// - Parameter inherited: the descriptor of what the program that ran in this process before has left.
+    private static func runSupervisor(inherited: Int32? = nil) -> Never {
         LoopActor.assumeIsolated {
-            let sockets = openSockets(configuration)
-            let supervisor = Supervisor(
-                configuration: configuration, sockets: sockets, executable: ownPath(),
-                environment: ProcessEnvironment.current.map { "\($0.key)=\($0.value)" }.sorted(),
-                logger: logger, clocks: .system)
-            let operations = openOperations(supervisor, configuration, logger)
-            logger.notice(
-                "serving",
-                [("port", .integer(server.port)), ("workers", .integer(sockets.count))])
-            watchSignals { signal in
-                signal == SIGHUP ? supervisor.hangup() : supervisor.terminate()
-            }
-            start {
-                try await supervisor.run()
-                operations.stopAccepting(emptyingQueue: true)
-                logger.notice("stopped")
+            do {
+                let supervisor = try makeSupervisor(inherited)
+                watchSignals { signal in
+                    switch signal {
+                    case SIGHUP: supervisor.hangup()
+                    case SIGUSR2: supervisor.upgradeRequested()
+                    default: supervisor.terminate()
+                    }
+                }
+                start {
+                    try await supervisor.run()
+                    supervisor.logger.notice("stopped")
+                }
+            } catch {
+                refuse("\(error)")
             }
             Loop.shared.run()
         }
         exit(0)
     }
 
-    /// One socket per slot, all on one port: the kernel spreads connections over them (SO_REUSEPORT).
     @LoopActor
-    private static func openSockets(_ configuration: AppConfiguration) -> [Int32] {
-        let server = configuration.platform.server
-        guard let port = UInt16(exactly: server.port),
-            let address = SocketAddress(host: server.bindAddress, port: port)
-        else {
-            refuse(
-                "server.bindAddress: '\(server.bindAddress)' is no address: write one such as 127.0.0.1"
-            )
+    private static func makeSupervisor(_ inherited: Int32?) throws -> Supervisor {
+        let state = try inherited.map { descriptor in
+            defer { OwnedDescriptor(descriptor).close() }
+            return try UpgradeState(
+                MemoryFile.read(descriptor, bytesMax: Supervisor.stateBytesMax))
         }
-        refuseForeignPort(address, setting: "server.port (HC_PORT)")
-        var sockets: [Int32] = []
-        for _ in 0..<configuration.workerCount {
-            do throws(SystemError) {
-                sockets.append(try Listener.bind(address, sharesPort: true).take())
+        let environment = ProcessEnvironment.current
+        let snapshot: ConfigurationSnapshot
+        let path: String
+        if let state {
+            snapshot = try ConfigurationSnapshot(
+                source: state.configurationFile, inherited: state.configuration)
+            path = state.path
+        } else {
+            let file = PlatformConfiguration.path(environment: environment)
+            snapshot = try ConfigurationSnapshot(source: file, bytes: AppConfiguration.read(file))
+            path = try ProcessImage.startPath()
+        }
+        let configuration = try snapshot.validate(environment: environment)
+        try WorkerPlatform.checkKeys(configuration)
+        let logger = makeLogger(configuration, process: "supervisor")
+        let sockets = try ListeningSockets(configuration, inherited: state?.sockets ?? [])
+        let supervisor = try Supervisor(
+            program: .current(path: path), configuration: snapshot, sockets: sockets,
+            limits: configuration.supervisor,
+            environment: environment.map { "\($0.key)=\($0.value)" }.sorted(), clocks: .system,
+            adopting: state, logger: logger,
+            makeLogger: { makeLogger($0, process: "supervisor") })
+        logger.notice(
+            "serving",
+            [
+                ("port", .integer(configuration.platform.server.port)),
+                ("workers", .integer(sockets.slotCount)),
+            ])
+        return supervisor
+    }
+
+    /// A supervisor wants to know whether this program could take over from it: everything that could go wrong then
+    /// is tried now.
+    private static func runUpgradeCheck() -> Never {
+        LoopActor.assumeIsolated {
+            do {
+                guard
+                    try ParentProcess.dieWithParent(
+                        signal: SIGKILL, parent: ParentProcess.identifier)
+                else { exit(1) }
+                let state = try UpgradeState(
+                    MemoryFile.read(
+                        Supervisor.CheckDescriptor.state, bytesMax: Supervisor.stateBytesMax))
+                let configuration = try AppConfiguration.load(
+                    MemoryFile.read(
+                        Supervisor.CheckDescriptor.configuration,
+                        bytesMax: PlatformConfiguration.bytesMax),
+                    source: state.configurationFile, environment: ProcessEnvironment.current)
+                try WorkerPlatform.checkKeys(configuration)
+                try ListeningSockets.check(configuration, inherited: state.sockets)
+                try MemoryFile.write(
+                    Array(state.answer.utf8), to: Supervisor.CheckDescriptor.answer)
             } catch {
-                refuse(
-                    "cannot listen on \(address): \(error): \(advice(error, "server.port (HC_PORT)"))"
-                )
+                refuse("\(error)")
             }
         }
-        return sockets
-    }
-
-    /// SO_REUSEPORT would let us share the port with another server of the same user, and each would get half of
-    /// the connections: a plain socket finds out first.
-    @LoopActor
-    private static func refuseForeignPort(_ address: SocketAddress, setting: String) {
-        do throws(SystemError) {
-            _ = try Listener.bind(address)
-        } catch {
-            refuse("cannot listen on \(address): \(error): \(advice(error, setting))")
-        }
-    }
-
-    private static func advice(_ error: SystemError, _ setting: String) -> String {
-        switch error.errno {
-        case EADDRINUSE: "stop the program that has the port, or choose another with \(setting)"
-        case EACCES: "ports below 1024 need a privilege: choose another with \(setting)"
-        default: "check the address"
-        }
-    }
-
-    @LoopActor
-    private static func openOperations(
-        _ supervisor: Supervisor, _ configuration: AppConfiguration, _ logger: Logger
-    ) -> OperatorListener {
-        let server = configuration.platform.server
-        guard let port = UInt16(exactly: server.opsPort),
-            let address = SocketAddress(host: server.bindAddress, port: port)
-        else { refuse("server.opsPort: \(server.opsPort) is no port") }
-        do {
-            return try OperatorListener(supervisor, address: address, clocks: .system)
-        } catch {
-            refuse(
-                "cannot listen on \(address): \(error): choose another port with server.opsPort (HC_OPS_PORT)"
-            )
-        }
-    }
-
-    /// What a worker would refuse is refused before anything is opened.
-    private static func checkKeys(_ configuration: AppConfiguration) {
-        do {
-            try WorkerPlatform.checkKeys(configuration)
-        } catch {
-            refuse("\(error)")
-        }
+        exit(0)
     }
 
     // MARK: A worker
@@ -156,7 +158,7 @@ package enum ServerProgram {
         } catch {
             refuse("\(error)")
         }
-        let configuration = load()
+        let configuration = loadInherited()
         let logger = makeLogger(configuration, process: "worker-\(slot)")
         LoopActor.assumeIsolated {
             let worker: WorkerProgram
@@ -167,8 +169,8 @@ package enum ServerProgram {
                 refuse("\(error)")
             }
             watchSignals { signal in
-                // SIGHUP goes to the supervisor; a terminal sends it to the whole group.
-                if signal != SIGHUP { worker.stop() }
+                // SIGHUP and SIGUSR2 are for the supervisor; a terminal sends the first to the whole group.
+                if signal != SIGHUP && signal != SIGUSR2 { worker.stop() }
             }
             start { try await worker.run() }
             Loop.shared.run()
@@ -178,12 +180,15 @@ package enum ServerProgram {
 
     // MARK: Both
 
-    private static func load() -> AppConfiguration {
+    /// What the supervisor has given us.
+    private static func loadInherited() -> AppConfiguration {
         let environment = ProcessEnvironment.current
         do {
+            let file = OwnedDescriptor(WorkerProgram.configurationDescriptor)
             return try AppConfiguration.load(
-                file: PlatformConfiguration.path(environment: environment), environment: environment
-            )
+                MemoryFile.read(file.rawValue, bytesMax: PlatformConfiguration.bytesMax),
+                source: PlatformConfiguration.path(environment: environment),
+                environment: environment)
         } catch {
             refuse("\(error)")
         }
@@ -192,7 +197,7 @@ package enum ServerProgram {
     @LoopActor
     private static func watchSignals(_ action: @escaping @LoopActor (Int32) -> Void) {
         do {
-            try Signals.watch([SIGTERM, SIGINT, SIGHUP], action)
+            try Signals.watch(signals, action)
         } catch {
             refuse("\(error)")
         }
@@ -215,18 +220,6 @@ package enum ServerProgram {
     private static func makeLogger(_ configuration: AppConfiguration, process: String) -> Logger {
         Logger(level: configuration.logLevel, clocks: .system) { LogOutput.standardError.write($0) }
             .with([("process", .string(process)), ("pid", .integer(Int(getpid())))])
-    }
-
-    /// The program's file. A roll starts what is there then: a new release.
-    private static func ownPath() -> String {
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = buffer.withUnsafeMutableBytes { bytes in
-            bytes.withMemoryRebound(to: CChar.self) { text in
-                text.baseAddress.map { readlink("/proc/self/exe", $0, text.count) } ?? 0
-            }
-        }
-        guard count > 0 else { refuse("cannot find the program's own file") }
-        return String(decoding: buffer[..<count], as: UTF8.self)
     }
 
     private static func refuse(_ reason: String) -> Never {

@@ -89,6 +89,9 @@ private struct Story {
         limits.memoryBytesMax = 1000
         var story = Story(slots: 1, limits: limits)
         let old = story.open()[0]
+        // A worker that has only begun is given time: a ceiling below what it needs must not make it spin.
+        #expect(story.machine.heartbeat(process: old, residentBytes: 1001, now: story.now) == [])
+        story.wait(.seconds(10))
         let actions = story.machine.heartbeat(process: old, residentBytes: 1001, now: story.now)
         #expect(actions == [.spawn(slot: 0)])
         // A second report does not start a second successor.
@@ -104,11 +107,15 @@ private struct Story {
     func memoryKill() {
         var limits = SupervisorStateMachine.Limits()
         limits.memoryBytesMax = 1000
+        limits.memoryBytesSlack = 1500
         var story = Story(slots: 1, limits: limits)
         let old = story.open()[0]
+        #expect(story.machine.heartbeat(process: old, residentBytes: 2500, now: story.now) == [])
         #expect(
-            story.machine.heartbeat(process: old, residentBytes: 1501, now: story.now)
+            story.machine.heartbeat(process: old, residentBytes: 2501, now: story.now)
                 == [.kill(process: old, reason: .memory)])
+        limits.memoryBytesSlack = 10
+        #expect(limits.memoryBytesKill == 2000)
     }
 
     @Test(
@@ -125,9 +132,119 @@ private struct Story {
         let new1 = story.spawn(second)[0]
         #expect(story.machine.ready(process: new1, now: story.now) == [.drain(process: old[1])])
         #expect(story.machine.isRolling)
-        #expect(story.machine.exited(process: old[1], now: story.now) == [])
+        #expect(story.machine.exited(process: old[1], now: story.now) == [.rollFinished])
         #expect(!story.machine.isRolling)
         #expect(story.machine.processes == [new0, new1])
+    }
+
+    @Test("a roll during a roll replaces those too that the first has made")
+    func rollDuringRoll() {
+        var story = Story(slots: 2)
+        let old = story.open()
+        let new0 = story.spawn(story.machine.hangup(now: story.now))[0]
+        #expect(story.machine.hangup(now: story.now) == [])
+        #expect(story.machine.ready(process: new0, now: story.now) == [.drain(process: old[0])])
+        // Slot 0 has a worker that was started before the second request: it is not the last.
+        let second = story.machine.exited(process: old[0], now: story.now)
+        #expect(second == [.spawn(slot: 0)])
+        let newer0 = story.spawn(second)[0]
+        _ = story.machine.ready(process: newer0, now: story.now)
+        let third = story.machine.exited(process: new0, now: story.now)
+        #expect(third == [.spawn(slot: 1)])
+        let newer1 = story.spawn(third)[0]
+        _ = story.machine.ready(process: newer1, now: story.now)
+        #expect(story.machine.exited(process: old[1], now: story.now) == [.rollFinished])
+        #expect(story.machine.members.allSatisfy { $0.worker.generation == 3 })
+    }
+
+    @Test(
+        "a roll waits for a slot whose worker is being replaced anyway, and ends with all slots new"
+    )
+    func rollMeetsRestart() {
+        var story = Story(slots: 2)
+        let old = story.open()
+        story.wait(.seconds(60))
+        let restarted = story.spawn(story.machine.exited(process: old[0], now: story.now))[0]
+        let first = story.machine.hangup(now: story.now)
+        #expect(first == [.spawn(slot: 1)])
+        let new1 = story.spawn(first)[0]
+        _ = story.machine.ready(process: new1, now: story.now)
+        #expect(story.machine.exited(process: old[1], now: story.now) == [])
+        #expect(story.machine.isRolling)
+        // It was started before the roll was asked for.
+        let second = story.machine.ready(process: restarted, now: story.now)
+        #expect(second == [.spawn(slot: 0)])
+        let new0 = story.spawn(second)[0]
+        _ = story.machine.ready(process: new0, now: story.now)
+        #expect(story.machine.exited(process: restarted, now: story.now) == [.rollFinished])
+    }
+
+    @Test("SIGTERM during a roll drains old and new, and nothing is started any more")
+    func terminateDuringRoll() {
+        var story = Story(slots: 2)
+        let old = story.open()
+        let new0 = story.spawn(story.machine.hangup(now: story.now))[0]
+        #expect(
+            story.machine.terminate(now: story.now)
+                == [.drain(process: old[0]), .drain(process: new0), .drain(process: old[1])])
+        #expect(story.machine.exited(process: old[0], now: story.now) == [])
+        #expect(story.machine.exited(process: old[1], now: story.now) == [])
+        #expect(story.machine.hangup(now: story.now) == [])
+        #expect(story.machine.exited(process: new0, now: story.now) == [.exit])
+    }
+
+    @Test("another program takes the workers over as they are, and replaces them one by one")
+    func adoption() {
+        var story = Story(slots: 2)
+        let old = story.open()
+        let new0 = story.spawn(story.machine.hangup(now: story.now))[0]
+        story.wait(.seconds(20))
+        var next = SupervisorStateMachine(
+            adopting: story.machine.members, slots: 2, generation: story.machine.generation,
+            limits: .init(), now: story.now)
+        #expect(next.processes == story.machine.processes)
+        // Their last heartbeat was long ago, but nobody has listened.
+        #expect(next.tick(now: story.now) == [])
+        // The successor that is on its way comes first; it is of the program before, like the others.
+        let first = next.resume(now: story.now)
+        #expect(first == [.spawn(slot: 1)])
+        story.machine = next
+        let new1 = story.spawn(first)[0]
+        #expect(story.machine.ready(process: new1, now: story.now) == [.drain(process: old[1])])
+        #expect(story.machine.ready(process: new0, now: story.now) == [.drain(process: old[0])])
+        #expect(story.machine.exited(process: old[1], now: story.now) == [.spawn(slot: 0)])
+    }
+
+    @Test("a worker that died during an adoption is replaced, and a slot without one gets one")
+    func adoptionOfTheDead() {
+        var story = Story(slots: 2)
+        let old = story.open()
+        story.wait(.seconds(60))
+        let members = story.machine.members.filter { $0.slot == 1 }
+        story.machine = SupervisorStateMachine(
+            adopting: members, slots: 2, generation: 1, limits: .init(), now: story.now)
+        #expect(
+            story.machine.resume(now: story.now) == [.spawn(slot: 1), .spawn(slot: 0)])
+        #expect(story.machine.processes == [old[1]])
+    }
+
+    @Test("when no worker of a generation was ever ready, the roll says so")
+    func unproven() {
+        var story = Story(slots: 2)
+        _ = story.open()
+        let first = story.spawn(story.machine.hangup(now: story.now))[0]
+        #expect(
+            story.machine.exited(process: first, now: story.now) == [
+                .rollAbandoned(isProven: false)
+            ]
+        )
+        let second = story.spawn(story.machine.hangup(now: story.now))[0]
+        let drained = story.machine.ready(process: second, now: story.now)
+        guard case .drain(let old) = drained.first else { return #expect(Bool(false)) }
+        let third = story.spawn(story.machine.exited(process: old, now: story.now))[0]
+        #expect(
+            story.machine.exited(process: third, now: story.now) == [.rollAbandoned(isProven: true)]
+        )
     }
 
     @Test("a successor that cannot start abandons the roll and the old worker goes on serving")
@@ -135,7 +252,9 @@ private struct Story {
         var story = Story(slots: 2)
         let old = story.open()
         let broken = story.spawn(story.machine.hangup(now: story.now))[0]
-        #expect(story.machine.exited(process: broken, now: story.now) == [])
+        #expect(
+            story.machine.exited(process: broken, now: story.now)
+                == [.rollAbandoned(isProven: false)])
         #expect(!story.machine.isRolling)
         #expect(story.machine.processes == old)
         #expect(story.machine.readyCount == 2)
@@ -148,7 +267,7 @@ private struct Story {
         story.wait(.seconds(60))
         let new = story.spawn(story.machine.hangup(now: story.now))[0]
         #expect(story.machine.exited(process: old, now: story.now) == [])
-        #expect(story.machine.ready(process: new, now: story.now) == [])
+        #expect(story.machine.ready(process: new, now: story.now) == [.rollFinished])
         #expect(!story.machine.isRolling)
         #expect(story.machine.readyCount == 1)
     }
@@ -224,7 +343,7 @@ private struct Story {
                 case .kill(let process, _), .drain(let process):
                     #expect(alive.contains(process), "seed \(seed)")
                     doomed.insert(process)
-                case .spawn, .exit: break
+                case .spawn, .exit, .rollFinished, .rollAbandoned: break
                 }
             }
             alive.formUnion(story.spawn(actions))
@@ -247,7 +366,7 @@ private struct Story {
                     case .kill(let process, _), .drain(let process):
                         alive.remove(process)
                         actions += story.machine.exited(process: process, now: story.now)
-                    case .spawn, .exit: break
+                    case .spawn, .exit, .rollFinished, .rollAbandoned: break
                     }
                 }
                 for process in story.spawn(due) {
@@ -260,6 +379,7 @@ private struct Story {
             }
         }
         #expect(story.machine.readyCount == 3, "seed \(seed)")
+        #expect(!story.machine.isRolling, "seed \(seed)")
     }
 }
 

@@ -7,7 +7,13 @@ import HCIO
 final class OperatorListener {
     private let server: HTTPServer
 
-    init(_ supervisor: Supervisor, address: SocketAddress, clocks: Clocks) throws {
+    /// Long enough for a request that is on its way.
+    private static let idlePatience = Duration.milliseconds(250)
+    private static let patience = Duration.seconds(2)
+
+    init(
+        _ supervisor: Supervisor, socket: consuming OwnedDescriptor, clocks: Clocks
+    ) throws {
         var router = Router<OperatorContext>()
         router.add(
             RouteDescription(.get, "/health/live", name: "live", access: .open, bodyBytesMax: 0)
@@ -23,7 +29,7 @@ final class OperatorListener {
             RouteDescription(.get, "/metrics", name: "metrics", access: .open, bodyBytesMax: 0)
         ) { _, _ in
             var page = ByteBuffer()
-            await supervisor.metrics().render(to: &page)
+            await supervisor.metricsPage().render(to: &page)
             var response = HTTPResponse(.ok, body: .buffer(page))
             response.headers.append(
                 .contentType, "text/plain; version=0.0.4; charset=utf-8" as StaticString)
@@ -35,7 +41,16 @@ final class OperatorListener {
         server = HTTPServer(
             HTTPServerConfiguration(), responder: application,
             metrics: HTTPServerMetrics(MetricsRegistry()), clocks: clocks)
-        try server.listen(on: Listener(Listener.bind(address)))
+        try server.listen(on: Listener(socket))
+    }
+
+    /// Answers what was asked, and closes.
+    func finish(clocks: Clocks) async {
+        server.stopAccepting(emptyingQueue: false)
+        let now = clocks.monotonic()
+        _ = await server.drain(
+            idleUntil: .after(OperatorListener.idlePatience, from: now),
+            deadline: .after(OperatorListener.patience, from: now))
     }
 
     func stopAccepting(emptyingQueue: Bool) {

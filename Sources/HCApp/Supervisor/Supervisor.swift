@@ -4,91 +4,164 @@ import HCHTTP
 import HCIO
 
 /// Carries out what `SupervisorStateMachine` decides: spawns workers on their listening sockets, listens to their
-/// heartbeats, signals them, and answers the operator listener.
+/// heartbeats, signals them, and answers the operator listener. `Supervisor+Upgrade` replaces its program.
 @LoopActor
 final class Supervisor {
     /// What the supervisor knows of one worker process.
-    private final class Worker {
+    final class Worker {
         let slot: Int
+        let generation: Int
         let child: ChildProcess
         var channel: WorkerChannel?
         var heartbeat: WorkerMessage.Heartbeat?
         /// Its last metrics: counters of a worker that died must not vanish from the totals.
         var metrics: MetricsSnapshot?
 
-        init(slot: Int, child: ChildProcess) {
+        init(slot: Int, generation: Int, child: ChildProcess) {
             self.slot = slot
+            self.generation = generation
             self.child = child
         }
     }
 
-    private let configuration: AppConfiguration
-    private let executable: String
-    private let environment: [String]
-    private let logger: Logger
-    private let clocks: Clocks
-    private let sockets: [Int32]
-    private var machine: SupervisorStateMachine
-    private var workers: [Int32: Worker] = [:]
+    /// What the workers were started with before, kept until the first of the new ones is ready.
+    enum Fallback {
+        case configuration(ConfigurationSnapshot)
+        case program(ProgramFile, ConfigurationSnapshot)
+    }
+
+    /// The program that runs. A worker that is started is of it too, whatever lies at its path by now.
+    let program: ProgramFile
+    let environment: [String]
+    private(set) var logger: Logger
+    private let makeLogger: @LoopActor (AppConfiguration) -> Logger
+    let clocks: Clocks
+    var configuration: ConfigurationSnapshot
+    var fallback: Fallback?
+    private(set) var sockets: ListeningSockets
+    var machine: SupervisorStateMachine
+    private(set) var workers: [Int32: Worker] = [:]
+    private let isAdopted: Bool
+
+    var upgrade = UpgradeStateMachine()
+    var upgradeCheck: ChildProcess?
+    var candidate: (program: ProgramFile, configuration: ConfigurationSnapshot)?
+    private var operations: OperatorListener?
+
+    /// Totals of workers that are gone, and of programs that ran in this process before.
     private var retired = MetricsSnapshot()
     private var metricsRound = MetricsRound()
-    private let registry: MetricsRegistry
-    private let restarts: Counter
-    private let kills: [SupervisorStateMachine.KillReason: Counter]
+    let metrics: SupervisorMetrics
     private let finished = Waiter<Void>()
 
     /// How long one worker may take to send its metrics before the page is made without them.
     private static let metricsPatience = Duration.seconds(1)
+    private static let tickInterval = Duration.milliseconds(100)
 
-    /// - Parameter sockets: the listening sockets, one per slot; owned by the supervisor for its whole life.
+    /// - Parameters:
+    ///   - sockets: owned by the supervisor for its whole life.
+    ///   - limits: of the validated configuration.
+    ///   - state: what the program that ran in this process before has left.
     init(
-        configuration: AppConfiguration, sockets: [Int32], executable: String,
-        environment: [String],
-        logger: Logger, clocks: Clocks
-    ) {
+        program: ProgramFile, configuration: ConfigurationSnapshot, sockets: ListeningSockets,
+        limits: SupervisorStateMachine.Limits, environment: [String], clocks: Clocks,
+        adopting state: UpgradeState? = nil, logger: Logger,
+        makeLogger: @escaping @LoopActor (AppConfiguration) -> Logger
+    ) throws {
+        self.program = program
         self.configuration = configuration
         self.sockets = sockets
-        self.executable = executable
         self.environment = environment
         self.logger = logger
+        self.makeLogger = makeLogger
         self.clocks = clocks
-        machine = SupervisorStateMachine(slots: sockets.count, limits: configuration.supervisor)
-        let registry = MetricsRegistry()
-        self.registry = registry
-        restarts = registry.counter(
-            "hc_supervisor_worker_exits_total", "Worker processes that ended, for any reason.")
-        kills = Dictionary(
-            uniqueKeysWithValues: SupervisorStateMachine.KillReason.allCases.map { reason in
-                (
-                    reason,
-                    registry.counter(
-                        "hc_supervisor_worker_kills_total",
-                        "Worker processes killed by the supervisor.",
-                        labels: [("reason", reason.rawValue)])
-                )
-            })
+        isAdopted = state != nil
+        metrics = SupervisorMetrics()
+        if let state {
+            machine = SupervisorStateMachine(
+                adopting: state.workers.map(\.member), slots: sockets.slotCount,
+                generation: state.generation, limits: limits, now: clocks.monotonic())
+            retired = state.totals
+            for worker in state.workers { try adopt(worker) }
+            fallback = try state.previous.map { previous in
+                .program(
+                    try ProgramFile(path: state.path, descriptor: OwnedDescriptor(previous.file)),
+                    try ConfigurationSnapshot(
+                        source: configuration.source, inherited: previous.configuration))
+            }
+        } else {
+            machine = SupervisorStateMachine(slots: sockets.slotCount, limits: limits)
+        }
     }
 
     /// Returns when every worker has left after SIGTERM.
     func run() async throws {
-        perform(machine.start())
+        try openOperations()
+        if isAdopted {
+            logger.notice(
+                "program replaced",
+                [
+                    ("file", .string(program.path)), ("identity", .string("\(program.identity)")),
+                    ("workers", .integer(workers.count)),
+                ])
+            metrics.upgrades[.replaced]?.increment()
+            perform(machine.resume(now: clocks.monotonic()))
+        } else {
+            perform(machine.start())
+        }
         scheduleTick()
         try await finished.wait(until: .never)
+        operations?.stopAccepting(emptyingQueue: true)
     }
 
+    // MARK: Signals
+
+    /// SIGHUP: reads the configuration again and replaces the workers by some that have it. One that is not valid
+    /// changes nothing.
     func hangup() {
+        guard machine.isRunning else { return }
+        let validated: AppConfiguration
+        do {
+            let snapshot = try readConfiguration()
+            validated = try snapshot.validate(environment: ProcessEnvironment.current)
+            try WorkerPlatform.checkKeys(validated)
+            for setting in try sockets.stale(validated) {
+                logger.warning(
+                    "setting takes effect with the next start", [("setting", .string(setting))])
+            }
+            if fallback == nil { fallback = .configuration(configuration) }
+            configuration = snapshot
+        } catch {
+            metrics.configurationRefusals.increment()
+            logger.error("configuration refused, nothing changes", [("error", .string("\(error)"))])
+            return
+        }
+        logger = makeLogger(validated)
+        machine.limits = validated.supervisor
         logger.notice("rolling the workers")
         perform(machine.hangup(now: clocks.monotonic()))
     }
 
+    /// SIGTERM and SIGINT.
     func terminate() {
         logger.notice("draining the workers")
+        perform(upgrade.terminated())
+        // Without ours, a worker that closes its socket ends it: who comes then is refused, and does not wait in a
+        // queue until the last worker has drained.
+        if machine.isRunning { sockets.closeClients() }
         perform(machine.terminate(now: clocks.monotonic()))
     }
 
+    func readConfiguration() throws -> ConfigurationSnapshot {
+        try ConfigurationSnapshot(
+            source: configuration.source,
+            bytes: try AppConfiguration.read(configuration.source))
+    }
+
     private func scheduleTick() {
-        Loop.shared.schedule(after: .milliseconds(100)) { [self] in
+        Loop.shared.schedule(after: Supervisor.tickInterval) { [self] in
             perform(machine.tick(now: clocks.monotonic()))
+            perform(upgrade.tick(now: clocks.monotonic()))
             scheduleTick()
         }
     }
@@ -105,39 +178,61 @@ final class Supervisor {
                 logger.error(
                     "worker killed",
                     [("pid", .integer(Int(process))), ("reason", .string(reason.rawValue))])
-                kills[reason]?.increment()
+                metrics.kills[reason]?.increment()
                 workers[process]?.child.signal(SIGKILL)
+            case .rollFinished:
+                metrics.rolls[.finished]?.increment()
+                logger.notice("roll finished", [("generation", .integer(machine.generation))])
+            case .rollAbandoned(let isProven):
+                metrics.rolls[.abandoned]?.increment()
+                logger.error(
+                    "roll abandoned: a new worker could not start; the others go on serving",
+                    [("generation", .integer(machine.generation))])
+                if !isProven { fallBack() }
             case .exit:
                 _ = finished.succeed(())
             }
+        }
+        if machine.isProven { fallback = nil }
+    }
+
+    /// Nothing that was started with the present program and configuration has ever been ready.
+    private func fallBack() {
+        switch fallback {
+        case nil: break
+        case .configuration(let previous):
+            logger.error("the configuration before is in use again")
+            configuration = previous
+            fallback = nil
+        case .program:
+            logger.error("putting the program before back")
+            perform(upgrade.revertRequested(now: clocks.monotonic()))
         }
     }
 
     private func spawn(_ slot: Int) {
         do {
             let pair = try OwnedDescriptor.socketPair()
+            // The file that this process runs, whatever lies at its path by now (man proc_pid_exe).
             let child = try ChildProcess.spawn(
-                path: executable, arguments: [executable, WorkerProgram.argument, String(slot)],
+                path: "/proc/self/exe",
+                arguments: [program.path, WorkerProgram.argument, String(slot)],
                 environment: environment,
                 descriptors: [
-                    (sockets[slot], WorkerProgram.listenerDescriptor),
+                    (sockets.descriptor(.http, slot: slot), WorkerProgram.listenerDescriptor),
                     (pair.second.rawValue, WorkerProgram.channelDescriptor),
+                    (configuration.descriptor, WorkerProgram.configurationDescriptor),
                 ])
             let process = child.processIdentifier
-            let worker = Worker(slot: slot, child: child)
-            workers[process] = worker
-            let channel = WorkerChannel(
-                OwnedDescriptor(pair.releaseFirst()),
-                onMessage: { [unowned self] in receive($0, from: process) }, onEnd: {})
-            worker.channel = channel
-            channel.start()
+            let worker = Worker(slot: slot, generation: machine.generation, child: child)
+            open(worker, OwnedDescriptor(pair.releaseFirst()))
             logger.info(
-                "worker started", [("pid", .integer(Int(process))), ("slot", .integer(slot))])
+                "worker started",
+                [
+                    ("pid", .integer(Int(process))), ("slot", .integer(slot)),
+                    ("generation", .integer(machine.generation)),
+                ])
             perform(machine.spawned(process: process, slot: slot, now: clocks.monotonic()))
-            Loop.shared.spawn { [self] in
-                let status = await child.exit()
-                ended(process, status)
-            }
         } catch {
             logger.error(
                 "a worker cannot be started",
@@ -146,8 +241,45 @@ final class Supervisor {
         }
     }
 
+    private func adopt(_ state: UpgradeState.Worker) throws {
+        let known = state.member.worker
+        let worker = Worker(
+            slot: state.member.slot, generation: known.generation,
+            child: try ChildProcess.adopt(known.process))
+        worker.heartbeat = state.heartbeat
+        worker.metrics = state.metrics
+        guard state.channel >= 0 else {
+            open(worker, nil)
+            return
+        }
+        let socket = OwnedDescriptor(state.channel)
+        try socket.setCloseOnExec()
+        open(worker, socket, received: state.received, unsent: state.unsent)
+    }
+
+    /// Enters a worker in the books: from now on its messages and its end are heard.
+    private func open(
+        _ worker: Worker, _ socket: consuming OwnedDescriptor?, received: [UInt8] = [],
+        unsent: [UInt8] = []
+    ) {
+        let child = worker.child
+        let process = child.processIdentifier
+        workers[process] = worker
+        if let socket {
+            let channel = WorkerChannel(
+                socket, received: received, unsent: unsent,
+                onMessage: { [unowned self] in receive($0, from: process) }, onEnd: {})
+            worker.channel = channel
+            channel.start()
+        }
+        Loop.shared.spawn { [self] in
+            let status = await child.exit()
+            ended(process, status)
+        }
+    }
+
     private func ended(_ process: Int32, _ status: ChildProcess.ExitStatus) {
-        restarts.increment()
+        metrics.exits.increment()
         logger.log(
             status.isSuccess ? .info : .error, "worker ended",
             [("pid", .integer(Int(process))), ("status", .string("\(status)"))])
@@ -168,32 +300,58 @@ final class Supervisor {
             perform(machine.ready(process: process, now: clocks.monotonic()))
         case .heartbeat(let beat):
             worker.heartbeat = beat
-            perform(
-                machine.heartbeat(
-                    process: process, residentBytes: beat.residentBytes, now: clocks.monotonic()))
+            let actions = machine.heartbeat(
+                process: process, residentBytes: beat.residentBytes, now: clocks.monotonic())
+            if actions.contains(.spawn(slot: worker.slot)) {
+                metrics.memoryReplacements.increment()
+                logger.warning(
+                    "worker above its memory ceiling, a successor takes over",
+                    [
+                        ("pid", .integer(Int(process))),
+                        ("residentBytes", .integer(beat.residentBytes)),
+                        ("ceiling", .integer(machine.limits.memoryBytesMax)),
+                    ])
+            }
+            perform(actions)
         case .metrics(let request, let snapshot):
             worker.metrics = snapshot
             metricsRound.arrived(process, request: request)
-        case .metricsWanted:
+        case .metricsWanted, .unknown:
             break
         }
     }
 
     // MARK: The operator listener
 
+    func openOperations() throws {
+        operations = try OperatorListener(
+            self, socket: sockets.duplicate(.operations), clocks: clocks)
+    }
+
+    /// Answers what was asked and closes the connections. New ones wait in the socket's queue.
+    func closeOperations() async {
+        await operations?.finish(clocks: clocks)
+        operations = nil
+    }
+
     /// Whether a load balancer may send requests here.
     var isReady: Bool {
-        machine.readyCount > 0 && workers.values.contains { $0.heartbeat?.isServing ?? false }
+        machine.isRunning && machine.readyCount > 0
+            && workers.values.contains { $0.heartbeat?.isServing ?? false }
     }
 
     var status: JSONValue {
         [
             "ready": .bool(isReady),
+            "generation": .integer(Int64(machine.generation)),
+            "rolling": .bool(machine.isRolling),
+            "upgrading": .bool(upgrade.isBusy),
             "workersReady": .integer(Int64(machine.readyCount)),
             "workers": .array(
                 workers.sorted { $0.key < $1.key }.map { process, worker in
                     [
                         "pid": .integer(Int64(process)), "slot": .integer(Int64(worker.slot)),
+                        "generation": .integer(Int64(worker.generation)),
                         "serving": .bool(worker.heartbeat?.isServing ?? false),
                         "residentBytes": .integer(Int64(worker.heartbeat?.residentBytes ?? 0)),
                         "lagMicroseconds": .integer(Int64(worker.heartbeat?.lagMicroseconds ?? 0)),
@@ -204,67 +362,24 @@ final class Supervisor {
     }
 
     /// The metrics of all workers and of the supervisor, as one page.
-    func metrics() async -> MetricsSnapshot {
+    func metricsPage() async -> MetricsSnapshot {
         let request = metricsRound.begin(Array(workers.keys))
         for worker in workers.values { worker.channel?.send(.metricsWanted(request: request)) }
         await metricsRound.wait(
             request, until: .after(Supervisor.metricsPatience, from: clocks.monotonic()))
-        var page = registry.snapshot()
-        page.mergeTotals(retired)
+        metrics.generation.set(machine.generation)
+        var page = totals
         for worker in workers.values {
             guard let metrics = worker.metrics else { continue }
             page.merge(metrics, worker: String(worker.slot))
         }
         return page
     }
-}
 
-/// Requests for metrics that are under way, and whose answers they wait for.
-@LoopActor
-private final class MetricsRound {
-    private struct Round {
-        var missing: Set<Int32>
-        let waiter: Waiter<Void>
-    }
-
-    private var rounds: [Int: Round] = [:]
-    private var next = 1
-
-    nonisolated init() {}
-
-    func begin(_ processes: [Int32]) -> Int {
-        let request = next
-        next += 1
-        rounds[request] = Round(missing: Set(processes), waiter: Waiter())
-        settle(request)
-        return request
-    }
-
-    func arrived(_ process: Int32, request: Int) {
-        rounds[request]?.missing.remove(process)
-        settle(request)
-    }
-
-    func left(_ process: Int32) {
-        for request in rounds.keys {
-            rounds[request]?.missing.remove(process)
-            settle(request)
-        }
-    }
-
-    /// Ends at the deadline also without the last answers: a stuck worker must not hide the others.
-    func wait(_ request: Int, until deadline: Deadline) async {
-        guard let waiter = rounds[request]?.waiter else { return }
-        do {
-            try await waiter.wait(until: deadline)
-        } catch {
-            // The deadline or a cancellation: what has arrived is what there is.
-        }
-        rounds[request] = nil
-    }
-
-    private func settle(_ request: Int) {
-        guard let round = rounds[request], round.missing.isEmpty else { return }
-        _ = round.waiter.succeed(())
+    /// What does not go with the workers that there are.
+    var totals: MetricsSnapshot {
+        var page = metrics.registry.snapshot()
+        page.mergeTotals(retired)
+        return page
     }
 }

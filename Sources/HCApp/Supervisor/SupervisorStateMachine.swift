@@ -6,6 +6,9 @@ import HCCore
 /// listening socket; its `active` worker serves it, a `successor` is a worker being started to take the
 /// slot over, and `retiring` workers finish what they accepted. During a hand-over two workers accept on
 /// one socket, so no connection waits in a queue that nobody reads.
+///
+/// A roll is a number, the `generation`: every worker started from now on has it, and one slot after the other is
+/// handed over until no worker has an older one. A roll that is asked for during a roll is thus no special case.
 struct SupervisorStateMachine {
     struct Limits: Sendable {
         /// How long a worker may take from its start to its first `ready`.
@@ -14,12 +17,20 @@ struct SupervisorStateMachine {
         var stuckAfter: Duration = .seconds(10)
         /// What a draining worker gets before it is killed. Above the worker's own drain deadline.
         var drain: Duration = .seconds(35)
-        /// Resident bytes above which a worker is replaced. At half as much again it is killed at once.
+        /// Resident bytes above which a worker hands its slot over to a successor and drains.
         var memoryBytesMax: Int = 2 << 30
-        /// A worker that lived this long was healthy: its slot's backoff starts again.
+        /// How far above `memoryBytesMax` a worker is killed at the least: a ceiling that is low must leave room for
+        /// a drain.
+        var memoryBytesSlack: Int = 256 << 20
+        /// A worker that lived this long was healthy: its slot's backoff starts again. One that is younger is not
+        /// replaced for its memory either: a ceiling below what a worker needs to live must not make it spin.
         var stableAfter: Duration = .seconds(10)
         var restartBackoffFirst: Duration = .milliseconds(100)
         var restartBackoffMax: Duration = .seconds(30)
+
+        /// Resident bytes above which a worker is killed at once, requests in progress and all: it grows faster than
+        /// it can be replaced, and the machine goes before its clients.
+        var memoryBytesKill: Int { max(2 * memoryBytesMax, memoryBytesMax + memoryBytesSlack) }
     }
 
     enum Action: Equatable {
@@ -28,6 +39,12 @@ struct SupervisorStateMachine {
         case drain(process: Int32)
         /// SIGKILL, with the reason that the log and the metrics name.
         case kill(process: Int32, reason: KillReason)
+        /// Every slot is served by a worker of the latest generation.
+        case rollFinished
+        /// The other workers go on as they are.
+        /// - Parameter isProven: whether any worker of the generation was ever ready. If none was, it is what they
+        ///   are started with that does not work.
+        case rollAbandoned(isProven: Bool)
         /// Every worker is gone after a `terminate`.
         case exit
     }
@@ -40,21 +57,36 @@ struct SupervisorStateMachine {
         case impatience
     }
 
-    fileprivate enum Health {
-        /// Can transition to: ready, gone.
+    enum Health: Equatable, Sendable {
+        /// Can transition to: ready, draining, killed.
         case starting(deadline: MonotonicTime)
-        /// Can transition to: draining, gone.
+        /// Can transition to: draining, killed.
         case ready(lastHeartbeat: MonotonicTime)
-        /// Can transition to: gone.
+        /// Can transition to: killed.
         case draining(deadline: MonotonicTime)
         /// SIGKILL was sent; only its exit is awaited.
         case killed
     }
 
-    fileprivate struct Worker {
+    struct Worker: Equatable, Sendable {
         let process: Int32
         let startedAt: MonotonicTime
+        let generation: Int
         var health: Health
+        /// Whether it was ever ready.
+        var hasServed = false
+    }
+
+    /// What a worker is to its slot.
+    enum Role: String, Sendable, CaseIterable {
+        case active, successor, retiring
+    }
+
+    /// A worker and its place: what another supervisor needs to know of it to take it over.
+    struct Member: Equatable, Sendable {
+        var slot: Int
+        var role: Role
+        var worker: Worker
     }
 
     fileprivate struct Slot {
@@ -69,6 +101,11 @@ struct SupervisorStateMachine {
         var restartAt: MonotonicTime?
     }
 
+    private struct Roll {
+        /// The slot that is being handed over.
+        var slot: Int?
+    }
+
     private enum Phase {
         /// Can transition to: stopping.
         case running
@@ -77,26 +114,58 @@ struct SupervisorStateMachine {
         case stopped
     }
 
-    private let limits: Limits
+    /// May change while workers run; what was scheduled by the old ones stays.
+    var limits: Limits
     private var slots: [Slot]
     private var phase = Phase.running
-    /// Slots that a roll has still to visit; the first one is being rolled.
-    private var roll: [Int] = []
+    private var roll: Roll?
+    /// What a worker that is started now belongs to.
+    private(set) var generation: Int
+    /// Whether a worker of the present generation was ever ready.
+    private(set) var isProven = false
 
     init(slots count: Int, limits: Limits = Limits()) {
         precondition(count > 0)
         self.limits = limits
         slots = Array(repeating: Slot(), count: count)
+        generation = 1
     }
 
-    var isRolling: Bool { !roll.isEmpty }
+    /// Takes over from a supervisor that ran in this process before, with its workers.
+    ///
+    /// - Parameter members: each with a slot below `count`, and at most one active worker and one successor a slot.
+    init(
+        adopting members: [Member], slots count: Int, generation: Int, limits: Limits,
+        now: MonotonicTime
+    ) {
+        self.init(slots: count, limits: limits)
+        self.generation = generation
+        for member in members {
+            var worker = member.worker
+            // Nobody listened for a moment: that is not its fault.
+            if case .ready = worker.health { worker.health = .ready(lastHeartbeat: now) }
+            switch member.role {
+            case .active: slots[member.slot].active = worker
+            case .successor: slots[member.slot].successor = worker
+            case .retiring: slots[member.slot].retiring.append(worker)
+            }
+        }
+    }
+
+    var isRolling: Bool { roll != nil }
+    var isRunning: Bool { if case .running = phase { true } else { false } }
     var readyCount: Int { slots.count { $0.active?.isReady ?? false } }
     var slotCount: Int { slots.count }
 
     /// The workers that can be asked for their metrics.
-    var processes: [Int32] {
-        slots.flatMap { slot in
-            ([slot.active, slot.successor].compactMap { $0 } + slot.retiring).map(\.process)
+    var processes: [Int32] { members.map(\.worker.process) }
+
+    var members: [Member] {
+        slots.indices.flatMap { index in
+            let slot = slots[index]
+            return [(Role.active, slot.active), (.successor, slot.successor)].compactMap { entry in
+                entry.1.map { Member(slot: index, role: entry.0, worker: $0) }
+            } + slot.retiring.map { Member(slot: index, role: .retiring, worker: $0) }
         }
     }
 
@@ -106,10 +175,20 @@ struct SupervisorStateMachine {
         slots.indices.map { spawn(in: $0) }
     }
 
+    /// After an adoption: workers where there are none, and then every other one is replaced by one of the program
+    /// that runs now.
+    mutating func resume(now: MonotonicTime) -> [Action] {
+        for index in slots.indices where slots[index].active == nil {
+            slots[index].restartAt = now
+        }
+        return hangup(now: now) + restartsDue(now: now)
+    }
+
     mutating func spawned(process: Int32, slot index: Int, now: MonotonicTime) -> [Action] {
         slots[index].isSpawning = false
         let worker = Worker(
-            process: process, startedAt: now, health: .starting(deadline: now + limits.startup))
+            process: process, startedAt: now, generation: generation,
+            health: .starting(deadline: now + limits.startup))
         if slots[index].active == nil {
             slots[index].active = worker
         } else {
@@ -121,28 +200,36 @@ struct SupervisorStateMachine {
 
     mutating func spawnFailed(slot index: Int, now: MonotonicTime) -> [Action] {
         slots[index].isSpawning = false
-        scheduleRestart(slot: index, now: now)
-        return abandonRoll(at: index)
+        if slots[index].active == nil {
+            slots[index].failures += 1
+            scheduleRestart(slot: index, now: now)
+        }
+        return startFailed(at: index, generation: generation)
     }
 
     /// The worker serves requests.
     mutating func ready(process: Int32, now: MonotonicTime) -> [Action] {
         guard let index = slot(of: process) else { return [] }
         if slots[index].active?.process == process {
+            guard case .starting = slots[index].active?.health else { return [] }
             slots[index].active?.health = .ready(lastHeartbeat: now)
-            return continueRoll(after: index)
+            slots[index].active?.hasServed = true
+            noteReady(slots[index].active)
+            return rollOn()
         }
-        guard var successor = slots[index].successor, successor.process == process else {
-            return []
-        }
+        guard var successor = slots[index].successor, successor.process == process,
+            case .starting = successor.health
+        else { return [] }
         successor.health = .ready(lastHeartbeat: now)
+        successor.hasServed = true
+        noteReady(successor)
         slots[index].successor = nil
         var actions: [Action] = []
         if let old = slots[index].active {
             actions += retire(old, slot: index, now: now)
         }
         slots[index].active = successor
-        return actions
+        return actions + rollOn()
     }
 
     mutating func heartbeat(process: Int32, residentBytes: Int, now: MonotonicTime) -> [Action] {
@@ -151,12 +238,12 @@ struct SupervisorStateMachine {
             if case .ready = worker.health { worker.health = .ready(lastHeartbeat: now) }
         }
         guard residentBytes > limits.memoryBytesMax else { return [] }
-        if residentBytes > limits.memoryBytesMax / 2 * 3 {
+        if residentBytes > limits.memoryBytesKill {
             return kill(process, slot: index, reason: .memory)
         }
-        guard case .running = phase, slots[index].active?.process == process,
-            slots[index].active?.isReady == true, slots[index].successor == nil,
-            !slots[index].isSpawning
+        guard case .running = phase, let active = slots[index].active, active.process == process,
+            active.isReady, now - active.startedAt >= limits.stableAfter,
+            slots[index].successor == nil, !slots[index].isSpawning
         else { return [] }
         return [spawn(in: index)]
     }
@@ -169,20 +256,19 @@ struct SupervisorStateMachine {
             slots[index].successor = nil
             noteDeath(of: worker, slot: index, now: now)
             if slots[index].active == nil { scheduleRestart(slot: index, now: now) }
-            if case .starting = worker.health { actions += abandonRoll(at: index) }
+            if !worker.hasServed { actions += startFailed(at: index, worker) }
         } else if let worker = slots[index].successor, worker.process == process {
             slots[index].successor = nil
             noteDeath(of: worker, slot: index, now: now)
-            actions += abandonRoll(at: index)
+            actions += startFailed(at: index, worker)
         } else {
             slots[index].retiring.removeAll { $0.process == process }
-            actions += continueRoll(after: index)
         }
         if case .stopping = phase, processes.isEmpty {
             phase = .stopped
             actions.append(.exit)
         }
-        return actions + restartsDue(now: now)
+        return actions + rollOn() + restartsDue(now: now)
     }
 
     /// Time passed. Called at least every second.
@@ -200,11 +286,14 @@ struct SupervisorStateMachine {
     }
 
     /// SIGHUP: replaces every worker, one slot after the other, each by a successor that is ready first.
-    /// A successor that dies abandons the roll: the old workers go on.
+    /// A successor that dies abandons the roll: the old workers go on. During a roll it begins a further one, which
+    /// those workers that the first has made are part of.
     mutating func hangup(now: MonotonicTime) -> [Action] {
-        guard case .running = phase, roll.isEmpty else { return [] }
-        roll = Array(slots.indices)
-        return rollNext()
+        guard case .running = phase else { return [] }
+        generation += 1
+        isProven = false
+        if roll == nil { roll = Roll() }
+        return rollOn()
     }
 
     /// SIGTERM: drains every worker. A second one kills them.
@@ -212,7 +301,7 @@ struct SupervisorStateMachine {
         switch phase {
         case .running:
             phase = .stopping(deadline: now + limits.drain)
-            roll = []
+            roll = nil
             for index in slots.indices { slots[index].restartAt = nil }
             if processes.isEmpty && !slots.contains(where: \.isSpawning) {
                 phase = .stopped
@@ -316,32 +405,42 @@ struct SupervisorStateMachine {
         return actions
     }
 
-    private mutating func rollNext() -> [Action] {
-        while let index = roll.first {
-            // A slot without a worker, or with a successor on its way, gets a new one anyway.
-            guard slots[index].active?.isReady == true, slots[index].successor == nil,
+    private mutating func noteReady(_ worker: Worker?) {
+        if worker?.generation == generation { isProven = true }
+    }
+
+    /// Begins the next hand-over of the roll, if it is time for it, or ends the roll.
+    private mutating func rollOn() -> [Action] {
+        guard case .running = phase, let roll else { return [] }
+        if let index = roll.slot, slots[index].isInHandOver { return [] }
+        self.roll?.slot = nil
+        var isComplete = true
+        for index in slots.indices {
+            // Where a worker is being started or has died, its `ready` or its successor's goes on here.
+            guard let active = slots[index].active, active.isReady, slots[index].successor == nil,
                 !slots[index].isSpawning
             else {
-                roll.removeFirst()
+                isComplete = false
                 continue
             }
+            guard active.generation < generation else { continue }
+            self.roll?.slot = index
             return [spawn(in: index)]
         }
-        return []
+        guard isComplete else { return [] }
+        self.roll = nil
+        return [.rollFinished]
     }
 
-    /// The slot being rolled is done when its new worker is ready and its old one is gone.
-    private mutating func continueRoll(after index: Int) -> [Action] {
-        guard roll.first == index, slots[index].successor == nil, slots[index].retiring.isEmpty,
-            !slots[index].isSpawning, slots[index].active?.isReady == true
-        else { return [] }
-        roll.removeFirst()
-        return rollNext()
+    private mutating func startFailed(at index: Int, _ worker: Worker) -> [Action] {
+        startFailed(at: index, generation: worker.generation)
     }
 
-    private mutating func abandonRoll(at index: Int) -> [Action] {
-        if roll.first == index { roll = [] }
-        return []
+    /// A worker that the roll depends on has died before it served, or could not be started.
+    private mutating func startFailed(at index: Int, generation failed: Int) -> [Action] {
+        guard let roll, roll.slot == index || (failed == generation && !isProven) else { return [] }
+        self.roll = nil
+        return [.rollAbandoned(isProven: isProven)]
     }
 }
 
@@ -361,6 +460,12 @@ extension SupervisorStateMachine.Worker {
 }
 
 extension SupervisorStateMachine.Slot {
+    /// Whether a successor is on its way or the one before has not left. A slot whose worker died is not: it gets
+    /// another by itself.
+    fileprivate var isInHandOver: Bool {
+        isSpawning || successor != nil || !retiring.isEmpty || active?.hasServed == false
+    }
+
     fileprivate var serving: [Int32] {
         ([active, successor].compactMap { $0 } + retiring).filter(\.isServing).map(\.process)
     }

@@ -10,25 +10,38 @@ final class WorkerChannel: ByteStreamDelegate {
     private let onMessage: @LoopActor (WorkerMessage) -> Void
     /// The peer is gone, or is not one of ours.
     private let onEnd: @LoopActor () -> Void
-    private var splitter = LineSplitter()
-    private var pending: [UInt8] = []
-    private var hasEnded = false
+    private var splitter: LineSplitter
+    private var pending: [UInt8]
+    private(set) var hasEnded = false
+    /// Ours until `close`, for whoever has to leave it open to another program.
+    let descriptor: Int32
 
     static let pendingBytesMax = 8 << 20
 
+    /// - Parameters:
+    ///   - received, unsent: what a channel on the same socket was in the middle of, in the program before.
     init(
-        _ socket: consuming OwnedDescriptor,
+        _ socket: consuming OwnedDescriptor, received: [UInt8] = [], unsent: [UInt8] = [],
         onMessage: @escaping @LoopActor (WorkerMessage) -> Void,
         onEnd: @escaping @LoopActor () -> Void
     ) {
+        descriptor = socket.rawValue
         stream = PlainStream(socket)
+        splitter = LineSplitter(rest: received)
+        pending = unsent
         self.onMessage = onMessage
         self.onEnd = onEnd
     }
 
     func start() {
         stream.start(delegate: self, reading: true)
+        if !pending.isEmpty { flush() }
     }
+
+    /// The beginning of a message that has not arrived whole.
+    var received: [UInt8] { splitter.rest }
+    /// What the socket has not taken.
+    var unsent: [UInt8] { pending }
 
     func send(_ message: WorkerMessage) {
         guard !hasEnded else { return }

@@ -10,6 +10,8 @@ enum WorkerMessage: Sendable {
     case metricsWanted(request: Int)
     /// Worker.
     case metrics(request: Int, MetricsSnapshot)
+    /// Something that another release says: during an upgrade the two ends are not of the same.
+    case unknown
 
     struct Heartbeat: Sendable, Equatable {
         var residentBytes: Int
@@ -30,10 +32,7 @@ enum WorkerMessage: Sendable {
             json.member("kind", "ready")
         case .heartbeat(let beat):
             json.member("kind", "heartbeat")
-            json.member("residentBytes", beat.residentBytes)
-            json.member("lagMicroseconds", beat.lagMicroseconds)
-            json.member("connections", beat.connections)
-            json.member("isServing", beat.isServing)
+            beat.write(to: &json)
         case .metricsWanted(let request):
             json.member("kind", "metricsWanted")
             json.member("request", request)
@@ -42,12 +41,13 @@ enum WorkerMessage: Sendable {
             json.member("request", request)
             json.key("snapshot")
             snapshot.write(to: &json)
+        case .unknown: json.member("kind", "unknown")
         }
         json.endObject()
         return json.finish().bytes + [UInt8(ascii: "\n")]
     }
 
-    /// - Returns: nil for a line that no version of HC writes.
+    /// - Returns: nil for a line that no release of HC writes.
     init?(line: [UInt8]) {
         let value: JSONValue
         do {
@@ -59,15 +59,8 @@ enum WorkerMessage: Sendable {
         switch value["kind"]?.asString {
         case "ready": self = .ready
         case "heartbeat":
-            guard let resident = value["residentBytes"]?.asInteger,
-                let lag = value["lagMicroseconds"]?.asInteger,
-                let connections = value["connections"]?.asInteger,
-                let isServing = value["isServing"]?.asBool
-            else { return nil }
-            self = .heartbeat(
-                Heartbeat(
-                    residentBytes: Int(resident), lagMicroseconds: Int(lag),
-                    connections: Int(connections), isServing: isServing))
+            guard let beat = Heartbeat(value) else { return nil }
+            self = .heartbeat(beat)
         case "metricsWanted":
             guard let request else { return nil }
             self = .metricsWanted(request: request)
@@ -78,7 +71,8 @@ enum WorkerMessage: Sendable {
             } catch {
                 return nil
             }
-        default: return nil
+        case .some: self = .unknown
+        case nil: return nil
         }
     }
 
@@ -86,9 +80,31 @@ enum WorkerMessage: Sendable {
         bytesMax: lineBytesMax, depthMax: 16, elementsMax: 1_000_000)
 }
 
+extension WorkerMessage.Heartbeat {
+    /// Writes its members into an open object.
+    func write(to json: inout JSONWriter) {
+        json.member("residentBytes", residentBytes)
+        json.member("lagMicroseconds", lagMicroseconds)
+        json.member("connections", connections)
+        json.member("isServing", isServing)
+    }
+
+    init?(_ value: JSONValue) {
+        guard let resident = value["residentBytes"]?.asInteger,
+            let lag = value["lagMicroseconds"]?.asInteger,
+            let connections = value["connections"]?.asInteger,
+            let isServing = value["isServing"]?.asBool
+        else { return nil }
+        self.init(
+            residentBytes: Int(resident), lagMicroseconds: Int(lag), connections: Int(connections),
+            isServing: isServing)
+    }
+}
+
 /// Cuts a stream of bytes into lines.
 struct LineSplitter {
-    private var rest: [UInt8] = []
+    /// The beginning of a line whose end has not come.
+    private(set) var rest: [UInt8] = []
 
     /// The lines that are complete now, without their newlines.
     /// - Returns: nil when a line is longer than `WorkerMessage.lineBytesMax`: the peer is not one of ours.

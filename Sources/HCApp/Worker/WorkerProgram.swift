@@ -17,6 +17,8 @@ final class WorkerProgram {
     nonisolated static let argument = "--worker"
     nonisolated static let listenerDescriptor: Int32 = 3
     nonisolated static let channelDescriptor: Int32 = 4
+    /// The text that the supervisor has validated, which may be older or newer than the file.
+    nonisolated static let configurationDescriptor: Int32 = 5
 
     private static let heartbeatInterval = Duration.seconds(1)
     /// What a start waits for the control database before it takes the last good map from disk.

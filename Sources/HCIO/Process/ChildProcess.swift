@@ -56,6 +56,24 @@ package import HCCore
         }
     }
 
+    /// Takes over a child that the program which this process ran before has started (`ProcessImage.replace`).
+    ///
+    /// It may have ended in the meantime: nobody has reaped it, so its number is still its own, and
+    /// its end is told as any other's.
+    ///
+    /// - Throws: SystemError, ESRCH for what is no child of ours among them.
+    package static func adopt(_ processIdentifier: Int32) throws(SystemError) -> ChildProcess {
+        // WNOWAIT leaves the child as it is: the call only finds out whether it is ours (man waitid).
+        var information = siginfo_t()
+        try SystemCall.make("waitid") {
+            waitid(
+                P_PID, id_t(processIdentifier), &information, WEXITED | WNOHANG | WNOWAIT)
+        }
+        return try ChildProcess(
+            processIdentifier,
+            OwnedDescriptor(try SystemCall.make("pidfd_open") { hc_pidfd_open(processIdentifier) }))
+    }
+
     private init(_ pid: Int32, _ descriptor: consuming OwnedDescriptor) throws(SystemError) {
         let fd = descriptor.rawValue
         processIdentifier = pid

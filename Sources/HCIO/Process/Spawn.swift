@@ -77,7 +77,7 @@ enum Spawn {
     }
 
     /// A NULL-terminated array of C strings, valid during `body`.
-    private static func withCStrings(
+    static func withCStrings(
         _ texts: [String],
         _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) throws(SystemError) -> Void
     ) throws(SystemError) {

@@ -18,6 +18,9 @@ package struct SystemError: Error, Equatable, CustomStringConvertible {
     /// The kernel's words, `Connection refused`.
     package var reason: String { String(cString: strerror(errno)) }
 
+    package var isAddressInUse: Bool { errno == EADDRINUSE }
+    package var isAccessDenied: Bool { errno == EACCES }
+
     package var description: String { "\(call): \(reason) (errno \(errno))" }
 
     package static func == (left: SystemError, right: SystemError) -> Bool {

@@ -89,9 +89,14 @@ package struct PlatformConfiguration: Sendable {
         file: String, environment: [String: String] = [:],
         sections: (ConfigurationReader) -> Sections
     ) throws(ConfigurationError) -> (platform: PlatformConfiguration, sections: Sections) {
-        let bytes: [UInt8]
+        let bytes = try read(file)
+        return try load(bytes, source: file, environment: environment, sections: sections)
+    }
+
+    /// The content of the file, not looked at.
+    package static func read(_ file: String) throws(ConfigurationError) -> [UInt8] {
         do {
-            bytes = try Files.read(file, bytesMax: 1 << 20)
+            return try Files.read(file, bytesMax: bytesMax)
         } catch {
             throw ConfigurationError(
                 source: file,
@@ -101,8 +106,19 @@ package struct PlatformConfiguration: Sendable {
                         remedy: "name the file with HC_CONFIG; deploy/local/up writes one")
                 ])
         }
+    }
+
+    package static let bytesMax = 1 << 20
+
+    /// Validates the content of a file that was read before.
+    ///
+    /// - Parameter source: the file's name, for messages.
+    package static func load<Sections>(
+        _ bytes: [UInt8], source: String, environment: [String: String] = [:],
+        sections: (ConfigurationReader) -> Sections
+    ) throws(ConfigurationError) -> (platform: PlatformConfiguration, sections: Sections) {
         let reader = try ConfigurationReader.parse(
-            bytes, source: file, environment: environment, overrides: overrides)
+            bytes, source: source, environment: environment, overrides: overrides)
         let platform = PlatformConfiguration(reader)
         let own = sections(reader)
         try reader.finish()
