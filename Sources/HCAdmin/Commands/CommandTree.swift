@@ -4,7 +4,7 @@ import HCIO
 @LoopActor
 struct CommandTree {
     static let commands: [any Command.Type] = [
-        TenantCreate.self, TenantList.self, TenantShow.self,
+        TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
         TierList.self, TierApply.self,
         MigrateStatus.self, MigrateUp.self,

@@ -18,6 +18,10 @@ struct TenantShow: Command {
                 ("host", tenant.host), ("state", tenant.state), ("tier", tenant.tier),
                 ("shard", "\(tenant.shard), epoch \(tenant.epoch)"),
                 ("created", tenant.createdAt.rfc3339),
+                (
+                    "origins",
+                    tenant.origins.isEmpty ? "none" : tenant.origins.joined(separator: " ")
+                ),
             ]).trimmedFinalNewline)
     }
 }

@@ -13,6 +13,8 @@ struct CommandSpecification: Sendable {
         /// What the value is called in help; nil for a switch.
         var value: String?
         var help: String
+        /// Whether it may be given more than once.
+        var isRepeatable = false
 
         static func flag(_ name: String, _ help: String) -> Option {
             Option(name: name, value: nil, help: help)
@@ -20,6 +22,11 @@ struct CommandSpecification: Sendable {
 
         static func value(_ name: String, _ value: String, _ help: String) -> Option {
             Option(name: name, value: value, help: help)
+        }
+
+        /// One that may be given again, or once with commas between its values.
+        static func values(_ name: String, _ value: String, _ help: String) -> Option {
+            Option(name: name, value: value, help: help, isRepeatable: true)
         }
     }
 

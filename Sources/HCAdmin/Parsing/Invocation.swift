@@ -31,7 +31,7 @@ struct Invocation: Sendable {
             guard let option = specification.allOptions.first(where: { $0.name == name }) else {
                 throw UsageError("unknown option '--\(name)'", specification)
             }
-            guard options[name] == nil else {
+            guard options[name] == nil || option.isRepeatable else {
                 throw UsageError("'--\(name)' is given twice", specification)
             }
             let inline = body.firstIndex(of: "=").map { String(body[body.index(after: $0)...]) }
@@ -41,7 +41,7 @@ struct Invocation: Sendable {
                 }
                 options[name] = ""
             } else if let value = inline ?? rest.popFirst() {
-                options[name] = value
+                options[name] = options[name].map { "\($0),\(value)" } ?? value
             } else {
                 throw UsageError("'--\(name)' needs a value", specification)
             }
@@ -76,6 +76,11 @@ struct Invocation: Sendable {
     func option(_ name: String) -> String? {
         precondition(specification.allOptions.contains { $0.name == name })
         return options[name]
+    }
+
+    /// The values of an option that may be given more than once, in their order.
+    func values(_ name: String) -> [String] {
+        (option(name) ?? "").split(separator: ",").map(String.init)
     }
 
     func flag(_ name: String) -> Bool { option(name) != nil }

@@ -43,11 +43,13 @@ struct ClinicRequest {
         return try IdempotentRequest(key: IdempotencyKey(field), body: body)
     }
 
-    /// Several fields of that name are one list (RFC 9110 5.2).
+    /// Several fields of that name are one list (RFC 9110 5.2). The tag of a compressed answer names the same version
+    /// as that of the answer before it was compressed.
     var ifMatch: IfMatch {
         get throws {
             let fields = http.headers.values(.ifMatch)
-            return try IfMatch(field: fields.isEmpty ? nil : fields.joined(separator: ", "))
+            return try IfMatch(
+                field: fields.isEmpty ? nil : EntityTags.uncoded(fields.joined(separator: ", ")))
         }
     }
 

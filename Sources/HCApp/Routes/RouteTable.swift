@@ -11,17 +11,22 @@ struct RouteTable {
 
     /// A route for those who are logged in. What they may do there the clinic's services decide by the permission
     /// matrix; `permission` says here which row that is.
+    ///
+    /// `compresses` is for routes that only read: what they answer holds no credentials and nothing that the
+    /// request brought with it (`CompressionMiddleware` has the rule).
     mutating func add(
         _ method: HTTPMethod, _ pattern: String, _ name: String, permission: Permission?,
         class routeClass: RouteClass, audit: String? = nil, takesKey: Bool = false,
-        needsVersion: Bool = false, bodyBytesMax: Int = 0, _ summary: String,
+        needsVersion: Bool = false, compresses: Bool = false, bodyBytesMax: Int = 0,
+        _ summary: String,
         _ handler: @escaping @LoopActor (ClinicRequest) async throws -> HTTPResponse
     ) {
         let route = RouteDescription(
             method, pattern, name: name,
             access: permission.map { .permission($0.rawValue) } ?? .authenticated,
             limitClass: routeClass.rawValue, auditAction: audit, acceptsIdempotencyKey: takesKey,
-            requiresIfMatch: needsVersion, bodyBytesMax: bodyBytesMax, summary: summary)
+            requiresIfMatch: needsVersion, mayCompress: compresses, bodyBytesMax: bodyBytesMax,
+            summary: summary)
         router.add(route) { request, context in
             // AccessMiddleware ran before; without it nothing is served.
             guard let tenant = context.tenant, let actor = context.actor else {

@@ -10,7 +10,7 @@ extension Routes {
         let appointments = services.appointments
         table.add(
             .get, "/v1/appointments", "listAppointments", permission: .appointmentsRead,
-            class: .search, audit: "search",
+            class: .search, audit: "search", compresses: true,
             "Appointments by time, practitioner, patient and status."
         ) { request in
             let (page, parameter) = try request.page(allowing: AppointmentFilter.parameters)
@@ -34,7 +34,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/appointments/{id}", "readAppointment", permission: .appointmentsRead,
-            class: .read, audit: "read", "One appointment."
+            class: .read, audit: "read", compresses: true, "One appointment."
         ) { request in
             let found = try await appointments.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)

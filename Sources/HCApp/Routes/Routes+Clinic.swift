@@ -9,6 +9,7 @@ extension Routes {
         let settings = services.settings
         table.add(
             .get, "/v1/clinic", "readClinic", permission: .clinicRead, class: .read,
+            compresses: true,
             "The clinic's name, time zone, locale and currency."
         ) { request in
             let clinic = try await settings.read(
@@ -32,6 +33,7 @@ extension Routes {
         let staff = services.staff
         table.add(
             .get, "/v1/staff", "listStaff", permission: .staffRead, class: .read, audit: "search",
+            compresses: true,
             "The accounts of the staff."
         ) { request in
             .value(
@@ -51,7 +53,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/staff/{id}", "readStaff", permission: .staffRead, class: .read,
-            audit: "read", "One account of the staff."
+            audit: "read", compresses: true, "One account of the staff."
         ) { request in
             let account = try await staff.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)
@@ -94,7 +96,7 @@ extension Routes {
         let practitioners = services.practitioners
         table.add(
             .get, "/v1/practitioners", "listPractitioners", permission: .practitionersRead,
-            class: .read, "With whom appointments can be made."
+            class: .read, compresses: true, "With whom appointments can be made."
         ) { request in
             let (page, parameter) = try request.page(allowing: ["active"])
             return .value(
@@ -114,7 +116,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/practitioners/{id}", "readPractitioner", permission: .practitionersRead,
-            class: .read, "One practitioner."
+            class: .read, compresses: true, "One practitioner."
         ) { request in
             let found = try await practitioners.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)

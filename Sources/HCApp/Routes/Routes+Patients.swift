@@ -12,7 +12,8 @@ extension Routes {
         let patients = services.patients
         table.add(
             .get, "/v1/patients", "searchPatients", permission: .patientsSearch, class: .search,
-            audit: "search", "Lists patients, or finds them by names' beginnings and exact values."
+            audit: "search", compresses: true,
+            "Lists patients, or finds them by names' beginnings and exact values."
         ) { request in
             let (page, parameter) = try request.page(allowing: PatientSearch.parameters)
             return .value(
@@ -33,7 +34,8 @@ extension Routes {
         }
         table.add(
             .get, "/v1/patients/{id}", "readPatient", permission: .patientsRead, class: .read,
-            audit: "read", "One patient; the access is recorded before the answer."
+            audit: "read", compresses: true,
+            "One patient; the access is recorded before the answer."
         ) { request in
             let record = try await patients.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)

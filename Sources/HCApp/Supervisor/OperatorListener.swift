@@ -26,7 +26,9 @@ final class OperatorListener {
             return .json(supervisor.isReady ? .ok : .serviceUnavailable, json.finish())
         }
         router.add(
-            RouteDescription(.get, "/metrics", name: "metrics", access: .open, bodyBytesMax: 0)
+            RouteDescription(
+                .get, "/metrics", name: "metrics", access: .open, mayCompress: true,
+                bodyBytesMax: 0)
         ) { _, _ in
             var page = ByteBuffer()
             await supervisor.metricsPage().render(to: &page)
@@ -35,8 +37,10 @@ final class OperatorListener {
                 .contentType, "text/plain; version=0.0.4; charset=utf-8" as StaticString)
             return response
         }
+        let compression = CompressionMiddleware<OperatorContext>(
+            EncoderPool(), metrics: CompressionMetrics(MetricsRegistry()))
         let application = Application(
-            router, middleware: [], makeContext: { _, _ in OperatorContext() },
+            router, middleware: [compression], makeContext: { _, _ in OperatorContext() },
             problem: { _, _, _ in .internalError })
         server = HTTPServer(
             HTTPServerConfiguration(), responder: application,

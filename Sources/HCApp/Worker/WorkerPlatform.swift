@@ -59,11 +59,26 @@ final class WorkerPlatform {
         let observation = ObservationMiddleware(logger: logger, clocks: clocks, registry: registry)
         let admission = AdmissionMiddleware(
             requestsMax: configuration.requestsInFlightMax, registry: registry)
+        let compression = CompressionMetrics(registry)
+        let directory = directory
+        let crossOrigin = CrossOriginMiddleware<RequestContext>(registry: registry) {
+            request, context in
+            // Whose clinic it is may not be known yet, or be nobody's: the map says it in memory.
+            if let tenant = context.tenant {
+                return CrossOriginPolicy(origins: tenant.tenant.origins)
+            }
+            guard request.headers.contains(.origin),
+                let record = directory.snapshot?.find(host: request.host), record.isServed
+            else { return nil }
+            return CrossOriginPolicy(origins: record.origins)
+        }
         application = Application(
             Routes.all(services, clocks: clocks),
             middleware: [
-                observation, admission, TenantMiddleware(door: door),
-                AccessMiddleware(auth: services.auth),
+                observation, crossOrigin, admission,
+                CompressionMiddleware(EncoderPool(), metrics: compression),
+                TenantMiddleware(door: door), AccessMiddleware(auth: services.auth),
+                RequestDecodingMiddleware(metrics: compression),
             ],
             makeContext: { _, match in RequestContext(match: match) },
             problem: { error, request, context in

@@ -14,6 +14,10 @@ package struct TenantSummary: Sendable {
     package var shard: String
     package var epoch: Int64
     package var createdAt: Timestamp
+    /// Web origins whose pages may call its API.
+    package var origins: [String]
+    /// Counts changes of the clinic's row: what a change by compare-and-swap compares.
+    var version: Int64
 
     package var json: JSONValue {
         [
@@ -21,6 +25,7 @@ package struct TenantSummary: Sendable {
             "host": .string(host), "tier": .string(tier), "state": .string(state),
             "shard": .string(shard), "epoch": .integer(epoch),
             "createdAt": .string(createdAt.rfc3339),
+            "origins": .array(origins.map { .string($0) }),
         ]
     }
 }
@@ -70,7 +75,8 @@ package struct TenantRegistry {
                         SELECT tenant.id, slug, name, coalesce((
                                 SELECT host FROM domain WHERE tenant_id = tenant.id
                                 ORDER BY kind DESC, host LIMIT 1), ''),
-                            tier, tenant.state, placement.shard_id, placement.epoch, tenant.created_at
+                            tier, tenant.state, placement.shard_id, placement.epoch, tenant.created_at,
+                            tenant.origins, tenant.version
                         FROM tenant
                         JOIN placement ON placement.tenant_id = tenant.id
                         WHERE tenant.state <> 'erased'
@@ -86,7 +92,8 @@ package struct TenantRegistry {
                     id: TenantID(try row.uuid(0)), slug: try row.text(1), name: try row.text(2),
                     host: try row.text(3), tier: try row.text(4), state: try row.text(5),
                     shard: try row.text(6), epoch: Int64(try row.int(7)),
-                    createdAt: try row.timestamp(8))
+                    createdAt: try row.timestamp(8), origins: try row.texts(9),
+                    version: Int64(try row.int(10)))
             }
         }
     }

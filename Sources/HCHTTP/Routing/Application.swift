@@ -39,9 +39,11 @@ package final class Application<Context: Sendable>: HTTPResponder {
         makeContext: @escaping @LoopActor (HTTPRequest, RouteMatch) -> Context,
         problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
     ) {
-        func compose(_ handler: @escaping Handler<Context>) -> NextHandler<Context> {
+        func compose(
+            _ route: RouteDescription?, _ handler: @escaping Handler<Context>
+        ) -> NextHandler<Context> {
             var chain = Application.catching(handler, problem)
-            for stage in middleware.reversed() {
+            for stage in middleware.reversed() where stage.applies(to: route) {
                 chain = Application.catching(stage, chain, problem)
             }
             return chain
@@ -49,9 +51,9 @@ package final class Application<Context: Sendable>: HTTPResponder {
 
         routes = router.routes
         self.makeContext = makeContext
-        notFound = Endpoint(.notFound, nil, compose { _, _ in throw Problem.notFound })
+        notFound = Endpoint(.notFound, nil, compose(nil) { _, _ in throw Problem.notFound })
         let all = HTTPMethod.allCases.map(\.name).joined(separator: ", ")
-        serverOptions = Endpoint(.options, nil, compose { _, _ in Application.allow(all) })
+        serverOptions = Endpoint(.options, nil, compose(nil) { _, _ in Application.allow(all) })
 
         var trie = RouteTrie()
         let nodes = router.entries.map { trie.insert($0.route.segments) }
@@ -59,7 +61,7 @@ package final class Application<Context: Sendable>: HTTPResponder {
         var table: [Endpoint?] = Array(
             repeating: nil, count: trie.nodeCount * methodCount)
         for (entry, node) in zip(router.entries, nodes) {
-            let made = Endpoint(.route, entry.route, compose(entry.handler))
+            let made = Endpoint(.route, entry.route, compose(entry.route, entry.handler))
             table[node * methodCount + Int(entry.route.method.rawValue)] = made
         }
         for node in Set(nodes) {
@@ -74,8 +76,8 @@ package final class Application<Context: Sendable>: HTTPResponder {
             let allow = methods.map(\.name).joined(separator: ", ")
             let refusal = Endpoint(
                 .methodNotAllowed, nil,
-                compose { _, _ in throw Problem.methodNotAllowed(allow: allow) })
-            let options = Endpoint(.options, nil, compose { _, _ in Application.allow(allow) })
+                compose(nil) { _, _ in throw Problem.methodNotAllowed(allow: allow) })
+            let options = Endpoint(.options, nil, compose(nil) { _, _ in Application.allow(allow) })
             for method in HTTPMethod.allCases {
                 let place = first + Int(method.rawValue)
                 if table[place] == nil { table[place] = method == .options ? options : refusal }

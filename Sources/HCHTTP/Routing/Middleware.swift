@@ -15,8 +15,16 @@ package typealias NextHandler<Context: Sendable> =
 package protocol Middleware<Context>: Sendable {
     associatedtype Context: Sendable
 
+    /// Whether this stage has anything to do around a route; nil for what is no route: an unknown path, a wrong
+    /// method, OPTIONS. Asked once for each when the application is made: a stage that declines costs nothing.
+    nonisolated func applies(to route: RouteDescription?) -> Bool
+
     func handle(_ request: HTTPRequest, _ context: Context, next: NextHandler<Context>)
         async throws -> HTTPResponse
+}
+
+extension Middleware {
+    package nonisolated func applies(to route: RouteDescription?) -> Bool { true }
 }
 
 /// What answers requests, whatever connection they came by.

@@ -24,7 +24,10 @@ package final class RouteDescription: Sendable {
     package let acceptsIdempotencyKey: Bool
     /// Whether the request must say which version it changes (428 without `If-Match`).
     package let requiresIfMatch: Bool
-    /// The largest content in bytes; 0 for routes that take none.
+    /// Whether its answers may be compressed: never where an answer holds a secret beside text that the sender of
+    /// the request could choose (`CompressionMiddleware`).
+    package let mayCompress: Bool
+    /// The largest content in bytes, decoded; 0 for routes that take none.
     package let bodyBytesMax: Int
     package let summary: String
 
@@ -40,7 +43,7 @@ package final class RouteDescription: Sendable {
         _ method: HTTPMethod, _ pattern: String, name: String, access: Access,
         limitClass: String = "default", auditAction: String? = nil,
         acceptsIdempotencyKey: Bool = false, requiresIfMatch: Bool = false,
-        bodyBytesMax: Int = 1 << 20, summary: String = ""
+        mayCompress: Bool = false, bodyBytesMax: Int = 1 << 20, summary: String = ""
     ) {
         precondition(pattern.hasPrefix("/"), "a pattern begins with a slash: \(pattern)")
         self.method = method
@@ -51,6 +54,7 @@ package final class RouteDescription: Sendable {
         self.auditAction = auditAction
         self.acceptsIdempotencyKey = acceptsIdempotencyKey
         self.requiresIfMatch = requiresIfMatch
+        self.mayCompress = mayCompress
         self.bodyBytesMax = bodyBytesMax
         self.summary = summary
         segments = pattern.dropFirst().split(separator: "/", omittingEmptySubsequences: false).map {

@@ -155,6 +155,13 @@ package struct HTTPHeaders: Sendable {
         append(name, value)
     }
 
+    /// Adds an element to a list field, to the line that is there already if there is one.
+    package mutating func add(_ element: StaticString, to name: HTTPFieldName) {
+        guard contains(name) else { return append(name, element) }
+        let line = (values(name) + [element.description]).joined(separator: ", ")
+        set(name, line)
+    }
+
     package mutating func remove(_ name: HTTPFieldName) {
         guard contains(name) else { return }
         var kept = HTTPHeaders()

@@ -31,6 +31,9 @@ package struct HTTPResponse: Sendable {
     package var body: Body
     /// The stable code of the problem that this answer tells, for logs and metrics.
     package var problemCode: String?
+    /// False for an answer that must not be compressed though its route compresses: one that holds a secret beside
+    /// text of the request (`CompressionMiddleware`).
+    package var mayCompress = true
 
     package init(_ status: HTTPStatus, headers: HTTPHeaders = HTTPHeaders(), body: Body = .none) {
         self.status = status

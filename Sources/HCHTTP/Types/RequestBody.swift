@@ -20,12 +20,21 @@ package final class RequestBody {
     /// The body of a request that has none.
     package static let empty = RequestBody(complete: [])
 
-    /// The length that was announced; nil for a chunked body.
+    /// The length that was announced, before decoding; nil for a chunked body.
     package let announcedCount: Int?
     private var state: State
     private var buffered: [UInt8]
     private var waiter: CheckedContinuation<Void, Never>?
     private weak var source: (any RequestBodySource)?
+    /// Of content in gzip: all that is read goes through it.
+    private var decoding: Decoding?
+
+    private struct Decoding {
+        let limits: ContentDecodingLimits
+        let metrics: CompressionMetrics
+        /// Made when the first piece is there: a request that nobody reads costs nothing.
+        var decoder: GzipDecoder?
+    }
 
     /// A body that is there already: for tests and for requests made inside the server.
     package init(complete bytes: [UInt8]) {
@@ -46,10 +55,14 @@ package final class RequestBody {
     /// - Throws: a `Problem` 413 if it is larger than `max`, before more than `max` bytes are kept; what
     ///   `nextChunk` throws.
     package func collect(max: Int) async throws -> [UInt8] {
-        if let announcedCount, announcedCount > max { throw Problem.contentTooLarge(max: max) }
+        // Coded content may be a little larger than what it holds.
+        let receivedMax = max + (decoding?.limits.overheadBytesMax ?? 0)
+        if let announcedCount, announcedCount > receivedMax {
+            throw Problem.contentTooLarge(max: max)
+        }
         guard var whole = try await nextChunk() else { return [] }
         guard whole.count <= max else { throw Problem.contentTooLarge(max: max) }
-        if case .complete = state, buffered.isEmpty { return whole }
+        if decoding == nil, case .complete = state, buffered.isEmpty { return whole }
         // What is announced may never come: room is made for a part of it only.
         if let announcedCount { whole.reserveCapacity(min(announcedCount, 1 << 20)) }
         while let chunk = try await nextChunk() {
@@ -59,11 +72,43 @@ package final class RequestBody {
         return whole
     }
 
-    /// The next piece, nil at the end of the content.
+    /// The next piece, nil at the end of the content. Decoded, if the content is coded: then at most
+    /// `ContentDecodingLimits.pieceBytesMax`.
     ///
-    /// - Throws: a `Problem` if the client broke the protocol, was too slow or sent too much;
-    ///   `RequestBodyError.disconnected` if it went away; `CancellationError` if the task was cancelled.
+    /// - Throws: a `Problem` if the client broke the protocol, was too slow, sent too much or what cannot be
+    ///   decoded; `RequestBodyError.disconnected` if it went away; `CancellationError` if the task was cancelled.
     package func nextChunk() async throws -> [UInt8]? {
+        if decoding != nil { return try await nextDecoded() }
+        return try await nextReceived()
+    }
+
+    /// From now on what is read is decoded from gzip.
+    /// - Precondition: nothing was read yet.
+    func decode(with limits: ContentDecodingLimits, metrics: CompressionMetrics) {
+        precondition(decoding == nil, "decoded once")
+        decoding = Decoding(limits: limits, metrics: metrics)
+    }
+
+    private func nextDecoded() async throws -> [UInt8]? {
+        do {
+            while true {
+                if let piece = try decoding?.decoder?.next() { return piece }
+                guard let received = try await nextReceived() else {
+                    try decoding?.decoder?.finish()
+                    return nil
+                }
+                if decoding?.decoder == nil, let limits = decoding?.limits {
+                    decoding?.decoder = try GzipDecoder(limits)
+                }
+                decoding?.decoder?.receive(received)
+            }
+        } catch let error as ContentDecodingError {
+            decoding?.metrics.refused(error)
+            throw error.problem
+        }
+    }
+
+    private func nextReceived() async throws -> [UInt8]? {
         while true {
             if !buffered.isEmpty {
                 let chunk = buffered

@@ -4,7 +4,8 @@ import HCIO
 
 /// The map on disk: what a restarted process serves from while the control database is down.
 ///
-/// The first line is `HCDIRECTORY 1 <version> <SHA-256 of the rest, hex> <source>`, the rest is JSON. The file
+/// The first line is `HCDIRECTORY 1 <version> <SHA-256 of the rest, hex> <source>`, the rest is JSON. Members may be
+/// added: who does not know them passes them over, and who misses them takes what is safe. The file
 /// holds wrapped keys and no open ones; it is written with mode 0600, whole or not at all.
 enum DirectoryFile {
     static let name = "directory.last-good"
@@ -144,10 +145,18 @@ enum DirectoryFile {
             guard let key = WrappedKey(directoryJSON: key) else { throw .content("a key") }
             keys.append(key)
         }
+        // A file of an older program has none: then no page of another origin is let in.
+        var origins: [String] = []
+        if value["origins"] != nil {
+            for origin in try array(value, "origins") {
+                guard let origin = origin.asString else { throw .content("an origin") }
+                origins.append(origin)
+            }
+        }
         return TenantRecord(
             id: id, slug: slug, name: name, hosts: hosts, tierName: tier, state: state,
-            timeZone: timeZone, locale: locale, shard: ShardID(shard), epoch: epoch,
-            placement: placement, keys: keys)
+            timeZone: timeZone, locale: locale, origins: origins, shard: ShardID(shard),
+            epoch: epoch, placement: placement, keys: keys)
     }
 }
 
@@ -170,6 +179,7 @@ extension JSONWriter {
         member("slug", tenant.slug)
         member("name", tenant.name)
         member("hosts", tenant.hosts)
+        member("origins", tenant.origins)
         member("tier", tenant.tierName)
         member("state", tenant.state.rawValue)
         member("timeZone", tenant.timeZone)
@@ -221,7 +231,9 @@ extension DirectoryFile {
         do throws(Files.FileError) {
             let present = try Files.read(path, bytesMax: bytesMax)
             if let header = try? header(of: present), header.source == snapshot.source,
-                header.version >= snapshot.version, (try? decode(present)) != nil
+                header.version >= snapshot.version, let saved = try? decode(present),
+                // Of the same version and yet another: an older program wrote it, who does not know all members.
+                header.version > snapshot.version || saved.hasSameTenants(as: snapshot)
             {
                 return
             }

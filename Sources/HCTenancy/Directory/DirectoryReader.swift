@@ -107,7 +107,7 @@ struct DirectoryReader {
     private static let allTenants = Query(
         """
         SELECT tenant_id, slug, name, hosts, tier, tenant_state, time_zone, locale, shard_id, epoch,
-            placement_state, keys
+            placement_state, keys, origins
         FROM directory_entry
         """)
 
@@ -115,7 +115,7 @@ struct DirectoryReader {
         Query(
             """
             SELECT tenant_id, slug, name, hosts, tier, tenant_state, time_zone, locale, shard_id, epoch,
-                placement_state, keys
+                placement_state, keys, origins
             FROM directory_entry WHERE tenant_id = ANY ($1)
             """, [.uuids(tenants.map(\.uuid))])
     }
@@ -166,7 +166,8 @@ struct DirectoryReader {
             guard let state = TenantRecord.State(rawValue: try row.text(5)),
                 let placement = TenantRecord.PlacementState(rawValue: try row.text(10)),
                 let hosts = DirectoryReader.strings(try row.json(3)),
-                let keys = DirectoryReader.keys(try row.json(11))
+                let keys = DirectoryReader.keys(try row.json(11)),
+                let origins = DirectoryReader.strings(try row.json(12))
             else {
                 logger.error(
                     "a clinic of the directory cannot be read", [("tenant", .identifier(id))])
@@ -176,7 +177,7 @@ struct DirectoryReader {
                 TenantRecord(
                     id: id, slug: try row.text(1), name: try row.text(2), hosts: hosts,
                     tierName: try row.text(4), state: state, timeZone: try row.text(6),
-                    locale: try row.text(7), shard: ShardID(try row.text(8)),
+                    locale: try row.text(7), origins: origins, shard: ShardID(try row.text(8)),
                     epoch: Int64(try row.int(9)), placement: placement, keys: keys))
         }
         return tenants

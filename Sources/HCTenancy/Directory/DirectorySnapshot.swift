@@ -42,6 +42,8 @@ package struct DirectorySnapshot: Sendable {
     func find(_ shard: ShardID) -> ShardRecord? { shards[shard] }
     package func findTier(_ name: String) -> TierDefinition? { tiers[name] }
 
+    func hasSameTenants(as other: DirectorySnapshot) -> Bool { byID == other.byID }
+
     // MARK: Changes
 
     /// Takes in what was read again after `version` lines of the log: records that are there, and the ids of

@@ -30,6 +30,8 @@ package final class TenantRecord: Sendable {
     package let state: State
     package let timeZone: String
     package let locale: String
+    /// Web origins whose pages may call the clinic's API, in the form of `WebOrigin.text`.
+    package let origins: [String]
     package let epoch: Int64
     let shard: ShardID
     let placement: PlacementState
@@ -37,8 +39,8 @@ package final class TenantRecord: Sendable {
 
     package init(
         id: TenantID, slug: String, name: String, hosts: [String], tierName: String, state: State,
-        timeZone: String, locale: String, shard: ShardID, epoch: Int64, placement: PlacementState,
-        keys: [WrappedKey]
+        timeZone: String, locale: String, origins: [String] = [], shard: ShardID, epoch: Int64,
+        placement: PlacementState, keys: [WrappedKey]
     ) {
         self.id = id
         self.slug = slug
@@ -48,6 +50,7 @@ package final class TenantRecord: Sendable {
         self.state = state
         self.timeZone = timeZone
         self.locale = locale
+        self.origins = origins
         self.shard = shard
         self.epoch = epoch
         self.placement = placement
@@ -76,7 +79,8 @@ extension TenantRecord: Equatable {
             || left.id == right.id && left.slug == right.slug && left.name == right.name
                 && left.hosts == right.hosts && left.tierName == right.tierName
                 && left.state == right.state && left.timeZone == right.timeZone
-                && left.locale == right.locale && left.shard == right.shard
+                && left.locale == right.locale && left.origins == right.origins
+                && left.shard == right.shard
                 && left.epoch == right.epoch && left.placement == right.placement
                 && left.keys == right.keys
     }
