@@ -117,7 +117,10 @@ package final class GzipDecoder {
     package func finish() throws(ContentDecodingError) {
         if let failure { throw failure }
         // No content at all is no content, coded or not.
-        guard isAtBoundary else { throw .truncated }
+        guard isAtBoundary else {
+            failure = .truncated
+            throw .truncated
+        }
     }
 
     private func beginMember() throws(ContentDecodingError) {
