@@ -25,6 +25,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     private var body: RequestBody?
     private var task: Task<Void, Never>?
     private var writer: HTTP1ResponseWriter?
+    /// What has taken the connection over, or will when the head of its answer is sent.
+    private var tunnel: HTTP1Tunnel?
     /// Counts requests, so that the answer of one that was given up is not taken for another's.
     private var exchange: UInt32 = 0
     private var pace = BodyPace()
@@ -80,6 +82,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
         server.readClock()
         server.metrics.receivedBytes.increment(by: bytes.count)
+        if let tunnel, tunnel.hasBegun { return tunnel.receive(bytes) }
         if kept.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count, !stream.isClosed {
@@ -219,6 +222,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         server.readClock()
         hasReachedEnd = true
         isReading = false
+        if let tunnel, tunnel.hasBegun { return tunnel.end() }
         if !kept.isEmpty, !machine.isInHead {
             machine.noteInputEnd()
             if machine.isReceivingContent { processKept() }
@@ -253,6 +257,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// Decides after each piece of input whether more is read, and when this connection is looked at next.
     private func afterInput() {
         guard !stream.isClosed else { return }
+        beginTunnel()
         let configuration = server.configuration
         if machine.isInHead { paceHead() }
         if let body, body.isReceiving, !body.isWanted,
@@ -309,7 +314,11 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// Writes an answer whose content is there.
     private func answer(_ response: HTTPResponse, _ number: UInt32) {
         guard begin(response, number) == nil, isAnswering else { return }
-        finishAnswer()
+        if case .tunnel(let tunnel) = response.body {
+            startTunnel(tunnel)
+        } else {
+            finishAnswer()
+        }
     }
 
     private var isAnswering = false
@@ -322,11 +331,19 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             server.metrics.lateAnswers.increment()
             return nil
         }
-        precondition(response.status.code >= 200, "an interim status is no answer")
         if !isProcessing { server.readClock() }
         isAnswering = true
         requestTimeout = .never
-        let plan = machine.answer(response.status, count: response.body.count)
+        let plan: HTTP1ConnectionMachine.AnswerPlan
+        if case .tunnel = response.body {
+            precondition(
+                response.status == .switchingProtocols && request?.upgrade != nil,
+                "a tunnel without an upgrade")
+            plan = machine.switchProtocol()
+        } else {
+            precondition(response.status.code >= 200, "an interim status is no answer")
+            plan = machine.answer(response.status, count: response.body.count)
+        }
         if output.isEmpty { output = server.takeBuffer() }
         HTTP1Writer.writeHead(
             response, plan, id: request?.id ?? server.lastRequestID, date: server.dateLine,
@@ -367,6 +384,39 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         guard !isProcessing else { return }
         flush()
         resumeInput()
+    }
+
+    /// The answer's head was the last of HTTP on this connection (RFC 9110 7.8).
+    private func startTunnel(_ tunnel: HTTPTunnel) {
+        isAnswering = false
+        request = nil
+        body = nil
+        task = nil
+        bodyTimeout = .never
+        stateTimeout = .never
+        self.tunnel = HTTP1Tunnel(tunnel, over: stream, carrier: self)
+        guard !isProcessing else { return }
+        flush()
+        beginTunnel()
+    }
+
+    /// Gives the stream away as soon as the head is sent, with what came behind the request.
+    private func beginTunnel() {
+        guard let tunnel, !tunnel.hasBegun, !isProcessing, !isOutputWaiting, !stream.isClosed
+        else { return }
+        let received = kept
+        kept = []
+        tunnel.begin(
+            received: received, hasReachedEnd: hasReachedEnd, isDraining: machine.isDraining)
+    }
+
+    func countSent(_ count: Int) { server.metrics.sentBytes.increment(by: count) }
+
+    /// What had taken the connection over has closed its stream.
+    func tunnelClosed() {
+        guard !stream.isClosed else { return }
+        stream.close()
+        ended()
     }
 
     /// Goes on with requests that waited.
@@ -442,12 +492,15 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func streamIsWritable(_ stream: any ByteStream) {
+        if let tunnel, tunnel.hasBegun { return tunnel.becomeWritable() }
         server.readClock()
         flush()
         guard !stream.isClosed, output.count == sentCount else { return }
         stream.setWriteInterest(false)
         if let writer {
             writer.resume()
+        } else if tunnel != nil {
+            beginTunnel()
         } else {
             resumeInput()
         }
@@ -532,6 +585,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     func drain() {
         machine.drain()
+        tunnel?.drain()
     }
 
     func endIfIdle() {
@@ -548,11 +602,12 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     func close() {
         guard !stream.isClosed else { return }
-        stream.close()
-        ended()
+        tunnel?.closeFarEnd()
+        tunnelClosed()
     }
 
     func stream(_ stream: any ByteStream, didFail error: SystemError) {
+        tunnel?.fail(error)
         ended()
     }
 
@@ -572,6 +627,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         task = nil
         writer?.resume()
         writer = nil
+        tunnel?.detach()
+        tunnel = nil
         server.connectionEnded(self)
     }
 }

@@ -8,12 +8,15 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         /// Can transition to: exchange, closed.
         case waiting
         /// One request and its answer.
-        /// Can transition to: waiting, lingering, closed.
+        /// Can transition to: waiting, lingering, switched, closed.
         case exchange(Exchange)
         /// The last answer is sent and our side is shut; input is thrown away so that the answer is not lost to a
         /// reset (RFC 9112 9.6).
         /// Can transition to: closed.
         case lingering
+        /// The connection speaks another protocol: none of its bytes are ours any more.
+        /// Can transition to: closed.
+        case switched
         case closed
     }
 
@@ -77,6 +80,8 @@ package struct HTTP1ConnectionMachine: ~Copyable {
             case none
             case close
             case keepAlive
+            /// With the field that says what comes now.
+            case upgrade
         }
 
         package let framing: Framing
@@ -140,6 +145,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     package mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
         switch state {
         case .closed: return .close
+        case .switched: return .pause
         case .lingering:
             consumed = input.count
             return isInputClosed ? close() : .drop
@@ -214,6 +220,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         isInputClosed = true
         switch state {
         case .closed, .lingering, .waiting: return close()
+        case .switched: return .pause
         case .exchange(var exchange):
             guard exchange.input == .receiving else { return .pause }
             guard exchange.output != .complete else { return close() }
@@ -291,6 +298,17 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         exchange.output = .complete
         state = .exchange(exchange)
         return .discarding
+    }
+
+    /// The answer to the request in progress is the head of another protocol's beginning.
+    ///
+    /// - Precondition: an answer is pending, and the request has been read to its end.
+    mutating func switchProtocol() -> AnswerPlan {
+        guard case .exchange(let exchange) = state, exchange.output == .pending,
+            exchange.input == .complete
+        else { preconditionFailure("a protocol is switched between two messages") }
+        state = .switched
+        return AnswerPlan(framing: .none, sendsContent: false, connectionField: .upgrade)
     }
 
     // MARK: The end

@@ -30,6 +30,8 @@ enum HTTP1Writer {
             }
         }
         headers.write(into: &output)
+        // 426 names what it asks for (RFC 9110 15.5.22), and there is one protocol that we switch to.
+        let isUpgradeRequired = response.status == .upgradeRequired
         switch plan.framing {
         case .none, .untilClose: break
         case .length(let count):
@@ -39,9 +41,15 @@ enum HTTP1Writer {
         case .chunked: output.append("Transfer-Encoding: chunked\r\n")
         }
         switch plan.connectionField {
-        case .none: break
-        case .close: output.append("Connection: close\r\n")
+        case .none: if isUpgradeRequired { output.append("Connection: Upgrade\r\n") }
+        case .close:
+            output.append(
+                isUpgradeRequired ? "Connection: Upgrade, close\r\n" : "Connection: close\r\n")
         case .keepAlive: output.append("Connection: keep-alive\r\n")
+        case .upgrade: output.append("Connection: Upgrade\r\n")
+        }
+        if isUpgradeRequired || plan.connectionField == .upgrade {
+            output.append("Upgrade: websocket\r\n")
         }
         if let id {
             output.append("X-Request-Id: ")

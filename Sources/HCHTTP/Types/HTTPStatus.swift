@@ -11,6 +11,7 @@ package struct HTTPStatus: Sendable, Hashable, ExpressibleByIntegerLiteral {
         self.init(value)
     }
 
+    package static let switchingProtocols = HTTPStatus(101)
     package static let ok = HTTPStatus(200)
     package static let created = HTTPStatus(201)
     package static let accepted = HTTPStatus(202)
@@ -30,6 +31,7 @@ package struct HTTPStatus: Sendable, Hashable, ExpressibleByIntegerLiteral {
     package static let expectationFailed = HTTPStatus(417)
     package static let misdirectedRequest = HTTPStatus(421)
     package static let unprocessableContent = HTTPStatus(422)
+    package static let upgradeRequired = HTTPStatus(426)
     package static let preconditionRequired = HTTPStatus(428)
     package static let tooManyRequests = HTTPStatus(429)
     package static let headerFieldsTooLarge = HTTPStatus(431)
