@@ -35,6 +35,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     private var isProcessing = false
     private var isHandedOver = false
+    /// Whether there is input behind the request that is being handed over.
+    private var isFollowed = false
     private var isReading = true
     private var isHeadTimed = false
     private var isWriteShut = false
@@ -120,10 +122,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             }
             let before = consumed
             switch machine.next(input, consumed: &consumed) {
-            case .needMore:
-                if !handOver() { return consumed }
-            case .pause:
-                if !handOver() { return consumed }
+            case .needMore, .pause:
+                if !handOver(isFollowed: consumed < input.count) { return consumed }
             case .request(let head): receive(head)
             case .content(let range):
                 pace.receive(range.count, at: server.now)
@@ -132,7 +132,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             case .contentEnd:
                 body?.finish()
                 bodyTimeout = .never
-                _ = handOver()
+                _ = handOver(isFollowed: consumed < input.count)
             case .refuse(let error):
                 server.metrics.refused(error)
                 exchange &+= 1
@@ -192,10 +192,12 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     /// Starts the handler of the request that was just read.
+    /// - Parameter isFollowed: whether there is input behind it.
     /// - Returns: whether there is reason to go on with the input: the answer is there already.
-    private func handOver() -> Bool {
+    private func handOver(isFollowed: Bool) -> Bool {
         guard let request, !isHandedOver else { return false }
         isHandedOver = true
+        self.isFollowed = isFollowed
         let number = exchange
         let started = Loop.shared.spawn {
             let response = await self.server.responder.respond(to: request)
@@ -342,7 +344,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             plan = machine.switchProtocol()
         } else {
             precondition(response.status.code >= 200, "an interim status is no answer")
-            plan = machine.answer(response.status, count: response.body.count)
+            plan = machine.answer(
+                response.status, count: response.body.count, isFollowed: hasNextRequest)
         }
         if output.isEmpty { output = server.takeBuffer() }
         HTTP1Writer.writeHead(
@@ -365,6 +368,12 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             return writer
         }
         return nil
+    }
+
+    /// Whether the client has sent more than the request in progress: only a draining connection wants to know.
+    private var hasNextRequest: Bool {
+        guard machine.isDraining else { return false }
+        return (isProcessing ? isFollowed : !kept.isEmpty) || stream.hasInput
     }
 
     private func finishAnswer() {
@@ -589,7 +598,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func endIfIdle() {
-        guard machine.lingerIfIdle() else { return }
+        // A request that has arrived and is not read yet is no reason to be gone.
+        guard !stream.hasInput, machine.lingerIfIdle() else { return }
         stateTimeout = server.now + server.configuration.lingerTimeout
         flush()
         arm()

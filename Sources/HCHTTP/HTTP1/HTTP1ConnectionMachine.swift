@@ -250,9 +250,14 @@ package struct HTTP1ConnectionMachine: ~Copyable {
 
     /// The answer to the request in progress begins.
     ///
-    /// - Parameter count: bytes of content, nil for a stream whose length nobody knows.
+    /// - Parameters:
+    ///   - count: bytes of content, nil for a stream whose length nobody knows.
+    ///   - isFollowed: whether further requests have arrived: a client that was not told before is owed their
+    ///     answers, so a draining connection does not end with this one.
     /// - Precondition: an answer is pending.
-    package mutating func answer(_ status: HTTPStatus, count: Int?) -> AnswerPlan {
+    package mutating func answer(
+        _ status: HTTPStatus, count: Int?, isFollowed: Bool = false
+    ) -> AnswerPlan {
         guard case .exchange(var exchange) = state, exchange.output == .pending else {
             preconditionFailure("an answer without a request")
         }
@@ -261,7 +266,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
             let isSmall = exchange.remaining.map { $0 <= discardBytesMax } ?? false
             if !isSmall || exchange.expectsContinue { exchange.keepAlive = false }
         }
-        if isDraining { exchange.keepAlive = false }
+        if isDraining && !isFollowed { exchange.keepAlive = false }
         let framing: AnswerPlan.Framing
         if !status.allowsContent {
             framing = .none
@@ -313,7 +318,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
 
     // MARK: The end
 
-    /// From now on every answer ends the connection.
+    /// From now on the answer to the last request that has arrived ends the connection.
     mutating func drain() {
         isDraining = true
     }

@@ -217,8 +217,8 @@ package final class HTTPServer {
         listeners = []
     }
 
-    /// Ends every connection without dropping a request: those in progress are answered, and each answer from now
-    /// on is its connection's last. A connection without a request may still bring one until `idleUntil`, for
+    /// Ends every connection without dropping a request: all that have arrived are answered, and the last of these
+    /// answers says that it is. A connection without a request may still bring one until `idleUntil`, for
     /// its client may be sending it just now; then it is shut on our side first.
     ///
     /// - Returns: how many connections had to be cut at `deadline`.

@@ -28,9 +28,17 @@
 
     var isClosed: Bool { get }
 
+    /// Whether bytes have arrived that nobody has read. A system call: for the moment before a connection is given
+    /// up. A stream that cannot tell says no.
+    var hasInput: Bool { get }
+
     /// Nil once it is closed, or when the peer has no address.
     var remoteAddress: SocketAddress? { get }
     var localAddress: SocketAddress? { get }
+}
+
+extension ByteStream {
+    package var hasInput: Bool { false }
 }
 
 /// What became of a write.

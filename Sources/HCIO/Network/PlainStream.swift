@@ -18,6 +18,12 @@ internal import CLinux
 
     package var isClosed: Bool { descriptor == nil }
 
+    package var hasInput: Bool {
+        guard let fd = descriptorNumber, !hasEnded else { return false }
+        var byte: UInt8 = 0
+        return recv(fd, &byte, 1, Int32(MSG_PEEK | MSG_DONTWAIT)) > 0
+    }
+
     package var remoteAddress: SocketAddress? { address(SocketAddress.peer) }
     package var localAddress: SocketAddress? { address(SocketAddress.local) }
 
