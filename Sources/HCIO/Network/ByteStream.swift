@@ -26,6 +26,10 @@
     /// any time, from callbacks too, and again.
     func close()
 
+    /// Ends the connection without saying that what was written is all: for an answer that cannot be finished.
+    /// As `close()` where the stream knows no difference; TLS leaves its close_notify out.
+    func cut()
+
     var isClosed: Bool { get }
 
     /// Whether bytes have arrived that nobody has read. A system call: for the moment before a connection is given
@@ -39,6 +43,7 @@
 
 extension ByteStream {
     package var hasInput: Bool { false }
+    package func cut() { close() }
 }
 
 /// What became of a write.
