@@ -8,6 +8,7 @@ import Synchronization
 package final class RunningPlatform: Sendable {
     package let state: String
     package let port: Int
+    package let tlsPort: Int
     package let operatorPort: Int
 
     private static let sharedPlatform = Mutex<RunningPlatform?>(nil)
@@ -39,6 +40,7 @@ package final class RunningPlatform: Sendable {
         guard chmod(directory, 0o711) == 0 else { throw FixtureError("chmod failed") }
         state = directory + "/state"
         port = try RunningPlatform.freePort()
+        tlsPort = try RunningPlatform.freePort()
         operatorPort = try RunningPlatform.freePort()
         let output = try script("deploy/local/up", ["--detach"], ["HC_WORKERS": String(workers)])
         guard output.split(separator: "\n").last == "ready http://sunrise.localhost:\(port)" else {
@@ -56,7 +58,8 @@ package final class RunningPlatform: Sendable {
         _ path: String, _ arguments: [String] = [], _ variables: [String: String] = [:]
     ) throws -> String {
         var environment: [String: String?] = [
-            "HC_STATE": state, "HC_PORT": String(port), "HC_OPS_PORT": String(operatorPort),
+            "HC_STATE": state, "HC_PORT": String(port), "HC_TLS_PORT": String(tlsPort),
+            "HC_OPS_PORT": String(operatorPort),
             "HC_BUILD": "debug", "HC_CONFIG": nil,
         ]
         for (name, value) in variables { environment[name] = value }

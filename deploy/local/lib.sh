@@ -161,11 +161,38 @@ json_escaped() {
     printf '%s' "${text//\"/\\\"}"
 }
 
+# Makes a self-signed certificate for the base domain in the state directory $1, unless there is one that is good
+# for another 30 days. The demo clinics are named too, for not every client takes a wildcard with one dot.
+make_certificate() {
+    local domain=${HC_BASE_DOMAIN:-localhost} directory=$1/secrets/tls names
+    mkdir -p "$directory"
+    ! is_good_certificate "$directory/local" "$domain" || return 0
+    names="DNS:$domain,DNS:*.$domain,DNS:sunrise.$domain,DNS:lakeside.$domain"
+    [[ $domain == localhost ]] || names+=,DNS:localhost
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 365 \
+        -subj "/CN=HC local" -addext "subjectAltName=$names,IP:127.0.0.1" \
+        -keyout "$directory/.new.key" -out "$directory/.new.crt" 2>"$directory/.log" || {
+        cat "$directory/.log" >&2
+        fail "the certificate was not made"
+    }
+    chmod 0600 "$directory/.new.key"
+    mv -f "$directory/.new.key" "$directory/local.key"
+    mv -f "$directory/.new.crt" "$directory/local.crt"
+}
+
+# Whether $1.crt and $1.key are there, belong together, name *.$2 and last another 30 days.
+is_good_certificate() {
+    [[ -s $1.crt && -s $1.key ]] &&
+        openssl x509 -in "$1.crt" -noout -checkend 2592000 >/dev/null 2>&1 &&
+        [[ $(openssl x509 -in "$1.crt" -noout -ext subjectAltName 2>/dev/null) == *"DNS:*.$2,"* ]] &&
+        [[ $(openssl x509 -in "$1.crt" -noout -pubkey 2>/dev/null) == "$(openssl pkey -in "$1.key" -pubout 2>/dev/null)" ]]
+}
+
 # Writes hc.json for services that run in the state directory $1, and the keys it names.
 # A key that exists is never replaced: what it has sealed would be lost.
 write_configuration() {
     local directory=$1 key
-    for key in master token; do
+    for key in master token tickets; do
         [[ -s $directory/secrets/$key.key ]] || openssl rand -hex 32 | write_private "$directory/secrets/$key.key"
     done
     directory=$(json_escaped "$directory")
@@ -190,6 +217,10 @@ write_configuration() {
 		    "tlsPort": ${HC_TLS_PORT:-8443},
 		    "opsPort": ${HC_OPS_PORT:-9464},
 		    "workers": ${HC_WORKERS:-0}
+		  },
+		  "tls": {
+		    "certificatesDirectory": "$directory/secrets/tls",
+		    "ticketKeyFile": "$directory/secrets/tickets.key"
 		  }
 		}
 	END

@@ -9,6 +9,8 @@ struct ListeningSockets {
     enum Role: String, CaseIterable, Sendable {
         /// Clients: one per worker slot, all on one port. The kernel spreads connections over them (SO_REUSEPORT).
         case http
+        /// The same with TLS, if there is any.
+        case https
         /// Operators: one, served by the supervisor.
         case operations
     }
@@ -37,10 +39,14 @@ struct ListeningSockets {
     var slotCount: Int { sockets.count { $0.role == .http } }
 
     func descriptor(_ role: Role, slot: Int = 0) -> Int32 {
-        guard let socket = sockets.first(where: { $0.role == role && $0.slot == slot }) else {
+        guard let descriptor = find(role, slot: slot) else {
             preconditionFailure("there is a socket for every role and slot")
         }
-        return socket.descriptor
+        return descriptor
+    }
+
+    func find(_ role: Role, slot: Int) -> Int32? {
+        sockets.first { $0.role == role && $0.slot == slot }?.descriptor
     }
 
     /// Another descriptor of the same socket, for a listener of this process that may be closed.
@@ -98,7 +104,7 @@ struct ListeningSockets {
         try ListeningSockets.wanted(configuration, slots: configuration.workerCount).compactMap {
             wanted in
             let open = sockets.filter { $0.role == wanted.role }
-            if open.contains(where: { $0.address != "\(wanted.address)" }) {
+            if open.isEmpty || open.contains(where: { $0.address != "\(wanted.address)" }) {
                 return "\(wanted.setting)"
             }
             return open.count == wanted.slots ? nil : "server.workers"
@@ -117,7 +123,7 @@ struct ListeningSockets {
         _ configuration: AppConfiguration, slots: Int
     ) throws(Refusal) -> [Wanted] {
         let server = configuration.platform.server
-        return [
+        var all = [
             Wanted(
                 role: .http, slots: slots, address: try address(server.bindAddress, server.port),
                 setting: "server.port (HC_PORT)"),
@@ -126,6 +132,14 @@ struct ListeningSockets {
                 address: try address(server.bindAddress, server.opsPort),
                 setting: "server.opsPort (HC_OPS_PORT)"),
         ]
+        if configuration.platform.tls != nil {
+            all.append(
+                Wanted(
+                    role: .https, slots: slots,
+                    address: try address(server.bindAddress, server.tlsPort),
+                    setting: "server.tlsPort (HC_TLS_PORT)"))
+        }
+        return all
     }
 
     private static func address(_ host: String, _ port: Int) throws(Refusal) -> SocketAddress {

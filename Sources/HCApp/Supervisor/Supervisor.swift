@@ -2,6 +2,7 @@ import CLinux
 import HCCore
 import HCHTTP
 import HCIO
+import HCTenancy
 
 /// Carries out what `SupervisorStateMachine` decides: spawns workers on their listening sockets, listens to their
 /// heartbeats, signals them, and answers the operator listener. `Supervisor+Upgrade` replaces its program.
@@ -125,6 +126,9 @@ final class Supervisor {
             let snapshot = try readConfiguration()
             validated = try snapshot.validate(environment: ProcessEnvironment.current)
             try WorkerPlatform.checkKeys(validated)
+            // New workers would not have a certificate that the present ones still hold.
+            let problems = PlatformTLS.problems(validated.platform, now: clocks.now())
+            guard problems.isEmpty else { throw PlatformTLS.Refusal(problems: problems) }
             for setting in try sockets.stale(validated) {
                 logger.warning(
                     "setting takes effect with the next start", [("setting", .string(setting))])
@@ -214,15 +218,18 @@ final class Supervisor {
         do {
             let pair = try OwnedDescriptor.socketPair()
             // The file that this process runs, whatever lies at its path by now (man proc_pid_exe).
+            var descriptors = [
+                (sockets.descriptor(.http, slot: slot), WorkerProgram.listenerDescriptor),
+                (pair.second.rawValue, WorkerProgram.channelDescriptor),
+                (configuration.descriptor, WorkerProgram.configurationDescriptor),
+            ]
+            if let socket = sockets.find(.https, slot: slot) {
+                descriptors.append((socket, WorkerProgram.secureListenerDescriptor))
+            }
             let child = try ChildProcess.spawn(
                 path: "/proc/self/exe",
                 arguments: [program.path, WorkerProgram.argument, String(slot)],
-                environment: environment,
-                descriptors: [
-                    (sockets.descriptor(.http, slot: slot), WorkerProgram.listenerDescriptor),
-                    (pair.second.rawValue, WorkerProgram.channelDescriptor),
-                    (configuration.descriptor, WorkerProgram.configurationDescriptor),
-                ])
+                environment: environment, descriptors: descriptors)
             let process = child.processIdentifier
             let worker = Worker(slot: slot, generation: machine.generation, child: child)
             open(worker, OwnedDescriptor(pair.releaseFirst()))

@@ -124,6 +124,16 @@ final class WorkerPlatform {
     nonisolated static func checkKeys(_ configuration: AppConfiguration) throws {
         _ = try MasterKey.load(path: configuration.platform.masterKeyFile)
         _ = try TokenKeyRing.load(path: configuration.platform.tokenKeyFile)
+        _ = try PlatformTLS.load(configuration.platform, now: Clocks.system.now())
+    }
+
+    /// The application, behind the redirect to TLS where the profile asks for it.
+    func responder(_ platform: PlatformConfiguration) -> any HTTPResponder {
+        guard platform.profile == .production else { return application }
+        return SecureRedirect(
+            application, baseDomain: platform.baseDomain,
+            port: platform.tls?.publicPort ?? platform.server.tlsPort
+        ) { [directory] host in directory.snapshot?.find(host: host) != nil }
     }
 
     var isServing: Bool { directory.snapshot != nil }

@@ -20,6 +20,9 @@ final class WorkerProgram {
     /// The text that the supervisor has validated, which may be older or newer than the file.
     nonisolated static let configurationDescriptor: Int32 = 5
 
+    /// Open if there is TLS.
+    nonisolated static let secureListenerDescriptor: Int32 = 6
+
     private static let heartbeatInterval = Duration.seconds(1)
     /// What a start waits for the control database before it takes the last good map from disk.
     private static let directoryPatience = Duration.seconds(3)
@@ -33,6 +36,7 @@ final class WorkerProgram {
     private let stopping = Waiter<Void>()
     private let platform: WorkerPlatform
     private let server: HTTPServer
+    private let secure: SecureListener?
     private var channel: WorkerChannel?
 
     init(configuration: AppConfiguration, slot: Int, clocks: Clocks, logger: Logger) throws {
@@ -45,9 +49,13 @@ final class WorkerProgram {
         platform = try WorkerPlatform(
             configuration: configuration, slot: slot, clocks: clocks, logger: logger,
             registry: registry)
+        var http = HTTPServerConfiguration()
+        http.apply(configuration.platform.tls)
         server = HTTPServer(
-            HTTPServerConfiguration(), responder: platform.application,
+            http, responder: platform.responder(configuration.platform),
             metrics: HTTPServerMetrics(registry), clocks: clocks)
+        secure = try SecureListener(
+            configuration.platform, http: http, registry: registry, clocks: clocks, logger: logger)
     }
 
     /// - Returns: when everything that was accepted has been answered.
@@ -63,11 +71,22 @@ final class WorkerProgram {
             directoryDeadline: .after(WorkerProgram.directoryPatience, from: clocks.monotonic()))
         logger.info("directory loaded", [("origin", .string(origin))])
         try server.listen(on: Listener(OwnedDescriptor(WorkerProgram.listenerDescriptor)))
+        try startSecureListener()
         channel.send(.ready)
         beat()
 
         try await stopping.wait(until: .never)
         await drain()
+    }
+
+    /// A supervisor that was started without TLS has no socket for it until it is started anew.
+    private func startSecureListener() throws {
+        guard let secure else { return }
+        guard Listener.isListening(WorkerProgram.secureListenerDescriptor) else {
+            logger.warning("no TLS before the next start: there is no socket for it")
+            return
+        }
+        try secure.start(server, OwnedDescriptor(WorkerProgram.secureListenerDescriptor))
     }
 
     /// SIGTERM, or the end of the supervisor.
@@ -83,6 +102,7 @@ final class WorkerProgram {
         let cut = await server.drain(
             idleUntil: .after(WorkerProgram.idlePatience, from: now),
             deadline: .after(configuration.drain, from: now))
+        secure?.stop()
         if cut > 0 { logger.warning("connections cut at the deadline", [("count", .integer(cut))]) }
         await platform.stop()
         logger.notice("drained")

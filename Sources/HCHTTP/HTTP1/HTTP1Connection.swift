@@ -309,7 +309,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         } catch {
             // The head is on its way: only a cut connection tells the client that the end is missing.
             self.writer = nil
-            close()
+            guard !stream.isClosed else { return }
+            stream.cut()
+            ended()
         }
     }
 
@@ -350,7 +352,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         if output.isEmpty { output = server.takeBuffer() }
         HTTP1Writer.writeHead(
             response, plan, id: request?.id ?? server.lastRequestID, date: server.dateLine,
-            common: server.configuration.commonHeaders, into: &output)
+            common: server.commonHeaders(isSecure: request?.isSecure ?? origin.isSecure),
+            into: &output)
         server.metrics.responded(response.status)
         switch response.body {
         case .none, .tunnel: break

@@ -35,6 +35,7 @@ package final class HTTPServer {
     /// The pass of the connection at the same place.
     private var passes: [ConnectionPass?] = []
     private var freePlaces: [Int] = []
+    private let secureHeaders: HTTPHeaders
     let gate: ConnectionGate
     private var eviction = EvictionSweep()
     package private(set) var connectionCount = 0
@@ -65,6 +66,7 @@ package final class HTTPServer {
         self.responder = responder
         self.metrics = metrics
         self.clocks = clocks
+        secureHeaders = configuration.secureHeaders
         gate = ConnectionGate(
             connectionsMax: configuration.connectionsMax,
             perAddressMax: configuration.connectionsPerAddressMax,
@@ -84,9 +86,16 @@ package final class HTTPServer {
     package func listen(
         on listener: Listener, named name: HTTPListenerName = .plain
     ) throws(SystemError) {
+        try listen(on: listener, named: name) { self.serve($0, $1) }
+    }
+
+    func listen(
+        on listener: Listener, named name: HTTPListenerName,
+        then next: @escaping @LoopActor (any ByteStream, ConnectionPass) -> Void
+    ) throws(SystemError) {
         listeners.append(listener)
         try listener.start { stream, address in
-            self.accept(stream, from: address, by: name) { self.serve($0, $1) }
+            self.accept(stream, from: address, by: name, then: next)
         }
     }
 
@@ -228,7 +237,10 @@ package final class HTTPServer {
         precondition(drained == nil, "drain is called once")
         isDraining = true
         for connection in connections { connection?.drain() }
-        guard connectionCount > 0 else { return 0 }
+        guard connectionCount > 0 else {
+            await TLSStream.waitForClosing(until: deadline)
+            return 0
+        }
         let drained = Waiter<Void>()
         self.drained = drained
         let idle = Loop.shared.schedule(at: idleUntil.earlier(of: deadline)) {
@@ -238,6 +250,7 @@ package final class HTTPServer {
         defer { idle.cancel() }
         do {
             try await drained.wait(until: deadline)
+            await TLSStream.waitForClosing(until: deadline)
             return 0
         } catch {
             let cut = connectionCount
@@ -291,6 +304,11 @@ package final class HTTPServer {
     }
 
     // MARK: What connections share
+
+    /// The fields of every answer. By TLS the client is told to come by TLS only (RFC 6797 7.2: and never without).
+    func commonHeaders(isSecure: Bool) -> HTTPHeaders {
+        isSecure ? secureHeaders : configuration.commonHeaders
+    }
 
     func makeRequestID() -> RequestID {
         let id = ids.make(at: wallClock + (now - wallClockReadAt))

@@ -50,7 +50,24 @@ package struct HTTPServerConfiguration: Sendable {
     /// name goes first.
     package var commonHeaders = HTTPServerConfiguration.securityHeaders
 
+    /// How long a client that came by TLS is to come by TLS only (Strict-Transport-Security); nil: not told.
+    package var strictTransportSecurity: Duration?
+    /// From the accept to the end of the TLS handshake; ends silently.
+    package var tlsHandshakeTimeout: Duration = .seconds(10)
+    /// Handshakes at a time of one listener; further connections wait in the kernel's queue.
+    package var tlsHandshakesMax = 1024
+    /// What the oldest handshake gets while there are that many.
+    package var tlsCrowdedTimeout: Duration = .seconds(2)
+
     package init() {}
+
+    var secureHeaders: HTTPHeaders {
+        guard let strictTransportSecurity else { return commonHeaders }
+        var headers = commonHeaders
+        headers.set(
+            .strictTransportSecurity, "max-age=\(strictTransportSecurity.components.seconds)")
+        return headers
+    }
 
     /// For an API that is read by programs: nothing may be framed, sniffed, cached by others or referred from.
     package static let securityHeaders = HTTPHeaders([
@@ -82,6 +99,7 @@ package struct HTTPServerConfiguration: Sendable {
         check(http1.headerBytesMax <= 1 << 20, "headerBytesMax: must be at most 1 MiB")
         check(http1.headerCountMax > 0, "headerCountMax: must be above 0")
         check(http1.bodyBytesMax >= 0, "bodyBytesMax: must not be negative")
+        check(tlsHandshakesMax > 0, "tlsHandshakesMax: must be above 0")
         check(bodyBytesPerSecondMin > 0, "bodyBytesPerSecondMin: must be above 0")
         check(timeoutResolution > .zero, "timeoutResolution: must be above 0")
         for (name, duration) in [
@@ -89,6 +107,7 @@ package struct HTTPServerConfiguration: Sendable {
             ("headGrace", headGrace), ("answerGrace", answerGrace),
             ("proxyHeaderTimeout", proxyHeaderTimeout),
             ("requestTimeout", requestTimeout), ("bodyGrace", bodyGrace),
+            ("tlsHandshakeTimeout", tlsHandshakeTimeout), ("tlsCrowdedTimeout", tlsCrowdedTimeout),
             ("writeStallTimeout", writeStallTimeout), ("lingerTimeout", lingerTimeout),
         ] {
             check(duration > .zero, "\(name): must be above 0")

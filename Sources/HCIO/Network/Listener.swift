@@ -80,6 +80,13 @@ internal import HCCore
         return socket
     }
 
+    /// Whether an inherited descriptor is a listening socket; any other, or none, may have its number.
+    package nonisolated static func isListening(_ fd: Int32) -> Bool {
+        var answer: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &answer, &length) == 0 && answer == 1
+    }
+
     /// Where it listens: the port that the kernel chose, if it was bound to port 0.
     package var localAddress: SocketAddress? {
         guard let fd = descriptor?.rawValue else { return nil }

@@ -146,7 +146,9 @@ package final class TLSCertificate: @unchecked Sendable {
         func refuse(_ problem: String) -> TLSFileProblem {
             TLSFileProblem(
                 file: file, problem: problem,
-                remedy: "write the certificate and then its chain, each between BEGIN and END CERTIFICATE")
+                remedy:
+                    "write the certificate and then its chain, each between BEGIN and END CERTIFICATE"
+            )
         }
         let all: [OpaquePointer]
         do throws(PEMError) {
@@ -158,7 +160,9 @@ package final class TLSCertificate: @unchecked Sendable {
             let chain = hc_x509_stack_new()
         else {
             for certificate in all { X509_free(certificate) }
-            throw refuse(all.isEmpty ? "holds no certificate" : "has more than \(Limits.chainMax) certificates")
+            throw refuse(
+                all.isEmpty
+                    ? "holds no certificate" : "has more than \(Limits.chainMax) certificates")
         }
         for certificate in all.dropFirst() { _ = hc_x509_stack_push(chain, certificate) }
         return (first, chain)
@@ -197,7 +201,9 @@ package final class TLSCertificate: @unchecked Sendable {
         guard SSL_CTX_use_cert_and_key(trial, certificate, key, chain, 1) == 1 else {
             throw TLSFileProblem(
                 file: file, problem: "cannot be used: \(TLSLibrary.takeError())",
-                remedy: "use a certificate with an ECDSA P-256 key, or RSA of 2048 bits or more, and SHA-256")
+                remedy:
+                    "use a certificate with an ECDSA P-256 key, or RSA of 2048 bits or more, and SHA-256"
+            )
         }
     }
 
@@ -271,7 +277,9 @@ enum PEM {
     /// Reads from memory; nothing of it is kept.
     static func withBIO<Result>(_ bytes: [UInt8], _ body: (OpaquePointer) -> Result?) -> Result? {
         bytes.withUnsafeBytes { bytes in
-            guard let bio = BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else { return nil }
+            guard let bio = BIO_new_mem_buf(bytes.baseAddress, Int32(bytes.count)) else {
+                return nil
+            }
             defer { BIO_free(bio) }
             return body(bio)
         }

@@ -26,7 +26,9 @@ package struct TLSCertificates: Sendable {
                 // Two for one name, as around a renewal: the one that lasts longer.
                 if host.hasPrefix("*.") {
                     let suffix = String(host.dropFirst())
-                    if let other = wildcards[suffix], other.notAfter >= certificate.notAfter { continue }
+                    if let other = wildcards[suffix], other.notAfter >= certificate.notAfter {
+                        continue
+                    }
                     wildcards[suffix] = certificate
                 } else {
                     if let other = exact[host], other.notAfter >= certificate.notAfter { continue }
@@ -65,6 +67,8 @@ package struct TLSCertificates: Sendable {
         /// Nil: nothing there can be used.
         package let certificates: TLSCertificates?
         package let problems: [TLSFileProblem]
+        /// Of the files as they were before they were read.
+        package let fingerprint: [UInt8]
     }
 
     /// Reads every `<name>.crt` with its `<name>.key` and `<name>.ocsp`. Blocking; any thread.
@@ -73,6 +77,7 @@ package struct TLSCertificates: Sendable {
     package static func load(
         directory: String, baseDomain: String, now: Timestamp, previous: TLSCertificates? = nil
     ) -> Loading {
+        let fingerprint = fingerprint(of: directory)
         var problems: [TLSFileProblem] = []
         var found: [TLSCertificate] = []
         do throws(Files.FileError) {
@@ -84,7 +89,9 @@ package struct TLSCertificates: Sendable {
                     problems += loaded.problems
                 } catch {
                     problems.append(error)
-                    if let kept = previous?.all.first(where: { $0.name == name }) { found.append(kept) }
+                    if let kept = previous?.all.first(where: { $0.name == name }) {
+                        found.append(kept)
+                    }
                 }
             }
         } catch {
@@ -98,9 +105,11 @@ package struct TLSCertificates: Sendable {
             problems.append(
                 TLSFileProblem(
                     file: directory, problem: "holds no certificate",
-                    remedy: "put <name>.crt (PEM, with its chain) and <name>.key (mode 0600) there"))
+                    remedy: "put <name>.crt (PEM, with its chain) and <name>.key (mode 0600) there")
+            )
         }
-        return Loading(certificates: certificates, problems: problems)
+        return Loading(
+            certificates: certificates, problems: problems, fingerprint: fingerprint)
     }
 
     private static func names(in directory: String) throws(Files.FileError) -> [String] {

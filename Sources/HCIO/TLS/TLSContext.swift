@@ -33,7 +33,7 @@ package import HCCore
     private var role: Role
     private var library: TLSLibraryContext
     let clocks: Clocks
-    let metrics: TLSMetrics?
+    package let metrics: TLSMetrics?
     private let tickets: TLSTicketRing?
     /// As in the wire format of ALPN: each name after its length.
     private let protocolNames: [[UInt8]]
@@ -53,7 +53,7 @@ package import HCCore
             TLSTicketRing($0, purpose: identity, clocks: clocks)
         }
         library = try TLSContext.makeLibraryContext(configuration)
-        metrics?.expiry.set(Double((configuration.certificates.firstExpiry - clocks.now()).components.seconds))
+        updateExpiry()
     }
 
     package init(client configuration: TLSClientConfiguration) throws(TLSFailure) {
@@ -94,7 +94,12 @@ package import HCCore
         configuration.certificates = certificates
         library = try TLSContext.makeLibraryContext(configuration)
         role = .server(configuration)
-        metrics?.expiry.set(Double((certificates.firstExpiry - clocks.now()).components.seconds))
+        updateExpiry()
+    }
+
+    func updateExpiry() {
+        guard let metrics, let certificates else { return }
+        metrics.expiry.set(Int((certificates.firstExpiry - clocks.now()).components.seconds))
     }
 
     /// A client's next connections try to resume what `other` has last heard of its server.
@@ -112,7 +117,8 @@ package import HCCore
 
     /// What sessions are bound to: purpose and client authorities.
     private static func identity(_ configuration: TLSServerConfiguration) -> [UInt8] {
-        let text = Array(configuration.purpose.utf8) + [0] + (configuration.clientAuthority?.digest ?? [])
+        let text =
+            Array(configuration.purpose.utf8) + [0] + (configuration.clientAuthority?.digest ?? [])
         var digest = [UInt8](repeating: 0, count: 32)
         _ = SHA256(text, text.count, &digest)
         return digest
@@ -153,7 +159,8 @@ package import HCCore
         try check(SSL_CTX_set_session_id_context(pointer, identity, UInt32(identity.count)))
         let standard = configuration.certificates.standard
         try check(
-            SSL_CTX_use_cert_and_key(pointer, standard.certificate, standard.key, standard.chain, 1))
+            SSL_CTX_use_cert_and_key(pointer, standard.certificate, standard.key, standard.chain, 1)
+        )
         SSL_CTX_set_client_hello_cb(pointer, readClientHello, nil)
         hc_ssl_ctx_set_servername_callback(pointer, acknowledgeServerName)
         SSL_CTX_set_cert_cb(pointer, chooseCertificate, nil)
@@ -213,9 +220,13 @@ package import HCCore
         return context
     }
 
-    private static func trust(_ authority: TLSClientAuthority, _ context: OpaquePointer) throws(TLSFailure) {
+    private static func trust(_ authority: TLSClientAuthority, _ context: OpaquePointer)
+        throws(TLSFailure)
+    {
         let store = SSL_CTX_get_cert_store(context)
-        for certificate in authority.certificates { try check(X509_STORE_add_cert(store, certificate)) }
+        for certificate in authority.certificates {
+            try check(X509_STORE_add_cert(store, certificate))
+        }
     }
 
     /// A new connection's SSL object, which knows its stream.
@@ -250,12 +261,15 @@ package import HCCore
     }
 
     private typealias HelloCallback =
-        @convention(c) (OpaquePointer?, UnsafeMutablePointer<Int32>?, UnsafeMutableRawPointer?) -> Int32
+        @convention(c) (OpaquePointer?, UnsafeMutablePointer<Int32>?, UnsafeMutableRawPointer?) ->
+        Int32
     private typealias Callback = @convention(c) (OpaquePointer?, UnsafeMutableRawPointer?) -> Int32
 
     /// Before anything else is looked at: tickets of TLS 1.2 are opened before OpenSSL has read the name itself.
     private static let readClientHello: HelloCallback = { ssl, _, _ in
-        guard let ssl, let stream = TLSContext.stream(of: ssl) else { return SSL_CLIENT_HELLO_ERROR }
+        guard let ssl, let stream = TLSContext.stream(of: ssl) else {
+            return SSL_CLIENT_HELLO_ERROR
+        }
         var bytes: UnsafePointer<UInt8>?
         var count = 0
         var name: String?
@@ -306,7 +320,8 @@ package import HCCore
         return LoopActor.assumeIsolated {
             guard let certificate = stream.certificate, let expires = certificate.stapleExpires,
                 stream.context.clocks.now() < expires,
-                hc_ssl_set_ocsp_response(connection, certificate.staple, certificate.staple.count) == 1
+                hc_ssl_set_ocsp_response(connection, certificate.staple, certificate.staple.count)
+                    == 1
             else { return SSL_TLSEXT_ERR_NOACK }
             return SSL_TLSEXT_ERR_OK
         }
@@ -314,10 +329,13 @@ package import HCCore
 
     private static let selectProtocol:
         @convention(c) (
-            OpaquePointer?, UnsafeMutablePointer<UnsafePointer<UInt8>?>?, UnsafeMutablePointer<UInt8>?,
+            OpaquePointer?, UnsafeMutablePointer<UnsafePointer<UInt8>?>?,
+            UnsafeMutablePointer<UInt8>?,
             UnsafePointer<UInt8>?, UInt32, UnsafeMutableRawPointer?
         ) -> Int32 = { ssl, chosen, chosenCount, offered, count, _ in
-            guard let stream = TLSContext.stream(of: ssl), let offered else { return SSL_TLSEXT_ERR_ALERT_FATAL }
+            guard let stream = TLSContext.stream(of: ssl), let offered else {
+                return SSL_TLSEXT_ERR_ALERT_FATAL
+            }
             let names = UnsafeBufferPointer(start: offered, count: Int(count))
             let ours = LoopActor.assumeIsolated { stream.context.protocolNames }
             for name in ours {
@@ -348,19 +366,23 @@ package import HCCore
 
     private static let handleTicket:
         @convention(c) (
-            OpaquePointer?, UnsafeMutablePointer<UInt8>?, UnsafeMutablePointer<UInt8>?, OpaquePointer?,
+            OpaquePointer?, UnsafeMutablePointer<UInt8>?, UnsafeMutablePointer<UInt8>?,
+            OpaquePointer?,
             OpaquePointer?, Int32
         ) -> Int32 = { ssl, name, iv, cipher, mac, isNew in
             guard let stream = TLSContext.stream(of: ssl), let name, let iv, let cipher, let mac
             else { return -1 }
             // Used before this returns, on the loop's thread.
-            nonisolated(unsafe) let (keyName, vector, encryption, authentication) = (name, iv, cipher, mac)
+            nonisolated(unsafe) let (keyName, vector, encryption, authentication) = (
+                name, iv, cipher, mac
+            )
             return LoopActor.assumeIsolated {
                 guard let tickets = stream.context.tickets else { return 0 }
                 let host = stream.serverName ?? ""
                 if isNew == 1 {
                     let isSet = tickets.seal(
-                        host: host, name: keyName, iv: vector, cipher: encryption, mac: authentication)
+                        host: host, name: keyName, iv: vector, cipher: encryption,
+                        mac: authentication)
                     return isSet ? 1 : -1
                 }
                 let opening = tickets.open(

@@ -58,7 +58,9 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
         while true {
             let code = UInt(ERR_get_error())
             if code == 0 { break }
-            if chosen == 0 || (library(of: chosen) != ERR_LIB_SSL && library(of: code) == ERR_LIB_SSL) {
+            if chosen == 0
+                || (library(of: chosen) != ERR_LIB_SSL && library(of: code) == ERR_LIB_SSL)
+            {
                 chosen = code
             }
         }

@@ -60,7 +60,7 @@ package final class TLSMetrics: Sendable {
         handshakes[index * 2 + (isResumed ? 1 : 0)].increment()
     }
 
-    func failed(_ reason: TLSFailure.Reason) { failures[reason]?.increment() }
+    package func failed(_ reason: TLSFailure.Reason) { failures[reason]?.increment() }
     func broke(_ reason: TLSFailure.Reason) { breaks[reason]?.increment() }
 
     package func handshakes(_ version: TLSVersion, isResumed: Bool) -> UInt64 {

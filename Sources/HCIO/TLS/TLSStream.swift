@@ -258,7 +258,8 @@ package import HCCore
             continueHandshake(&rest)
             if rest.isEmpty || rest.count == before { break }
         }
-        while case .established = state, wantsReading, delegate != nil, !peerHasEnded, !rest.isEmpty {
+        while case .established = state, wantsReading, delegate != nil, !peerHasEnded, !rest.isEmpty
+        {
             readRecords(&rest)
         }
         switch state {
@@ -278,7 +279,8 @@ package import HCCore
             // If the socket takes nothing any more, reading tells so next.
             sendOutput()
             if count > 0 {
-                delegate?.stream(self, didReceive: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                delegate?.stream(
+                    self, didReceive: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             }
             guard case .established = state else { return }
             if let failure { return fail(failure) }
@@ -288,7 +290,8 @@ package import HCCore
 
     /// - Returns: what broke the connection, after `count` good bytes.
     private func decrypt(
-        _ rest: inout UnsafeRawBufferPointer, into buffer: UnsafeMutableRawBufferPointer, count: inout Int
+        _ rest: inout UnsafeRawBufferPointer, into buffer: UnsafeMutableRawBufferPointer,
+        count: inout Int
     ) -> TLSFailure? {
         guard let pointer = session?.pointer, let base = buffer.baseAddress else { return nil }
         // A record that does not fit would stay in OpenSSL's memory.
@@ -532,7 +535,9 @@ extension TLSStream: ByteStreamDelegate {
 
     /// The connection is at its end; if close_notify was not read before, something may be missing.
     private func connectionEnded() {
-        guard case .established = state, held.isEmpty, delegate != nil, !peerHasEnded else { return }
+        guard case .established = state, held.isEmpty, delegate != nil, !peerHasEnded else {
+            return
+        }
         context.metrics?.truncations.increment()
         guard toleratesTruncation else { return fail(TLSFailure(.truncated)) }
         peerHasEnded = true

@@ -188,11 +188,13 @@ extension Duration {
         defer { EVP_KDF_CTX_free(context) }
         let key = Key()
         let secret = tickets.secrets[identity.secret].bytes
-        let info = Array("hc.tls.ticket.1|\(identity.period)|\(tickets.period.inSeconds)|".utf8) + purpose
+        let info =
+            Array("hc.tls.ticket.1|\(identity.period)|\(tickets.period.inSeconds)|".utf8) + purpose
         let output = key.bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
         guard
             hc_hkdf_sha256(
-                context, secret.baseAddress, secret.count, nil, 0, info, info.count, output, Key.count) == 1
+                context, secret.baseAddress, secret.count, nil, 0, info, info.count, output,
+                Key.count) == 1
         else { return nil }
         keys[identity] = key
         return key

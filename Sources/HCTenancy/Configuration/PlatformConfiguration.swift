@@ -58,6 +58,9 @@ package struct PlatformConfiguration: Sendable {
     package var redis: Redis
     package var pools: Pools
     package var server: Server
+    /// Nil: there is no TLS listener. The production profile always has one.
+    package var tls: TLS?
+    package var operations: Operations
     /// Where a request from this machine reaches the public listener: for smoke requests.
     package var publicURL: String
 
@@ -149,6 +152,19 @@ package struct PlatformConfiguration: Sendable {
         redis = Redis(reader.section("redis"))
         server = Server(reader.section("server"))
         pools = Pools(reader.section("pools"))
+        tls = nil
+        if let section = reader.optionalSection("tls")
+            ?? (profile == .production ? reader.section("tls") : nil)
+        {
+            tls = TLS(section, profile, secrets: secretsDirectory, port: server.tlsPort)
+        }
+        operations = Operations(
+            clientAuthorityFile: reader.section("ops").optionalString("clientCA"))
+        if operations.clientAuthorityFile != nil, tls == nil {
+            reader.report(
+                "ops.clientCA", "needs the server's own certificates",
+                "add the section \"tls\": { }, or remove ops.clientCA")
+        }
         publicURL = reader.string("publicURL", default: "http://127.0.0.1:\(server.port)")
         if !publicURL.hasPrefix("http://") && !publicURL.hasPrefix("https://") {
             reader.report("publicURL", "is no URL", "write http://host:port or https://host")

@@ -1,0 +1,157 @@
+import HCCore
+package import HCIO
+
+extension HTTPServer {
+    /// ALPN names of what this configuration serves, the best first.
+    package static func applicationProtocols(_ configuration: HTTPServerConfiguration) -> [String] {
+        ["http/1.1"]
+    }
+
+    /// What a client gets that speaks HTTP without TLS to a port that has TLS.
+    package static let plaintextAnswer: [UInt8] = {
+        let content =
+            #"{"type":"about:blank","title":"Bad Request","status":400,"code":"tls-required","#
+            + #""detail":"This port speaks TLS: write https instead of http."}"#
+        return Array(
+            ("HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
+                + "Content-Length: \(content.utf8.count)\r\nCache-Control: no-store\r\n"
+                + "Connection: close\r\n\r\n" + content).utf8)
+    }()
+
+    /// Accepts from `listener`, makes the TLS handshake with each client and then serves it.
+    package func listen(on listener: Listener, tls: TLSContext) throws(SystemError) {
+        let acceptor = TLSAcceptor(listener, tls, server: self)
+        try listen(on: listener, named: .tls) { acceptor.accept($0, $1) }
+    }
+}
+
+/// The handshakes of one listener: each has a deadline, and all together a bound.
+///
+/// At the bound the listener rests, and connections wait in the kernel's queue: a machine that is too slow for what
+/// comes finishes what it has begun. But clients that begin handshakes and say nothing must not stop all others, so
+/// while it is full, the oldest handshake is given up when it is older than `tlsCrowdedTimeout`.
+@LoopActor
+final class TLSAcceptor {
+    private let listener: Listener
+    let context: TLSContext
+    private unowned let server: HTTPServer
+    /// By the order in which they began.
+    private var handshakes: [Int: TLSHandshakeConnection] = [:]
+    private var next = 0
+    private var oldest = 0
+    private var isResting = false
+
+    init(_ listener: Listener, _ context: TLSContext, server: HTTPServer) {
+        self.listener = listener
+        self.context = context
+        self.server = server
+    }
+
+    var isFull: Bool { handshakes.count >= server.configuration.tlsHandshakesMax }
+
+    func accept(_ stream: any ByteStream, _ pass: ConnectionPass) {
+        let number = next
+        next += 1
+        server.enter(pass) { place in
+            let handshake = TLSHandshakeConnection(
+                TLSStream(over: stream, context), number: number, place: place, acceptor: self,
+                server: server)
+            handshakes[number] = handshake
+            return handshake
+        }
+        context.metrics?.inProgress.set(handshakes.count)
+        guard isFull, !isResting else { return }
+        isResting = true
+        listener.pause()
+        watchOldest()
+    }
+
+    func ended(_ number: Int) {
+        guard handshakes.removeValue(forKey: number) != nil else { return }
+        context.metrics?.inProgress.set(handshakes.count)
+        guard isResting, !isFull else { return }
+        isResting = false
+        if !server.isDraining { listener.resume() }
+    }
+
+    private func watchOldest() {
+        while oldest < next, handshakes[oldest] == nil { oldest += 1 }
+        handshakes[oldest]?.watch()
+    }
+}
+
+/// A connection whose TLS handshake is under way.
+@LoopActor
+final class TLSHandshakeConnection: HTTPServerConnection {
+    private let stream: TLSStream
+    private let number: Int
+    private let acceptor: TLSAcceptor
+    private let server: HTTPServer
+    private let startedAt: MonotonicTime
+    let place: Int
+    var armedTick = TimeoutWheel.unarmed
+
+    init(
+        _ stream: TLSStream, number: Int, place: Int, acceptor: TLSAcceptor, server: HTTPServer
+    ) {
+        self.stream = stream
+        self.number = number
+        self.place = place
+        self.acceptor = acceptor
+        self.server = server
+        startedAt = server.now
+    }
+
+    var idleness: ConnectionIdleness { .fresh(since: startedAt) }
+
+    func start() {
+        // HTTP knows by its own framing whether a message is complete.
+        stream.toleratesTruncation = true
+        server.arm(self, at: startedAt + server.configuration.tlsHandshakeTimeout)
+        stream.handshake { result in
+            self.server.readClock()
+            self.acceptor.ended(self.number)
+            switch result {
+            case .success(let handshake): self.succeeded(handshake)
+            case .failure: self.server.connectionEnded(self)
+            }
+        }
+    }
+
+    private func succeeded(_ handshake: TLSHandshake) {
+        acceptor.context.metrics?.duration.observe(server.now - startedAt)
+        server.handOver(self) { pass in
+            server.serve(stream, pass, isSecure: true, using: .http1)
+        }
+    }
+
+    /// The listener is full, and this is the oldest.
+    func watch() {
+        server.arm(self, at: startedAt + server.configuration.tlsCrowdedTimeout)
+    }
+
+    /// A client whose handshake was accepted may still send its request.
+    func drain() {}
+
+    func endIfIdle() { giveUp(.cancelled) }
+
+    func close() { giveUp(.cancelled) }
+
+    func checkTimeouts(_ now: MonotonicTime) {
+        if now >= startedAt + server.configuration.tlsHandshakeTimeout {
+            giveUp(.timeout)
+        } else if acceptor.isFull, now >= startedAt + server.configuration.tlsCrowdedTimeout {
+            giveUp(.overload)
+        } else {
+            server.arm(self, at: startedAt + server.configuration.tlsHandshakeTimeout)
+        }
+    }
+
+    private func giveUp(_ reason: TLSFailure.Reason) {
+        guard !stream.isClosed else { return }
+        acceptor.context.metrics?.failed(reason)
+        stream.close()
+        acceptor.ended(number)
+        server.connectionEnded(self)
+    }
+}
