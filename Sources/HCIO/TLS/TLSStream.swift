@@ -97,6 +97,9 @@ package import HCCore
         }
     }
 
+    /// Ciphertext counts, though it need not be content.
+    package var hasInput: Bool { !held.isEmpty || lower.hasInput }
+
     package var remoteAddress: SocketAddress? { lower.remoteAddress }
     package var localAddress: SocketAddress? { lower.localAddress }
 
