@@ -14,6 +14,7 @@ struct ClinicHooks {
     private let configuration: PlatformConfiguration
     private let clocks: Clocks
     private let client: HTTPClient
+    private let publicURL: OutboundURL
 
     /// What the server gets to learn of a new clinic and to answer.
     private static let smokePatience = Duration.seconds(10)
@@ -27,9 +28,33 @@ struct ClinicHooks {
                 clocks: clocks, blockingPool: blocking,
                 secrets: try ClinicSecrets(
                     tokens: try TokenKeyRing.load(path: plane.configuration.tokenKeyFile))))
-        client = HTTPClient(
-            pool: blocking, connectTo: ClinicHooks.authority(of: plane.configuration.publicURL),
-            clocks: clocks)
+        do {
+            publicURL = try OutboundURL(configuration.publicURL)
+        } catch {
+            throw ControlError(
+                .failed, code: "public-url",
+                "the public URL is none that can be requested: \(error.rawValue)",
+                remedy: "Write publicURL as http://host:port or https://host.")
+        }
+        client = ClinicHooks.client(publicURL, blocking, clocks)
+    }
+
+    /// Goes to the public listener under the name of any clinic. It is asked once: who asks again is `smoke`.
+    private static func client(
+        _ publicURL: OutboundURL, _ pool: BlockingPool, _ clocks: Clocks
+    ) -> HTTPClient {
+        var configuration = HTTPClientConfiguration(.trusted)
+        configuration.retry = .never
+        configuration.breaker = nil
+        let lookup: NameLookup
+        switch publicURL.host {
+        case .address(let address): lookup = .fixed([address])
+        case .name(let name):
+            lookup = NameLookup { _, deadline in
+                try await SocketAddress.resolve(host: name, port: 0, deadline: deadline, on: pool)
+            }
+        }
+        return HTTPClient(configuration, lookup: lookup, clocks: clocks)
     }
 
     var hooks: TenantProvisioner.Hooks {
@@ -56,18 +81,19 @@ struct ClinicHooks {
         json.member("email", email)
         json.member("password", password.reveal())
         json.endObject()
-        let scheme = configuration.publicURL.hasPrefix("https:") ? "https" : "http"
-        let request = HTTPClient.Request(
-            .post, "\(scheme)://\(host)/v1/auth/login",
-            headers: HTTPHeaders([(.contentType, "application/json")]), body: json.finish().bytes,
-            responseBytesMax: 64 << 10)
+        let origin = "\(publicURL.scheme.rawValue)://\(host):\(publicURL.port)"
+        let request = OutboundRequest(
+            OutboundTarget("smoke"), .post, "\(origin)/v1/auth/login",
+            headers: HTTPHeaders([(.contentType, "application/json")]),
+            content: .bytes(json.finish().bytes), responseBytesMax: 64 << 10)
         let deadline = Deadline.after(ClinicHooks.smokePatience, from: clocks.monotonic())
         let begun = clocks.monotonic()
         while true {
-            let response: HTTPClient.Response
-            do {
+            let response: OutboundResponse
+            do throws(HTTPClientError) {
                 response = try await client.send(request, deadline: deadline)
-            } catch HTTPClientError.connectFailed {
+            } catch {
+                guard error == .connect else { throw error }
                 return nil
             }
             if response.status == .ok {
@@ -83,13 +109,5 @@ struct ClinicHooks {
             }
             try await Loop.shared.sleep(for: .milliseconds(20))
         }
-    }
-
-    /// `host:port` of a URL: where to connect, whatever clinic's host the request names.
-    private static func authority(of url: String) -> String? {
-        guard let start = url.firstRange(of: "://") else { return nil }
-        let authority = url[start.upperBound...].prefix { $0 != "/" }
-        if authority.contains(":") { return String(authority) }
-        return "\(authority):\(url.hasPrefix("https:") ? 443 : 80)"
     }
 }

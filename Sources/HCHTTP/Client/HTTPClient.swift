@@ -1,277 +1,411 @@
-import CCurl
 package import HCCore
+import HCCrypto
 package import HCIO
-import Synchronization
 
-/// A small outbound client on libcurl: for smoke requests and tests, not for hot paths. Each request is one easy
-/// handle in the blocking pool, with a connection of its own.
+/// Requests to others: object storage, gateways, webhooks. libcurl's multi interface on the loop, with what a service
+/// needs around it: a bound on transfers and connections, one deadline, retries within a budget, a breaker for each
+/// origin, and a guard where tenants say where to go.
 ///
-/// Only http and https; redirects are answers like any other; no proxy from the environment.
-package struct HTTPClient: Sendable {
-    package struct Request: Sendable {
-        package var method: HTTPMethod
-        package var url: String
-        package var headers: HTTPHeaders
-        package var body: [UInt8]?
-        /// Content above it fails the request.
-        package var responseBytesMax: Int
-
-        package init(
-            _ method: HTTPMethod = .get, _ url: String, headers: HTTPHeaders = HTTPHeaders(),
-            body: [UInt8]? = nil, responseBytesMax: Int = 8 << 20
-        ) {
-            self.method = method
-            self.url = url
-            self.headers = headers
-            self.body = body
-            self.responseBytesMax = responseBytesMax
-        }
-    }
-
-    package struct Response: Sendable {
-        package let status: HTTPStatus
-        package let headers: HTTPHeaders
-        package let body: [UInt8]
-
-        package var text: String { String(decoding: body, as: UTF8.self) }
-    }
-
-    /// All header lines of an answer; above it the request fails.
-    static let headerBytesMax = 64 << 10
-
-    private let pool: BlockingPool
-    private let connectTo: String?
+/// http and https only; no proxy, netrc, cookies or credentials from anywhere but the request; certificates are always
+/// checked. Content comes as it was sent: `Accept-Encoding` is the caller's business, so that nothing grows on the
+/// way in.
+///
+/// One client for one purpose: connections, bounds and the destination policy are its own.
+@LoopActor
+package final class HTTPClient {
+    package let configuration: HTTPClientConfiguration
+    private let multi: CurlMulti
+    private let resolver: OutboundResolver
+    private let metrics: HTTPClientMetrics?
     private let clocks: Clocks
 
-    /// - Parameter connectTo: "host:port" to connect to whatever host a URL names (CURLOPT_CONNECT_TO): so that
-    ///   `http://sunrise.localhost:8080` reaches 127.0.0.1 without a resolver's help.
-    package init(pool: BlockingPool, connectTo: String? = nil, clocks: Clocks = .system) {
-        self.pool = pool
-        self.connectTo = connectTo
+    private var admission: TransferAdmission
+    private var waiting: [TransferAdmission.WaiterID: Waiter<Void>] = [:]
+    private var breakers: LRUCache<String, OriginBreaker>
+    private var targets: [OutboundTarget: TargetState] = [:]
+    private var random: any RandomNumberGenerator & Sendable
+
+    private struct TargetState {
+        var budget: RetryBudget
+        let metrics: HTTPClientMetrics.Target?
+    }
+
+    /// - Parameter random: jitter and span ids.
+    /// - Precondition: `configuration.problems()` is empty.
+    package init(
+        _ configuration: HTTPClientConfiguration, lookup: NameLookup = .system,
+        metrics: HTTPClientMetrics? = nil, clocks: Clocks = .system,
+        random: any RandomNumberGenerator & Sendable = SystemRandom()
+    ) {
+        let problems = configuration.problems()
+        precondition(problems.isEmpty, "\(problems)")
+        self.configuration = configuration
+        self.metrics = metrics
         self.clocks = clocks
+        self.random = random
+        multi = CurlMulti(configuration, metrics)
+        resolver = OutboundResolver(lookup, configuration)
+        admission = TransferAdmission(configuration.transfers)
+        breakers = LRUCache(capacityMax: configuration.breakerOriginsMax)
     }
 
-    /// - Throws: `HTTPClientError`; `BlockingPoolError` and `DeadlineExceeded` of the pool.
-    @LoopActor
-    package func send(_ request: Request, deadline: Deadline) async throws -> Response {
-        let connectTo = connectTo
-        let clocks = clocks
-        return try await pool.run(deadline: deadline) {
-            try HTTPClient.perform(request, connectTo, deadline.remaining(at: clocks.monotonic()))
+    /// Sockets opened since the start, and those open now.
+    package var connectionsOpened: Int { multi.connections.opened }
+    package var connectionsOpen: Int { multi.connections.open }
+    package var transfersInFlight: Int { admission.active }
+
+    // MARK: Requests
+
+    /// Makes a request and takes its whole answer, at most `request.responseBytesMax`. Any status is an answer.
+    ///
+    /// The deadline is for everything: waiting for a turn, names, attempts, waits between them.
+    package func send(
+        _ request: OutboundRequest, deadline: Deadline
+    ) async throws(HTTPClientError) -> OutboundResponse {
+        let begun = Loop.shared.now
+        do {
+            let exchange = try await exchange(request, isStreamed: false, deadline)
+            exchange.end()
+            state(of: request.target).metrics?.ended(
+                exchange.head.status, after: Loop.shared.now - begun)
+            return OutboundResponse(
+                status: exchange.head.status, headers: exchange.head.headers,
+                body: exchange.content, url: exchange.url)
+        } catch {
+            state(of: request.target).metrics?.failed(error, after: Loop.shared.now - begun)
+            throw error
         }
     }
 
-    /// The same without a loop: for programs that have none yet and for threads of their own. Blocks.
-    package func sendBlocking(_ request: Request, timeout: Duration) throws(HTTPClientError)
-        -> Response
-    {
-        try HTTPClient.perform(request, connectTo, timeout)
+    /// Makes a request and gives its answer to `body` as it comes. The connection is not read while `body` does not
+    /// ask, and is given back when it returns; what it has not read is thrown away with it.
+    ///
+    /// Only until the answer's head is there is the request tried again: what `body` has seen stays true.
+    package func withResponse<Value>(
+        to request: OutboundRequest, deadline: Deadline,
+        _ body: (OutboundResponseStream) async throws -> Value
+    ) async throws -> Value {
+        let begun = Loop.shared.now
+        let exchange: OutboundExchange
+        do {
+            exchange = try await self.exchange(request, isStreamed: true, deadline)
+        } catch {
+            state(of: request.target).metrics?.failed(error, after: Loop.shared.now - begun)
+            throw error
+        }
+        defer {
+            exchange.end()
+            state(of: request.target).metrics?.ended(
+                exchange.head.status, after: Loop.shared.now - begun)
+        }
+        return try await body(
+            OutboundResponseStream(exchange.transfer, exchange.head, exchange.url, deadline))
     }
 
-    private static func perform(_ request: Request, _ connectTo: String?, _ timeout: Duration)
-        throws(HTTPClientError) -> Response
-    {
-        let handle = try CurlHandle()
-        let transfer = CurlTransfer(bodyBytesMax: request.responseBytesMax)
-        try handle.set(CURLOPT_URL, request.url)
-        try handle.set(CURLOPT_PROTOCOLS, Int(CURLPROTO_HTTP | CURLPROTO_HTTPS))
-        try handle.set(CURLOPT_PROXY, "")
-        try handle.set(CURLOPT_NOSIGNAL, 1)
-        try handle.set(CURLOPT_FOLLOWLOCATION, 0)
-        try handle.set(CURLOPT_TIMEOUT_MS, Int(max(1, timeout.inMilliseconds)))
-        var lists: [CurlList] = []
-        if let connectTo {
-            let list = try CurlList(["::\(connectTo)"])
-            handle.set(CURLOPT_CONNECT_TO, list)
-            lists.append(list)
-        }
-        // A value that is empty would remove the field: "name;" sends it empty.
-        var lines = request.headers.pairs.map { name, value in
-            value.isEmpty ? "\(name);" : "\(name): \(value)"
-        }
-        if request.body != nil, !request.headers.contains(.expect) { lines.append("Expect:") }
-        if !lines.isEmpty {
-            let list = try CurlList(lines)
-            handle.set(CURLOPT_HTTPHEADER, list)
-            lists.append(list)
-        }
-        try handle.set(request.method, body: request.body)
-        handle.receive(into: transfer)
-        let code = handle.perform()
-        withExtendedLifetime(lists) {}
-        if let refusal = transfer.refusal { throw refusal }
-        guard code == CURLE_OK else { throw HTTPClientError(code) }
-        let status = handle.status
-        guard (100...599).contains(status) else { throw HTTPClientError.malformedAnswer }
-        return Response(
-            status: HTTPStatus(status), headers: transfer.headers, body: transfer.body)
-    }
-}
+    // MARK: Redirects
 
-package enum HTTPClientError: Error, Sendable, Equatable {
-    case invalidURL
-    case unresolvedHost
-    case connectFailed
-    case timedOut
-    case responseTooLarge
-    case malformedAnswer
-    case tlsFailed(String)
-    /// Anything else, in curl's words.
-    case failed(String)
-
-    fileprivate init(_ code: CURLcode) {
-        switch code {
-        case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL: self = .invalidURL
-        case CURLE_COULDNT_RESOLVE_HOST: self = .unresolvedHost
-        case CURLE_COULDNT_CONNECT: self = .connectFailed
-        case CURLE_OPERATION_TIMEDOUT: self = .timedOut
-        case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CONNECT_ERROR:
-            self = .tlsFailed(String(cString: curl_easy_strerror(code)))
-        default: self = .failed(String(cString: curl_easy_strerror(code)))
+    private func exchange(
+        _ request: OutboundRequest, isStreamed: Bool, _ deadline: Deadline
+    ) async throws(HTTPClientError) -> OutboundExchange {
+        var hop = try OutboundHop(request)
+        var followed = 0
+        while true {
+            let exchange = try await attempts(hop, request, isStreamed: isStreamed, deadline)
+            guard case .follow(let max) = request.redirects,
+                let location = OutboundHop.location(of: exchange.head)
+            else { return exchange }
+            exchange.end()
+            followed += 1
+            guard followed <= max else { throw .redirect(.tooMany) }
+            hop = try hop.following(location, exchange.head.status)
         }
     }
-}
 
-/// Owns an easy handle: curl_easy_init to curl_easy_cleanup. Used by one thread.
-private struct CurlHandle: ~Copyable {
-    /// curl_global_init is called once, before any handle, as libcurl wants it.
-    private static let isReady = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
-    private let handle: UnsafeMutableRawPointer
+    // MARK: Attempts
 
-    init() throws(HTTPClientError) {
-        guard CurlHandle.isReady, let handle = curl_easy_init() else {
-            throw .failed("curl cannot be initialised")
-        }
-        self.handle = handle
-    }
-
-    deinit { curl_easy_cleanup(handle) }
-
-    func set(_ option: CURLoption, _ value: Int) throws(HTTPClientError) {
-        let code = hc_curl_set_long(handle, option, value)
-        guard code == CURLE_OK else { throw HTTPClientError(code) }
-    }
-
-    /// curl copies the string.
-    func set(_ option: CURLoption, _ value: String) throws(HTTPClientError) {
-        let code = hc_curl_set_string(handle, option, value)
-        guard code == CURLE_OK else { throw HTTPClientError(code) }
-    }
-
-    /// curl does not copy the list: the caller keeps it until the transfer is over.
-    func set(_ option: CURLoption, _ list: CurlList) {
-        _ = hc_curl_set_pointer(handle, option, list.pointer)
-    }
-
-    func set(_ method: HTTPMethod, body: [UInt8]?) throws(HTTPClientError) {
-        if let body {
-            try set(CURLOPT_POSTFIELDSIZE, body.count)
-            let code = body.withUnsafeBytes { bytes in
-                // CURLOPT_COPYPOSTFIELDS copies as many bytes as POSTFIELDSIZE says; it wants a pointer also for none.
-                var none: UInt8 = 0
-                return withUnsafeMutableBytes(of: &none) { spare in
-                    hc_curl_set_pointer(
-                        handle, CURLOPT_COPYPOSTFIELDS,
-                        UnsafeMutableRawPointer(mutating: bytes.baseAddress) ?? spare.baseAddress)
+    private func attempts(
+        _ hop: OutboundHop, _ request: OutboundRequest, isStreamed: Bool, _ deadline: Deadline
+    ) async throws(HTTPClientError) -> OutboundExchange {
+        var policy = RetryPolicy(
+            request.retry ?? configuration.retry, isRepeatable: hop.isRepeatable)
+        var target = state(of: request.target)
+        target.budget.noteRequest()
+        targets[request.target] = target
+        while true {
+            let answer: Result<OutboundExchange, AttemptFailure>
+            do throws(AttemptFailure) {
+                answer = .success(
+                    try await attempt(hop, request, isStreamed: isStreamed, deadline))
+            } catch {
+                answer = .failure(error)
+            }
+            let outcome: RetryPolicy.Outcome
+            switch answer {
+            case .success(let exchange):
+                let status = exchange.head.status
+                guard RetryPolicy.isTransient(status) else { return exchange }
+                let wait = exchange.head.headers[.retryAfter].flatMap {
+                    RetryAfter.parse($0, now: clocks.now())
+                }
+                outcome = .status(status, retryAfter: wait)
+            case .failure(let failure): outcome = failure.outcome
+            }
+            switch decide(&policy, outcome, request.target, deadline) {
+            case .giveUp: return try answer.mapError(\.error).get()
+            case .retry(let time):
+                if case .success(let exchange) = answer { exchange.end() }
+                do throws(CancellationError) {
+                    try await Loop.shared.sleep(until: time)
+                } catch {
+                    throw .cancelled
                 }
             }
-            guard code == CURLE_OK else { throw HTTPClientError(code) }
-        }
-        switch method {
-        case .get where body == nil: break
-        case .head: try set(CURLOPT_NOBODY, 1)
-        case .post where body == nil:
-            try set(CURLOPT_POST, 1)
-            try set(CURLOPT_POSTFIELDSIZE, 0)
-        default: try set(CURLOPT_CUSTOMREQUEST, method.name)
         }
     }
 
-    /// The callbacks get `transfer` unretained: the caller keeps it until `perform` has returned.
-    func receive(into transfer: CurlTransfer) {
-        let context = Unmanaged.passUnretained(transfer).toOpaque()
-        _ = hc_curl_set_pointer(handle, CURLOPT_WRITEDATA, context)
-        _ = hc_curl_set_pointer(handle, CURLOPT_HEADERDATA, context)
-        _ = hc_curl_set_callback(handle, CURLOPT_WRITEFUNCTION) { data, size, count, context in
-            guard let data, let context else { return 0 }
-            let transfer = Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
-            let bytes = UnsafeRawBufferPointer(start: data, count: size * count)
-            return transfer.receive(content: bytes) ? bytes.count : 0
+    private func decide(
+        _ policy: inout RetryPolicy, _ outcome: RetryPolicy.Outcome, _ name: OutboundTarget,
+        _ deadline: Deadline
+    ) -> RetryPolicy.Decision {
+        var target = state(of: name)
+        let decision = policy.decide(
+            after: outcome, at: Loop.shared.now, deadline: deadline, budget: &target.budget,
+            using: &random)
+        targets[name] = target
+        if case .giveUp(let reason) = decision {
+            target.metrics?.retriesGivenUp[reason]?.increment()
         }
-        _ = hc_curl_set_callback(handle, CURLOPT_HEADERFUNCTION) { data, size, count, context in
-            guard let data, let context else { return 0 }
-            let transfer = Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
-            let bytes = UnsafeRawBufferPointer(start: data, count: size * count)
-            return transfer.receive(line: bytes) ? bytes.count : 0
-        }
+        return decision
     }
 
-    func perform() -> CURLcode { curl_easy_perform(handle) }
-
-    var status: Int {
-        var status = 0
-        _ = hc_curl_get_long(handle, CURLINFO_RESPONSE_CODE, &status)
-        return status
-    }
-}
-
-/// Owns a curl_slist.
-private final class CurlList {
-    private(set) var pointer: UnsafeMutablePointer<curl_slist>?
-
-    init(_ lines: [String]) throws(HTTPClientError) {
-        for line in lines {
-            guard let next = curl_slist_append(pointer, line) else {
-                throw .failed("out of memory")
+    /// One try: a turn, addresses, a transfer.
+    private func attempt(
+        _ hop: OutboundHop, _ request: OutboundRequest, isStreamed: Bool, _ deadline: Deadline
+    ) async throws(AttemptFailure) -> OutboundExchange {
+        let rules = try check(hop.url)
+        let origin = hop.url.origin
+        try askBreaker(origin)
+        do throws(AttemptFailure) {
+            try await waitForTurn(origin, deadline)
+            state(of: request.target).metrics?.attempts.increment()
+            let exchange: OutboundExchange
+            do throws(AttemptFailure) {
+                exchange = try await transfer(
+                    hop, request, rules, isStreamed: isStreamed, deadline)
+            } catch {
+                endTurn(origin)
+                throw error
             }
-            pointer = next
+            tellBreaker(origin, nil)
+            return exchange
+        } catch {
+            tellBreaker(origin, error.error)
+            throw error
         }
     }
 
-    deinit { curl_slist_free_all(pointer) }
+    private func transfer(
+        _ hop: OutboundHop, _ request: OutboundRequest, _ rules: GuardRules?, isStreamed: Bool,
+        _ deadline: Deadline
+    ) async throws(AttemptFailure) -> OutboundExchange {
+        let addresses: [SocketAddress]
+        do throws(HTTPClientError) {
+            addresses = try await self.addresses(of: hop.url, rules, deadline)
+        } catch {
+            throw AttemptFailure(error, wasSent: false)
+        }
+        let plan = TransferPlan(
+            url: hop.url, method: hop.method, headers: try headers(of: hop, request),
+            content: hop.content, addresses: addresses, isStreamed: isStreamed,
+            isRepeatable: hop.isRepeatable, responseBytesMax: request.responseBytesMax,
+            rules: rules)
+        let transfer = CurlTransfer(plan, configuration, on: multi)
+        do throws(HTTPClientError) {
+            guard !deadline.isExpired(at: Loop.shared.now) else { throw .timeout(.connecting) }
+            transfer.start()
+            let origin = hop.url.origin
+            if isStreamed {
+                let head = try await transfer.awaitHead(until: deadline)
+                return OutboundExchange(transfer, head, [], hop.url) { self.endTurn(origin) }
+            }
+            let content = try await transfer.awaitContent(until: deadline)
+            guard let head = transfer.head else { throw .malformed("no answer") }
+            return OutboundExchange(transfer, head, content, hop.url) { self.endTurn(origin) }
+        } catch {
+            if !transfer.wasSent, case .name(let name) = hop.url.host { resolver.forget(name) }
+            throw AttemptFailure(error, wasSent: transfer.wasSent)
+        }
+    }
+
+    // MARK: Where to
+
+    private func check(_ url: OutboundURL) throws(AttemptFailure) -> GuardRules? {
+        guard case .guarded(let rules) = configuration.destinations else { return nil }
+        do throws(GuardRules.Refusal) {
+            try rules.check(url)
+            return rules
+        } catch {
+            throw AttemptFailure(.refusedAddress(error), wasSent: false)
+        }
+    }
+
+    private func addresses(
+        of url: OutboundURL, _ rules: GuardRules?, _ deadline: Deadline
+    ) async throws(HTTPClientError) -> [SocketAddress] {
+        guard case .name(let name) = url.host else { return [] }
+        let addresses = try await resolver.addresses(of: name, until: deadline)
+        do throws(GuardRules.Refusal) {
+            try rules?.check(addresses)
+            return addresses
+        } catch {
+            resolver.forget(name)
+            throw .refusedAddress(error)
+        }
+    }
+
+    /// The request's fields with those of this attempt: a span of its own, and the signature.
+    private func headers(
+        of hop: OutboundHop, _ request: OutboundRequest
+    ) throws(AttemptFailure) -> HTTPHeaders {
+        var headers = hop.headers
+        do {
+            if let signature = hop.signature {
+                headers = try signature.sign(
+                    hop.method, hop.url, headers: headers, payload: try hop.payload(),
+                    at: clocks.now())
+            }
+        } catch {
+            throw AttemptFailure(.contentFailed, wasSent: false)
+        }
+        if let trace = request.trace {
+            headers.append(.traceparent, trace.traceparent(using: &random))
+            if let state = trace.state { headers.append(.tracestate, state) }
+        }
+        return headers
+    }
+
+    // MARK: Turns
+
+    private func waitForTurn(
+        _ origin: String, _ deadline: Deadline
+    ) async throws(AttemptFailure) {
+        switch admission.ask(origin) {
+        case .begin: break
+        case .refuse: throw AttemptFailure(.overloaded, wasSent: false)
+        case .wait(let id):
+            let turn = Waiter<Void>()
+            waiting[id] = turn
+            metrics?.queued.set(admission.queued)
+            defer {
+                waiting[id] = nil
+                metrics?.queued.set(admission.queued)
+            }
+            do {
+                try await turn.wait(until: deadline)
+            } catch {
+                // Told to begin and gone in the same moment: the turn goes to the next.
+                if !admission.leave(id) { endTurn(origin) }
+                let isLate = error is DeadlineExceeded
+                throw AttemptFailure(isLate ? .timeout(.queue) : .cancelled, wasSent: false)
+            }
+        }
+        metrics?.inFlight.set(admission.active)
+    }
+
+    private func endTurn(_ origin: String) {
+        // A waiter whose deadline passed in this moment has the turn all the same, until its task gives it back.
+        if let id = admission.end(origin) { waiting[id]?.succeed(()) }
+        metrics?.inFlight.set(admission.active)
+    }
+
+    // MARK: Breakers
+
+    private func askBreaker(_ origin: String) throws(AttemptFailure) {
+        guard var breaker = breakers.find(origin) else { return }
+        let answer = breaker.ask(at: Loop.shared.now)
+        breakers.insert(breaker, for: origin)
+        if case .refused(let wait) = answer {
+            throw AttemptFailure(.circuitOpen(retryAfter: wait), wasSent: false)
+        }
+    }
+
+    /// An origin is remembered from its first failure to its next success.
+    private func tellBreaker(_ origin: String, _ error: HTTPClientError?) {
+        guard let limits = configuration.breaker else { return }
+        guard let error else {
+            breakers.remove(origin)
+            return
+        }
+        switch error {
+        case .resolve, .connect, .tls, .disconnected, .malformed, .timeout(.resolving),
+            .timeout(.connecting), .timeout(.answer), .timeout(.content):
+            var breaker = breakers.peek(origin) ?? OriginBreaker(limits)
+            breaker.failed(at: Loop.shared.now, using: &random)
+            breakers.insert(breaker, for: origin)
+        case .tooLarge: breakers.remove(origin)
+        case .timeout, .invalidURL, .invalidHeader, .refusedAddress, .cancelled, .overloaded,
+            .circuitOpen, .redirect, .contentFailed:
+            guard var breaker = breakers.peek(origin) else { return }
+            breaker.abandoned(at: Loop.shared.now)
+            breakers.insert(breaker, for: origin)
+        }
+    }
+
+    private func state(of target: OutboundTarget) -> TargetState {
+        if let state = targets[target] { return state }
+        let state = TargetState(
+            budget: RetryBudget(
+                percent: configuration.retryPercent, burst: configuration.retryBurst),
+            metrics: metrics?.target(target))
+        targets[target] = state
+        return state
+    }
 }
 
-/// What one transfer has received.
-private final class CurlTransfer {
-    private(set) var headers = HTTPHeaders()
-    private(set) var body: [UInt8] = []
-    private(set) var refusal: HTTPClientError?
-    private let bodyBytesMax: Int
-    private var headerByteCount = 0
+/// Why an attempt gave no answer, and whether the server may know of it.
+private struct AttemptFailure: Error {
+    let error: HTTPClientError
+    let wasSent: Bool
 
-    init(bodyBytesMax: Int) {
-        self.bodyBytesMax = bodyBytesMax
+    init(_ error: HTTPClientError, wasSent: Bool) {
+        self.error = error
+        self.wasSent = wasSent
     }
 
-    func receive(content: UnsafeRawBufferPointer) -> Bool {
-        guard body.count + content.count <= bodyBytesMax else {
-            refusal = .responseTooLarge
-            return false
+    var outcome: RetryPolicy.Outcome {
+        switch error {
+        case .resolve, .connect, .tls: wasSent ? .broken : .notSent
+        case .disconnected: .broken
+        case .invalidURL, .invalidHeader, .refusedAddress, .timeout, .tooLarge, .cancelled,
+            .malformed, .overloaded, .circuitOpen, .redirect, .contentFailed:
+            .final
         }
-        body.append(contentsOf: content)
-        return true
+    }
+}
+
+/// An answer, and the turn that it holds until it is ended.
+@LoopActor
+private final class OutboundExchange {
+    let transfer: CurlTransfer
+    let head: OutboundHead
+    let content: [UInt8]
+    let url: OutboundURL
+    private var onEnd: (@LoopActor () -> Void)?
+
+    init(
+        _ transfer: CurlTransfer, _ head: OutboundHead, _ content: [UInt8], _ url: OutboundURL,
+        _ onEnd: @escaping @LoopActor () -> Void
+    ) {
+        self.transfer = transfer
+        self.head = head
+        self.content = content
+        self.url = url
+        self.onEnd = onEnd
     }
 
-    /// One header line, the status line and the empty line among them.
-    func receive(line: UnsafeRawBufferPointer) -> Bool {
-        headerByteCount += line.count
-        guard headerByteCount <= HTTPClient.headerBytesMax else {
-            refusal = .responseTooLarge
-            return false
-        }
-        let text = String(decoding: line, as: UTF8.self)
-        guard let colon = text.firstIndex(of: ":") else {
-            // A new status line: what came before belonged to 100 (Continue).
-            if text.hasPrefix("HTTP/") { headers = HTTPHeaders() }
-            return true
-        }
-        guard let name = HTTPFieldName(String(text[..<colon])) else {
-            refusal = .malformedAnswer
-            return false
-        }
-        let value = text[text.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
-        let end = value.lastIndex { !$0.isWhitespace }
-        headers.append(name, String(end.map { value[...$0] } ?? ""))
-        return true
+    func end() {
+        transfer.end(.cancelled)
+        onEnd?()
+        onEnd = nil
     }
 }
