@@ -8,8 +8,10 @@ struct AppConfiguration: Sendable {
     var platform: PlatformConfiguration
     var logLevel: Logger.Level
     var supervisor: SupervisorStateMachine.Limits
-    /// Requests that are being answered at once in one worker: more are refused before any work is done.
-    var requestsInFlightMax: Int
+    /// Which requests one worker refuses before any work is done.
+    var admission: AdmissionControl.Limits
+    /// What the public listeners allow.
+    var http: HTTPServerConfiguration
     /// How long a draining worker waits for what it has accepted. Below the supervisor's patience.
     var drain: Duration
 
@@ -44,13 +46,71 @@ struct AppConfiguration: Sendable {
             return (
                 level: log.choice("level", default: LogLevelName.info),
                 limits: limits,
-                inFlight: http.integer("requestsInFlightMax", in: 1...100_000, default: 2048),
+                admission: admission(http),
+                http: protection(http),
+                hasAddressLimit: http.json("connectionsPerAddressMax") != nil,
                 drain: drain
             )
         }
+        var server = own.http
+        if platform.profile == .local, !own.hasAddressLimit {
+            // All local clients share one address.
+            server.connectionsPerAddressMax = server.connectionsMax
+        }
         return AppConfiguration(
             platform: platform, logLevel: own.level.level, supervisor: own.limits,
-            requestsInFlightMax: own.inFlight, drain: own.drain)
+            admission: own.admission, http: server, drain: own.drain)
+    }
+
+    private static func admission(_ http: ConfigurationReader) -> AdmissionControl.Limits {
+        var limits = AdmissionControl.Limits()
+        limits.inFlightMax = http.integer(
+            "requestsInFlightMax", in: 1...100_000, default: limits.inFlightMax)
+        limits.inFlightMin = min(limits.inFlightMin, limits.inFlightMax)
+        limits.queueTarget = http.duration(
+            "queueTarget", in: .milliseconds(5)...(.seconds(10)), default: limits.queueTarget)
+        return limits
+    }
+
+    private static func protection(_ http: ConfigurationReader) -> HTTPServerConfiguration {
+        var server = HTTPServerConfiguration()
+        server.connectionsMax = http.integer(
+            "connectionsMax", in: 16...1_000_000, default: server.connectionsMax)
+        server.connectionsPerAddressMax = http.integer(
+            "connectionsPerAddressMax", in: 1...1_000_000,
+            default: server.connectionsPerAddressMax)
+        let names = http.strings("trustedProxies", default: [])
+        var blocks: [AddressBlock] = []
+        for name in names {
+            if let block = AddressBlock(name) {
+                blocks.append(block)
+            } else {
+                http.report(
+                    "trustedProxies", "'\(name)' is no address and no range of addresses",
+                    "write 10.0.0.5, 10.0.0.0/8 or fd00::/8; no bit may be set behind the prefix")
+            }
+        }
+        if blocks.count > TrustedProxies.blocksMax {
+            http.report(
+                "trustedProxies", "\(blocks.count) are too many",
+                "name at most \(TrustedProxies.blocksMax), as ranges")
+        }
+        server.trustedProxies = TrustedProxies(blocks)
+        for name in http.strings("proxyProtocol", default: []) {
+            if let listener = HTTPListenerName(rawValue: name) {
+                server.proxyProtocol.insert(listener)
+            } else {
+                let known = HTTPListenerName.allCases.map(\.rawValue).joined(separator: ", ")
+                http.report(
+                    "proxyProtocol", "'\(name)' is no listener", "name some of: \(known)")
+            }
+        }
+        if !server.proxyProtocol.isEmpty, names.isEmpty {
+            http.report(
+                "proxyProtocol", "nobody could connect",
+                "name the proxies' addresses in http.trustedProxies")
+        }
+        return server
     }
 }
 

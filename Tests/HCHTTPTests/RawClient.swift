@@ -70,6 +70,21 @@ final class RawClient: ByteStreamDelegate {
 
     func answer() async throws -> RawAnswer? { try await answers(1).first }
 
+    /// Lets what was sent arrive: connections are looked at in turn, and a probe that came after it has ended.
+    func pause() async throws {
+        guard let address = stream.remoteAddress else { return }
+        for _ in 0..<3 {
+            do {
+                let probe = try await RawClient.connect(address)
+                probe.send("PROBE / HTTP/1.1\r\n\r\n")
+                try await probe.end()
+                probe.close()
+            } catch is SystemError {
+                // Refused, and so seen.
+            }
+        }
+    }
+
     func end() async throws {
         try await wait { $0.isClosed }
     }

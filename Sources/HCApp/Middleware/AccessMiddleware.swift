@@ -104,6 +104,15 @@ enum RouteClass: String, CaseIterable {
         self = known
     }
 
+    /// When a route of this class is refused under overload, unless the table says otherwise.
+    var lane: RequestLane {
+        switch self {
+        case .search: .bulk
+        case .login: .entry
+        case .platform, .read, .write, .booking: .interactive
+        }
+    }
+
     var cost: RequestCost {
         switch self {
         case .platform: .nothing

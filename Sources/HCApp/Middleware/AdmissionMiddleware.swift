@@ -2,36 +2,105 @@ import HCCore
 import HCHTTP
 import HCIO
 
-/// Refuses before any work is done when the worker has too many requests at once: waiting longer would only
-/// make all of them late.
+/// Refuses before any work is done what the worker could not answer in time: 503, with a time to come again that
+/// differs from client to client. `AdmissionControl` decides.
 @LoopActor
 final class AdmissionMiddleware: Middleware {
-    private let requestsMax: Int
-    private var inFlight = 0
-    private let refused: Counter
-    private let gauge: Gauge
+    /// How long a request may have waited before it was looked at.
+    typealias DelayOf = @LoopActor (HTTPRequest) -> Duration
 
-    init(requestsMax: Int, registry: MetricsRegistry) {
-        self.requestsMax = requestsMax
-        refused = registry.counter(
-            "hc_http_requests_shed_total",
-            "Requests refused because the worker had too many at once.")
-        gauge = registry.gauge("hc_http_requests_in_flight", "Requests that are being answered.")
+    private var control: AdmissionControl
+    private var random: any RandomNumberGenerator & Sendable
+    private let delayOf: DelayOf
+    private let refused: [[Counter]]
+    private let inFlight: [Gauge]
+    private let limit: Gauge
+    private let queueing: Gauge
+
+    init(
+        limits: AdmissionControl.Limits, registry: MetricsRegistry, now: MonotonicTime,
+        random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator(),
+        delayOf: @escaping DelayOf = AdmissionMiddleware.loopDelay
+    ) {
+        control = AdmissionControl(limits: limits, now: now)
+        self.random = random
+        self.delayOf = delayOf
+        refused = RequestLane.allCases.map { lane in
+            AdmissionControl.Refusal.allCases.map { reason in
+                registry.counter(
+                    "hc_http_requests_shed_total",
+                    "Requests refused with 503 before any work was done for them.",
+                    labels: [("lane", lane.rawValue), ("reason", reason.rawValue)])
+            }
+        }
+        inFlight = RequestLane.allCases.map { lane in
+            registry.gauge(
+                "hc_http_requests_in_flight", "Requests that are being answered.",
+                labels: [("lane", lane.rawValue)])
+        }
+        limit = registry.gauge(
+            "hc_http_requests_limit", "Requests that are let in at once, as queueing allows.")
+        queueing = registry.gauge(
+            "hc_http_queueing_seconds",
+            "Least time that a request of the last interval waited for the loop.")
+        limit.set(control.limit)
+    }
+
+    /// The time that the loop was busy with the tick before, and with others in this one.
+    static func loopDelay(_ request: HTTPRequest) -> Duration {
+        Loop.shared.eventDelay + max(.zero, request.receivedAt - Loop.shared.now)
     }
 
     func handle(
         _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
     ) async throws -> HTTPResponse {
-        guard inFlight < requestsMax else {
-            refused.increment()
-            throw ErrorResponses.unavailable("overloaded", retryAfter: .seconds(1))
+        // What is no route costs less than its refusal.
+        guard let lane = context.match.route?.lane else { return await next(request, context) }
+        let decision = control.admit(
+            lane, delay: delayOf(request), now: request.receivedAt, using: &random)
+        limit.set(control.limit)
+        queueing.set(control.queueing.inSeconds)
+        if case .refused(let reason, let retryAfter) = decision {
+            refused[lane.index][reason == .full ? 0 : 1].increment()
+            throw ErrorResponses.unavailable("overloaded", retryAfter: retryAfter)
         }
-        inFlight += 1
-        gauge.set(inFlight)
-        defer {
-            inFlight -= 1
-            gauge.set(inFlight)
+        inFlight[lane.index].set(control.inFlight(lane))
+        var response = await next(request, context)
+        // Content that is made while it is sent is work until its end.
+        if case .stream(let content) = response.body {
+            let slot = AdmissionSlot { self.finish(lane) }
+            response.body = .stream(
+                ResponseStream(count: content.count) { writer in
+                    try await content.write(writer)
+                    slot.end()
+                })
+        } else {
+            finish(lane)
         }
-        return await next(request, context)
+        return response
+    }
+
+    private func finish(_ lane: RequestLane) {
+        control.finish(lane)
+        inFlight[lane.index].set(control.inFlight(lane))
+    }
+}
+
+/// The place of a request whose answer is a stream: given back at its end, or when the stream is dropped, for that of a
+/// client that went away may never be begun.
+@LoopActor
+private final class AdmissionSlot {
+    private var onEnd: (@LoopActor () -> Void)?
+
+    init(_ onEnd: @escaping @LoopActor () -> Void) {
+        self.onEnd = onEnd
+    }
+
+    isolated deinit { end() }
+
+    func end() {
+        let action = onEnd
+        onEnd = nil
+        action?()
     }
 }

@@ -18,7 +18,7 @@ final class ObservationMiddleware: Middleware {
         self.logger = logger
         self.clocks = clocks
         self.registry = registry
-        unrouted = ObservationMiddleware.histogram("none", registry)
+        unrouted = ObservationMiddleware.histogram("none", lane: "none", registry)
     }
 
     func handle(
@@ -56,14 +56,17 @@ final class ObservationMiddleware: Middleware {
     private func latency(of route: RouteDescription?) -> Histogram {
         guard let route else { return unrouted }
         if let known = latencies[ObjectIdentifier(route)] { return known }
-        let made = ObservationMiddleware.histogram(route.name, registry)
+        let made = ObservationMiddleware.histogram(
+            route.name, lane: route.lane.rawValue, registry)
         latencies[ObjectIdentifier(route)] = made
         return made
     }
 
-    private static func histogram(_ route: String, _ registry: MetricsRegistry) -> Histogram {
+    private static func histogram(
+        _ route: String, lane: String, _ registry: MetricsRegistry
+    ) -> Histogram {
         registry.histogram(
             "hc_http_request_seconds", "Time from the end of a request's head to its answer.",
-            layout: .latency, labels: [("route", route)])
+            layout: .latency, labels: [("lane", lane), ("route", route)])
     }
 }

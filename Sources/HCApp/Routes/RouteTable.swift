@@ -16,17 +16,17 @@ struct RouteTable {
     /// request brought with it (`CompressionMiddleware` has the rule).
     mutating func add(
         _ method: HTTPMethod, _ pattern: String, _ name: String, permission: Permission?,
-        class routeClass: RouteClass, audit: String? = nil, takesKey: Bool = false,
-        needsVersion: Bool = false, compresses: Bool = false, bodyBytesMax: Int = 0,
-        _ summary: String,
+        class routeClass: RouteClass, lane: RequestLane? = nil, audit: String? = nil,
+        takesKey: Bool = false, needsVersion: Bool = false, compresses: Bool = false,
+        bodyBytesMax: Int = 0, _ summary: String,
         _ handler: @escaping @LoopActor (ClinicRequest) async throws -> HTTPResponse
     ) {
         let route = RouteDescription(
             method, pattern, name: name,
             access: permission.map { .permission($0.rawValue) } ?? .authenticated,
-            limitClass: routeClass.rawValue, auditAction: audit, acceptsIdempotencyKey: takesKey,
-            requiresIfMatch: needsVersion, mayCompress: compresses, bodyBytesMax: bodyBytesMax,
-            summary: summary)
+            limitClass: routeClass.rawValue, lane: lane ?? routeClass.lane, auditAction: audit,
+            acceptsIdempotencyKey: takesKey, requiresIfMatch: needsVersion, mayCompress: compresses,
+            bodyBytesMax: bodyBytesMax, summary: summary)
         router.add(route) { request, context in
             // AccessMiddleware ran before; without it nothing is served.
             guard let tenant = context.tenant, let actor = context.actor else {
@@ -43,11 +43,12 @@ struct RouteTable {
     /// A route of a clinic for anybody.
     mutating func addOpen(
         _ method: HTTPMethod, _ pattern: String, _ name: String, class routeClass: RouteClass,
-        audit: String? = nil, bodyBytesMax: Int = 0, _ summary: String,
+        lane: RequestLane? = nil, audit: String? = nil, bodyBytesMax: Int = 0, _ summary: String,
         _ handler: @escaping @LoopActor (HTTPRequest, TenantContext) async throws -> HTTPResponse
     ) {
         let route = RouteDescription(
             method, pattern, name: name, access: .open, limitClass: routeClass.rawValue,
+            lane: lane ?? routeClass.lane,
             auditAction: audit, bodyBytesMax: bodyBytesMax, summary: summary)
         router.add(route) { request, context in
             guard let tenant = context.tenant else { throw Problem.notFound }
@@ -57,12 +58,13 @@ struct RouteTable {
 
     /// A route of the platform, on any host.
     mutating func addPlatform(
-        _ method: HTTPMethod, _ pattern: String, _ name: String, _ summary: String,
+        _ method: HTTPMethod, _ pattern: String, _ name: String,
+        lane: RequestLane = RouteClass.platform.lane, _ summary: String,
         _ handler: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
     ) {
         let route = RouteDescription(
             method, pattern, name: name, access: .open, limitClass: RouteClass.platform.rawValue,
-            bodyBytesMax: 0, summary: summary)
+            lane: lane, bodyBytesMax: 0, summary: summary)
         router.add(route) { request, _ in try await handler(request) }
     }
 }

@@ -10,7 +10,7 @@ extension Routes {
         let appointments = services.appointments
         table.add(
             .get, "/v1/appointments", "listAppointments", permission: .appointmentsRead,
-            class: .search, audit: "search", compresses: true,
+            class: .search, lane: .interactive, audit: "search", compresses: true,
             "Appointments by time, practitioner, patient and status."
         ) { request in
             let (page, parameter) = try request.page(allowing: AppointmentFilter.parameters)
@@ -34,7 +34,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/appointments/{id}", "readAppointment", permission: .appointmentsRead,
-            class: .read, audit: "read", compresses: true, "One appointment."
+            class: .read, lane: .safety, audit: "read", compresses: true, "One appointment."
         ) { request in
             let found = try await appointments.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)
@@ -52,11 +52,13 @@ extension Routes {
             return .value(moved, entityTag: moved.appointment.entityTag)
         }
         for action in AppointmentAction.allCases where action != .reschedule {
+            let isAtTheDoor = action == .checkIn || action == .start
             let isOwn = action == .cancel || action == .confirm
             table.add(
                 .post, "/v1/appointments/{id}/\(action.rawValue)", "\(action.rawValue)Appointment",
                 permission: isOwn ? .appointmentsWrite : .appointmentsOperate, class: .write,
-                audit: "update", bodyBytesMax: appointmentBytesMax,
+                lane: isAtTheDoor ? .safety : .interactive, audit: "update",
+                bodyBytesMax: appointmentBytesMax,
                 "Changes an appointment's status: \(action.rawValue)."
             ) { request in
                 let changed = try await appointments.perform(

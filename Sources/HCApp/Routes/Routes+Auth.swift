@@ -19,7 +19,9 @@ extension Routes {
                     deadline: request.deadline))
         }
         table.addOpen(
-            .post, "/v1/auth/refresh", "refresh", class: .login, audit: "refresh",
+            .post, "/v1/auth/refresh", "refresh", class: .login,
+            // Who is in stays in.
+            lane: .interactive, audit: "refresh",
             bodyBytesMax: authBytesMax, "Exchanges a refresh token for new tokens, once."
         ) { request, tenant in
             let json = try await JSONContent.read(request, max: authBytesMax)

@@ -34,7 +34,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/patients/{id}", "readPatient", permission: .patientsRead, class: .read,
-            audit: "read", compresses: true,
+            lane: .safety, audit: "read", compresses: true,
             "One patient; the access is recorded before the answer."
         ) { request in
             let record = try await patients.read(

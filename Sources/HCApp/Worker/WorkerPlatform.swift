@@ -58,7 +58,7 @@ final class WorkerPlatform {
                 clocks: clocks, blockingPool: blocking, secrets: try ClinicSecrets(tokens: tokens)))
         let observation = ObservationMiddleware(logger: logger, clocks: clocks, registry: registry)
         let admission = AdmissionMiddleware(
-            requestsMax: configuration.requestsInFlightMax, registry: registry)
+            limits: configuration.admission, registry: registry, now: clocks.monotonic())
         let compression = CompressionMetrics(registry)
         let directory = directory
         let crossOrigin = CrossOriginMiddleware<RequestContext>(registry: registry) {

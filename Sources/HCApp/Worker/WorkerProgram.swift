@@ -49,7 +49,7 @@ final class WorkerProgram {
         platform = try WorkerPlatform(
             configuration: configuration, slot: slot, clocks: clocks, logger: logger,
             registry: registry)
-        var http = HTTPServerConfiguration()
+        var http = configuration.http
         http.apply(configuration.platform.tls)
         server = HTTPServer(
             http, responder: platform.responder(configuration.platform),

@@ -18,6 +18,8 @@ package final class RouteDescription: Sendable {
     package let access: Access
     /// Which rule of the tier limits it: "read", "login", "booking".
     package let limitClass: String
+    /// When it is refused while the server has too much to do.
+    package let lane: RequestLane
     /// What the audit log calls it; nil for what is not audited.
     package let auditAction: String?
     /// Whether an `Idempotency-Key` is understood.
@@ -41,7 +43,8 @@ package final class RouteDescription: Sendable {
 
     package init(
         _ method: HTTPMethod, _ pattern: String, name: String, access: Access,
-        limitClass: String = "default", auditAction: String? = nil,
+        limitClass: String = "default", lane: RequestLane = .interactive,
+        auditAction: String? = nil,
         acceptsIdempotencyKey: Bool = false, requiresIfMatch: Bool = false,
         mayCompress: Bool = false, bodyBytesMax: Int = 1 << 20, summary: String = ""
     ) {
@@ -51,6 +54,7 @@ package final class RouteDescription: Sendable {
         self.name = name
         self.access = access
         self.limitClass = limitClass
+        self.lane = lane
         self.auditAction = auditAction
         self.acceptsIdempotencyKey = acceptsIdempotencyKey
         self.requiresIfMatch = requiresIfMatch

@@ -19,6 +19,8 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     /// Bounds of one tick.
     package enum Limits {
+        /// A wait that was shorter did not wait: its events were there before it began.
+        static let noWait: Duration = .microseconds(200)
         /// Jobs run before I/O gets its turn again.
         package static let jobsPerTick = 4096
         /// Bytes that one read of a stream can give.
@@ -38,6 +40,7 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var jobs = JobQueue()
     private var endOfTick: [@LoopActor () -> Void] = []
     private var time: MonotonicTime
+    private var backlog: Duration = .zero
     private var counts = LoopStatistics()
     private var isRunning = false
 
@@ -132,8 +135,10 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     @LoopActor private func tick() {
         finishTick()
+        let tickEnd = time + counts.lastTick
         let arrived = selector.wait(timeout: waitTimeout())
         time = SteadyClock.read()
+        backlog = time - tickEnd < Limits.noWait ? counts.lastTick : .zero
         counts.ticks &+= 1
         counts.events &+= arrived
         for index in 0..<arrived {
@@ -296,6 +301,10 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     /// When the current tick began, read once per tick: free to ask, and the same for all of a tick.
     @LoopActor package var now: MonotonicTime { time }
+
+    /// How long an event of this tick may have waited before the tick began: the length of the tick before, or
+    /// nothing if the loop was waiting for events. The measure of a loop that has too much to do.
+    @LoopActor package var eventDelay: Duration { backlog }
 
     /// Begins to watch a descriptor, which has to be non-blocking. The source is kept alive until
     /// `Registration.deregister()`.
