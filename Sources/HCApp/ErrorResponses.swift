@@ -28,7 +28,8 @@ enum ErrorResponses {
         switch code {
         case .invalidInput, .idempotencyKeyReused: .unprocessableContent
         case .invalidCursor, .invalidIdempotencyKey, .invalidPrecondition: .badRequest
-        case .unauthenticated, .invalidCredentials, .invalidRefreshToken, .refreshTokenReused:
+        case .unauthenticated, .invalidCredentials, .invalidRefreshToken, .refreshTokenReused,
+            .invalidTicket:
             .unauthorized
         case .forbidden: .forbidden
         case .notFound, .tenantMismatch: .notFound
@@ -36,7 +37,7 @@ enum ErrorResponses {
             .futureAppointments,
             .lastOwner, .practitionerInactive, .idempotencyKeyInFlight:
             .conflict
-        case .accountLocked: .tooManyRequests
+        case .accountLocked, .tooManySockets: .tooManyRequests
         case .preconditionFailed: .preconditionFailed
         case .preconditionRequired: .preconditionRequired
         case .busy: .serviceUnavailable

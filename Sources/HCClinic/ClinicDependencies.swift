@@ -12,11 +12,13 @@ package struct ClinicDependencies: Sendable {
     package var sessions: SessionPolicy
     package var lockout: LockoutPolicy
     package var passwordHashing: PasswordHash.Parameters
+    package var logger: Logger
 
     package init(
         clocks: Clocks, blockingPool: BlockingPool, secrets: ClinicSecrets,
         zones: ZoneCatalog = .system, sessions: SessionPolicy = SessionPolicy(),
-        lockout: LockoutPolicy = .default, passwordHashing: PasswordHash.Parameters = .current
+        lockout: LockoutPolicy = .default, passwordHashing: PasswordHash.Parameters = .current,
+        logger: Logger = .silent
     ) {
         self.clocks = clocks
         self.blockingPool = blockingPool
@@ -25,6 +27,7 @@ package struct ClinicDependencies: Sendable {
         self.sessions = sessions
         self.lockout = lockout
         self.passwordHashing = passwordHashing
+        self.logger = logger
     }
 
     func makeID<Kind>() -> Identifier<Kind> {

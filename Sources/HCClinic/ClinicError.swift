@@ -21,6 +21,8 @@ package struct ClinicError: Error, Sendable, Equatable {
         case invalidRefreshToken = "invalid-refresh-token"
         /// A refresh token came a second time; all its sessions are ended.
         case refreshTokenReused = "refresh-token-reused"
+        /// The ticket for a socket is unknown, used or too old, or its session is over.
+        case invalidTicket = "invalid-ticket"
         case forbidden
 
         case notFound = "not-found"
@@ -44,6 +46,8 @@ package struct ClinicError: Error, Sendable, Equatable {
         case preconditionFailed = "precondition-failed"
         case preconditionRequired = "precondition-required"
 
+        /// The session, or the clinic, has as many sockets open as it may.
+        case tooManySockets = "too-many-sockets"
         /// The queue of slow work is full: `retryAfter` says when to come back.
         case busy
     }
@@ -89,6 +93,7 @@ extension ClinicError {
         case .invalidRefreshToken: "The refresh token is not valid. Log in again."
         case .refreshTokenReused:
             "The refresh token was used before; its sessions are ended. Log in again."
+        case .invalidTicket: "The ticket is not valid. Ask for a new one."
         case .forbidden: "This account may not do that."
         case .notFound, .tenantMismatch: "There is nothing here."
         case .slotTaken: "The time is taken."
@@ -103,6 +108,7 @@ extension ClinicError {
         case .idempotencyKeyReused: "This Idempotency-Key was used for another request."
         case .preconditionFailed: "It has changed since. Read it again, then try again."
         case .preconditionRequired: "If-Match with the entity tag is required."
+        case .tooManySockets: "Too many sockets are open."
         case .busy: "The server is busy. Try again shortly."
         }
     }

@@ -1,3 +1,4 @@
+package import HCCore
 package import HCIO
 
 /// All services of the clinic, made once per process. They keep no clinic's data: every call brings its
@@ -10,9 +11,12 @@ package final class ClinicServices {
     package let practitioners: PractitionerService
     package let patients: PatientService
     package let appointments: AppointmentService
+    package let events: EventService
     let dependencies: ClinicDependencies
 
-    package nonisolated init(_ dependencies: ClinicDependencies) {
+    package nonisolated init(
+        _ dependencies: ClinicDependencies, metrics: MetricsRegistry = MetricsRegistry()
+    ) {
         self.dependencies = dependencies
         let passwords = PasswordService(dependencies)
         auth = AuthService(dependencies, passwords: passwords)
@@ -21,5 +25,6 @@ package final class ClinicServices {
         practitioners = PractitionerService(dependencies)
         patients = PatientService(dependencies)
         appointments = AppointmentService(dependencies, settings: settings)
+        events = EventService(dependencies, auth: auth, metrics: metrics)
     }
 }

@@ -1,3 +1,4 @@
+package import HCCore
 package import HCTenancy
 
 /// On whose behalf a service works: an account that was authenticated, or the platform itself.
@@ -14,15 +15,34 @@ package struct Actor: Sendable {
     package let patientID: PatientID?
     /// Stands in the audit, the log and the answer.
     package let requestID: String
+    /// When the access token ends by which the account came in.
+    let accessEndsAt: Timestamp?
 
     package init(
         account: AccountID, session: SessionID, roles: RoleSet, patientID: PatientID?,
-        requestID: String
+        requestID: String, accessEndsAt: Timestamp? = nil
     ) {
-        identity = .account(account, session: session)
+        self.init(
+            identity: .account(account, session: session), roles: roles, patientID: patientID,
+            requestID: requestID, accessEndsAt: accessEndsAt)
+    }
+
+    private init(
+        identity: Identity, roles: RoleSet, patientID: PatientID?, requestID: String,
+        accessEndsAt: Timestamp?
+    ) {
+        self.identity = identity
         self.roles = roles
         self.patientID = patientID
         self.requestID = requestID
+        self.accessEndsAt = accessEndsAt
+    }
+
+    /// The same actor with other roles.
+    func with(_ roles: RoleSet) -> Actor {
+        Actor(
+            identity: identity, roles: roles, patientID: patientID, requestID: requestID,
+            accessEndsAt: accessEndsAt)
     }
 
     private init(systemRequestID: String) {
@@ -30,6 +50,7 @@ package struct Actor: Sendable {
         roles = []
         patientID = nil
         requestID = systemRequestID
+        accessEndsAt = nil
     }
 
     package static func system(requestID: String) -> Actor {

@@ -68,7 +68,7 @@ package final class AppointmentService {
                             dependencies.makeUUID(), for: appointment,
                             isOverbooked: draft.overbooking != nil),
                     ], audit: [actor.event("create", "appointment", appointment.id.uuid)],
-                    outbox: [.entity("appointment.booked", appointment.id.uuid, version: 1)],
+                    outbox: [.appointment("appointment.booked", appointment)],
                     deadline: deadline)
                 return reply
             } catch let error as PostgresError {
@@ -271,7 +271,7 @@ package final class AppointmentService {
                     ])
                     transaction.audit(actor.event("reschedule", "appointment", id.uuid))
                     transaction.publish(
-                        .entity("appointment.rescheduled", id.uuid, version: moved.version))
+                        .appointment("appointment.rescheduled", moved, before: appointment))
                     return moved
                 }
                 return view(moved)
@@ -364,7 +364,9 @@ package final class AppointmentService {
                             ("before", .string(appointment.status.rawValue)),
                             ("after", .string(changed.status.rawValue)))))
                 transaction.publish(
-                    .entity("appointment.changed", id.uuid, version: changed.version))
+                    .appointment(
+                        action == .cancel ? "appointment.cancelled" : "appointment.changed",
+                        changed))
                 return changed
             }
             return view(changed)

@@ -55,12 +55,18 @@ package struct AccessClaims: Sendable, Equatable {
     package let session: SessionID
     /// Fixed for the life of an account.
     package let patient: PatientID?
+    /// When the token ends; nil before it is signed.
+    let expiresAt: Timestamp?
 
-    init(tenant: TenantID, account: AccountID, session: SessionID, patient: PatientID?) {
+    init(
+        tenant: TenantID, account: AccountID, session: SessionID, patient: PatientID?,
+        expiresAt: Timestamp? = nil
+    ) {
         self.tenant = tenant
         self.account = account
         self.session = session
         self.patient = patient
+        self.expiresAt = expiresAt
     }
 
     var json: JSONObject {
@@ -72,7 +78,7 @@ package struct AccessClaims: Sendable, Equatable {
         return claims
     }
 
-    init?(json claims: JSONObject) {
+    init?(json claims: JSONObject, expiresAt: Timestamp? = nil) {
         guard let tenant = claims["tid"]?.asString.flatMap(TenantID.init),
             let account = claims["sub"]?.asString.flatMap(AccountID.init),
             let session = claims["sid"]?.asString.flatMap(SessionID.init)
@@ -80,6 +86,7 @@ package struct AccessClaims: Sendable, Equatable {
         self.tenant = tenant
         self.account = account
         self.session = session
+        self.expiresAt = expiresAt
         if let patient = claims["pid"] {
             guard let id = patient.asString.flatMap(PatientID.init) else { return nil }
             self.patient = id

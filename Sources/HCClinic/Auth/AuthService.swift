@@ -159,7 +159,7 @@ package final class AuthService {
         } catch {
             throw ClinicError(.unauthenticated)
         }
-        guard let claims = AccessClaims(json: token.claims) else {
+        guard let claims = AccessClaims(json: token.claims, expiresAt: token.expiresAt) else {
             throw ClinicError(.unauthenticated)
         }
         guard claims.tenant == context.id else { throw ClinicError(.tenantMismatch) }
@@ -197,7 +197,7 @@ package final class AuthService {
         else { throw ClinicError(.unauthenticated) }
         return Actor(
             account: claims.account, session: claims.session, roles: RoleSet(names: entry.roles),
-            patientID: claims.patient, requestID: requestID)
+            patientID: claims.patient, requestID: requestID, accessEndsAt: claims.expiresAt)
     }
 
     /// A token of another clinic was shown to this one.

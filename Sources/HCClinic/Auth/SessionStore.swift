@@ -46,6 +46,20 @@ struct SessionStore {
             [.id(tenant), .id(id), .timestamp(now)])
     }
 
+    /// The same for several. A fourth column has the session.
+    func findActive(_ ids: [SessionID], at now: Timestamp) -> Query {
+        Query(
+            """
+            SELECT session.account_id, session.expires_at, account.roles, session.id
+            FROM session
+            JOIN account ON account.tenant_id = $1 AND account.id = session.account_id
+            WHERE session.tenant_id = $1 AND session.id = ANY($2) AND session.revoked_at IS NULL
+                AND session.expires_at > $3 AND account.status = 'active'
+                AND account.deleted_at IS NULL
+            """,
+            [.id(tenant), .uuids(ids.map(\.uuid)), .timestamp(now)])
+    }
+
     /// Locks the session: of two who exchange the same token, one comes second and is seen to.
     func findForRefresh(_ id: SessionID) -> Query {
         Query(

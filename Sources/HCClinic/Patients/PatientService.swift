@@ -52,7 +52,7 @@ package final class PatientService {
         do {
             try await context.write(
                 queries, audit: [actor.event("create", "patient", record.id.uuid)],
-                outbox: [.entity("patient.created", record.id.uuid, version: 1)],
+                outbox: [.patient("patient.created", record.id, version: 1)],
                 deadline: deadline)
             return reply
         } catch let error as PostgresError where error.sqlstate == .uniqueViolation {
@@ -169,7 +169,7 @@ package final class PatientService {
                     actor.event(
                         "update", "patient", id.uuid,
                         detail: .fields(PatientPatch.changedFields(from: patient, to: changed))))
-                transaction.publish(.entity("patient.updated", id.uuid, version: version))
+                transaction.publish(.patient("patient.updated", id, version: version))
                 return PatientRecord(
                     id: id, document: document, version: version, createdAt: record.createdAt,
                     updatedAt: now)
@@ -217,7 +217,7 @@ package final class PatientService {
                         sessions.revokeAll(of: AccountID(try account.uuid(0)), .disabled, at: now)))
             }
             transaction.audit(actor.event("delete", "patient", id.uuid))
-            transaction.publish(.entity("patient.deleted", id.uuid, version: version + 1))
+            transaction.publish(.patient("patient.deleted", id, version: version + 1))
             return ended
         }
         await context.revoke(ended, deadline: deadline)
@@ -240,14 +240,5 @@ extension PatientSearch {
         var detail = JSONObject.fields(fieldNames)
         detail.insert(.integer(Int64(found)), for: "found")
         return actor.event(isEmpty ? "list" : "search", "patient", detail: detail)
-    }
-}
-
-extension OutboxMessage {
-    /// Ids and versions only.
-    static func entity(_ topic: StaticString, _ id: UUID, version: Int64) -> OutboxMessage {
-        OutboxMessage(
-            topic: topic,
-            payload: JSONObject(("id", .string(id.description)), ("version", .integer(version))))
     }
 }

@@ -70,9 +70,10 @@ extension AuditEvent.Actor {
 
 /// Something that others must hear of: written in the transaction it tells of, relayed after it.
 package struct OutboxMessage: Sendable {
-    /// `appointment.booked`, …
+    /// What happened: `appointment.booked`, …
     package var topic: StaticString
-    /// Ids and versions only.
+    /// Ids and versions only. What sockets may follow has `id`, `version` and `topics`: the names under which they
+    /// follow it.
     package var payload: JSONObject
 
     package init(topic: StaticString, payload: JSONObject) {

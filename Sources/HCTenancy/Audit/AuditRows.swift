@@ -74,23 +74,3 @@ enum AuditRows {
             ])
     }
 }
-
-enum OutboxRows {
-    static func insert(
-        _ messages: [OutboxMessage], tenant: TenantID, at now: Timestamp
-    ) -> Query {
-        var random = SystemRandom()
-        return Query(
-            """
-            INSERT INTO outbox (tenant_id, id, topic, payload)
-            SELECT $1, id, topic, payload::jsonb
-            FROM unnest($2::uuid[], $3::text[], $4::text[]) AS message (id, topic, payload)
-            """,
-            [
-                .id(tenant),
-                .uuids(messages.map { _ in UUID.v7(at: now, using: &random) }),
-                .texts(messages.map { "\($0.topic)" }),
-                .texts(messages.map { JSONValue.object($0.payload).text }),
-            ])
-    }
-}

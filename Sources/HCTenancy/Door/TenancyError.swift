@@ -29,6 +29,8 @@ package enum TenancyError: Error, Hashable, Sendable {
     case auditUnavailable(retryAfter: Duration)
     /// This process has no map yet: neither from the control database nor from disk.
     case directoryUnavailable(retryAfter: Duration)
+    /// Redis is away: no events can be followed, no tickets issued or redeemed.
+    case eventsUnavailable(retryAfter: Duration)
 
     package var code: String {
         switch self {
@@ -45,6 +47,7 @@ package enum TenancyError: Error, Hashable, Sendable {
         case .sealBroken: "seal-broken"
         case .auditUnavailable: "audit-unavailable"
         case .directoryUnavailable: "directory-unavailable"
+        case .eventsUnavailable: "events-unavailable"
         }
     }
 
@@ -52,7 +55,8 @@ package enum TenancyError: Error, Hashable, Sendable {
     package var retryAfter: Duration? {
         switch self {
         case .moving(let time), .shardUnavailable(let time), .overloaded(let time),
-            .auditUnavailable(let time), .directoryUnavailable(let time):
+            .auditUnavailable(let time), .directoryUnavailable(let time),
+            .eventsUnavailable(let time):
             time
         case .tenantUnknown, .suspended, .readOnly, .outcomeUnknown, .deadlineExceeded, .cancelled,
             .keyUnavailable, .sealBroken:

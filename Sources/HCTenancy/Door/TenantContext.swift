@@ -88,9 +88,11 @@ package struct TenantContext: Sendable {
                 rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
             }
         }
-        let own = closing(rows, outbox)
+        let messages = outboxRows(outbox)
+        let own = closing(rows, messages)
         let results = try await door.perform(
             tenant, .write, queries + own, isRepeatable: false, deadline: deadline)
+        door.relay?.committed(messages, of: id)
         return Array(results.dropLast(own.count))
     }
 
@@ -112,7 +114,9 @@ package struct TenantContext: Sendable {
         deadline: Deadline, _ body: (TenantTransaction) async throws -> Value
     ) async throws -> Value {
         let options = TransactionOptions(isolation: isolation, isReadOnly: mode == .read)
-        return try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
+        // Of the attempt that was made last: the one that committed, if one did.
+        var sent: [OutboxRow] = []
+        let value = try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
             connection, place in
             try await connection.transaction(options, deadline: deadline) { inner in
                 let transaction = TenantTransaction(
@@ -123,19 +127,26 @@ package struct TenantContext: Sendable {
                     for event in events {
                         rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
                     }
-                    return closing(rows, messages)
+                    sent = outboxRows(messages)
+                    return closing(rows, sent)
                 }
                 return value
             }
         }
+        door.relay?.committed(sent, of: id)
+        return value
     }
 
-    @LoopActor private func closing(_ rows: [AuditRow], _ messages: [OutboxMessage]) -> [Query] {
+    @LoopActor private func outboxRows(_ messages: [OutboxMessage]) -> [OutboxRow] {
+        guard !messages.isEmpty else { return [] }
+        let now = door.clocks.now()
+        return messages.map { OutboxRow($0, at: now) }
+    }
+
+    @LoopActor private func closing(_ rows: [AuditRow], _ messages: [OutboxRow]) -> [Query] {
         var queries: [Query] = []
         if !rows.isEmpty { queries.append(AuditRows.insert(rows, tenant: id)) }
-        if !messages.isEmpty {
-            queries.append(OutboxRows.insert(messages, tenant: id, at: door.clocks.now()))
-        }
+        if !messages.isEmpty { queries.append(OutboxRows.insert(messages, tenant: id)) }
         return queries
     }
 
@@ -157,6 +168,16 @@ package struct TenantContext: Sendable {
         await door.gate.pass(
             tenant, tier: tier, session: session, cost: cost, now: door.clocks.now(),
             deadline: deadline)
+    }
+
+    /// What the cache says of sessions, in one round trip for all of them. Never fails: without Redis they are
+    /// unknown.
+    /// - Returns: one answer for each, in their order.
+    @LoopActor package func lookUpSessions(
+        _ sessions: [SessionID], deadline: Deadline
+    ) async -> [SessionLookup] {
+        await door.sessions.lookUp(
+            sessions, of: tenant, now: door.clocks.now(), deadline: deadline)
     }
 
     /// Puts a session into the cache that PostgreSQL has just called active.
@@ -186,4 +207,16 @@ package struct TenantContext: Sendable {
     ) async -> Bool {
         await door.renew(session, entry, of: tenant, deadline: deadline)
     }
+
+    // MARK: For those who stay
+
+    /// The same clinic as the newest map has it, for whoever keeps a context longer than a request.
+    ///
+    /// - Throws: `.tenantUnknown`, `.suspended` when it is served no more.
+    @LoopActor package func renewed() throws(TenancyError) -> TenantContext {
+        try door.context(tenant: id)
+    }
+
+    /// The feed of events; nil in programs that serve no sockets.
+    @LoopActor package var events: EventFeed? { door.events }
 }

@@ -39,6 +39,11 @@ package final class TenantDoor {
     let gate: Gate
     let redis: RedisClient?
     let sessions: SessionCache
+    /// What sockets follow; nil for programs without sockets.
+    package private(set) var events: EventFeed?
+    /// Publishes what is left behind; to be run beside the door's services by one kind of program.
+    package private(set) var sweeper: OutboxSweeper?
+    private(set) var relay: OutboxRelay?
     private let limits: Limits
     private let keyCache: KeyCache
     private let parking = ParkingLot()
@@ -54,10 +59,12 @@ package final class TenantDoor {
     /// - Parameters:
     ///   - redis: nil for programs without one: limits are then local, sessions are not cached.
     ///   - processes: how many processes share the clinics' limits when Redis is away.
+    ///   - events: for programs that publish what they commit.
     package init(
         directory: DirectoryFollower, shards: ShardPools, redis: RedisClient?, master: MasterKey,
         processes: Int, sessions: SessionCacheConfiguration = SessionCacheConfiguration(),
-        limits: Limits = Limits(), clocks: Clocks, logger: Logger, metrics: TenancyMetrics
+        limits: Limits = Limits(), clocks: Clocks, logger: Logger, metrics: TenancyMetrics,
+        events: EventFeedSetup? = nil
     ) {
         self.directory = directory
         self.shards = shards
@@ -78,12 +85,36 @@ package final class TenantDoor {
             keyCache.forget(changed)
             parking.wake(changed)
             self.shards.follow(map)
+            self.events?.follow(changed, map)
         }
         if let map = directory.snapshot { shards.follow(map) }
+        if let redis, let events { setUp(events, redis) }
+    }
+
+    private func setUp(_ setup: EventFeedSetup, _ redis: RedisClient) {
+        let (limits, metrics) = (setup.limits, setup.metrics)
+        let stream = EventStream(redis, limits: limits)
+        let find: @LoopActor (TenantID) -> TenantRecord? = { [directory] in
+            directory.snapshot?.find($0)
+        }
+        relay = OutboxRelay(
+            stream: stream, limits: limits, clocks: clocks, metrics: metrics, find: find
+        ) { [weak self] record, queries, deadline in
+            _ = try await self?.perform(
+                record, .write, queries, isRepeatable: true, deadline: deadline)
+        }
+        sweeper = OutboxSweeper(door: self, stream: stream, limits: limits, metrics: metrics)
+        if let reader = setup.reader {
+            events = EventFeed(
+                stream: stream, reader: reader, limits: limits, metrics: metrics, logger: logger,
+                find: find)
+        }
     }
 
     /// What must run while the door is in use.
-    package var services: [any Service] { [directory, sessions] }
+    package var services: [any Service] {
+        [directory, sessions] + (events.map { [$0] } ?? [])
+    }
 
     // MARK: The door
 
@@ -343,5 +374,21 @@ extension PostgresError {
         var error = self
         error.queryIndex = queryIndex.flatMap { $0 >= own ? $0 - own : nil }
         return error
+    }
+}
+
+/// What a program brings that takes part in the feed of events.
+package struct EventFeedSetup: Sendable {
+    package var metrics: EventMetrics
+    /// A client of its own, for reads that wait; nil for a program that only publishes.
+    package var reader: RedisClient?
+    package var limits: EventLimits
+
+    package init(
+        metrics: EventMetrics, reader: RedisClient?, limits: EventLimits = EventLimits()
+    ) {
+        self.metrics = metrics
+        self.reader = reader
+        self.limits = limits
     }
 }

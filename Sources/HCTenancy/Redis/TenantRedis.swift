@@ -34,6 +34,11 @@ package struct TenantRedis {
             ], deadline: deadline)
     }
 
+    /// Gets a value and removes it in one step: of several who ask, one gets it.
+    package func take(_ name: String, deadline: Deadline) async throws(RedisError) -> [UInt8]? {
+        try await client.send(["GETDEL", key(name)], deadline: deadline).asBytes
+    }
+
     package func delete(_ name: String, deadline: Deadline) async throws(RedisError) {
         _ = try await client.send(["DEL", key(name)], deadline: deadline)
     }

@@ -68,6 +68,36 @@ package final class SessionCache: Service {
         }
     }
 
+    /// As the gate looks one up, for many at once.
+    func lookUp(
+        _ sessions: [SessionID], of tenant: TenantRecord, now: Timestamp, deadline: Deadline
+    ) async -> [SessionLookup] {
+        let unknown = sessions.map { _ in SessionLookup.unknown(nil) }
+        guard !sessions.isEmpty, let redis, let connection = redis.connectedSince else {
+            return unknown
+        }
+        let prefix = TenantRedis.prefix(of: tenant)
+        let keys = sessions.map { RedisArgument.text(prefix + SessionCache.name(of: $0)) }
+        do throws(RedisError) {
+            // The time comes first: what is read after it is at least as new.
+            let replies = try await redis.pipeline(
+                [["TIME"], ["MGET"] + keys],
+                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
+            guard redis.connectedSince == connection, let time = replies[0].asArray,
+                time.count == 2, let seconds = time[0].asString.flatMap({ Int64($0) }),
+                let rest = time[1].asString.flatMap({ Int64($0) }),
+                let values = replies[1].asArray, values.count == sessions.count
+            else { return unknown }
+            return values.map {
+                judge(
+                    $0.asBytes, redisNow: seconds * 1_000_000 + rest, connection: connection,
+                    now: now)
+            }
+        } catch {
+            return unknown
+        }
+    }
+
     // MARK: Filling
 
     /// Keys: the session. Arguments: the entry, when it was asked for, its life in milliseconds, how old a
