@@ -72,7 +72,10 @@ struct RouteTable {
 /// All routes of the public listener.
 @LoopActor
 enum Routes {
-    static func all(_ services: ClinicServices, clocks: Clocks) -> Router<RequestContext> {
+    /// - Parameter sockets: of the feed of events; nil for a table that is only looked at.
+    static func all(
+        _ services: ClinicServices, clocks: Clocks, sockets: WebSocketEndpoint? = nil
+    ) -> Router<RequestContext> {
         var table = RouteTable()
         addPlatform(to: &table)
         addAuth(to: &table, services)
@@ -81,6 +84,10 @@ enum Routes {
         addPractitioners(to: &table, services)
         addPatients(to: &table, services, clocks)
         addAppointments(to: &table, services)
+        addEvents(
+            to: &table, services,
+            sockets ?? WebSocketEndpoint(
+                eventSockets, metrics: WebSocketMetrics(MetricsRegistry()), clocks: clocks))
         return table.router
     }
 }

@@ -12,6 +12,8 @@ final class WorkerPlatform {
     let application: Application<RequestContext>
     private let directory: DirectoryFollower
     private let redis: RedisClient
+    /// Reads events, and waits for them: what else is asked of Redis must not stand in line behind it.
+    private let eventReader: RedisClient
     private let door: TenantDoor
     private let shards: ShardPools
     private let clocks: Clocks
@@ -38,6 +40,9 @@ final class WorkerPlatform {
         redis = try RedisClient(
             platform.redis, name: "hc-worker-\(slot)", blocking: blocking, logger: logger,
             metrics: registry)
+        eventReader = try RedisClient(
+            platform.redis, name: "hc-worker-\(slot)-events", blocking: blocking, logger: logger,
+            metrics: registry)
         directory = DirectoryFollower(
             DirectoryConfiguration(
                 applicationName: name, file: platform.directoryFile,
@@ -51,11 +56,19 @@ final class WorkerPlatform {
         let budget = ConnectionBudget(workers: configuration.workerCount, pools: platform.pools)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master,
-            processes: budget.processes, clocks: clocks, logger: logger, metrics: metrics)
+            processes: budget.processes, clocks: clocks, logger: logger, metrics: metrics,
+            events: EventFeedSetup(metrics: EventMetrics(registry), reader: eventReader))
 
         let services = ClinicServices(
             ClinicDependencies(
-                clocks: clocks, blockingPool: blocking, secrets: try ClinicSecrets(tokens: tokens)))
+                clocks: clocks, blockingPool: blocking, secrets: try ClinicSecrets(tokens: tokens),
+                logger: logger), metrics: registry)
+        door.events?.audience = services.events
+        let sockets = WebSocketEndpoint(
+            Routes.eventSockets, metrics: WebSocketMetrics(registry), clocks: clocks,
+            onFailure: { error in
+                logger.error("a socket's handler failed", [("error", .string("\(error)"))])
+            })
         let observation = ObservationMiddleware(logger: logger, clocks: clocks, registry: registry)
         let admission = AdmissionMiddleware(
             limits: configuration.admission, registry: registry, now: clocks.monotonic())
@@ -73,7 +86,7 @@ final class WorkerPlatform {
             return CrossOriginPolicy(origins: record.origins)
         }
         application = Application(
-            Routes.all(services, clocks: clocks),
+            Routes.all(services, clocks: clocks, sockets: sockets),
             middleware: [
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),
@@ -100,7 +113,9 @@ final class WorkerPlatform {
     func start(directoryDeadline: Deadline) async throws -> String {
         let origin = try await directory.load(deadline: directoryDeadline)
         redis.start()
-        let group = ServiceGroup(door.services, logger: logger)
+        eventReader.start()
+        let sweeper: [any Service] = door.sweeper.map { [$0] } ?? []
+        let group = ServiceGroup(door.services + sweeper, logger: logger)
         self.group = group
         running = Loop.shared.spawn {
             do {
@@ -118,6 +133,7 @@ final class WorkerPlatform {
         await running?.value
         await shards.shutDown(deadline: .after(.seconds(2), from: clocks.monotonic()))
         redis.close()
+        eventReader.close()
     }
 
     /// What a worker's start needs of key files, tried before anything is opened.

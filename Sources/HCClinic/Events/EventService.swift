@@ -15,6 +15,9 @@ package struct EventAdmission: Sendable {
 /// comes before each delivery.
 @LoopActor
 package final class EventService: EventAudience {
+    /// The WebSocket subprotocol (RFC 6455 1.9).
+    package nonisolated static let subprotocol = EventAnswer.protocolName
+
     private let dependencies: ClinicDependencies
     private let auth: AuthService
     let metrics: EventSocketMetrics

@@ -84,6 +84,8 @@ package final class EventFeed: Service {
         _ subscriber: any EventSubscriber, topics: [String], after: EventSequence?,
         request: EventJoinRequest, in tenant: TenantRecord, deadline: Deadline
     ) async throws(TenancyError) {
+        // Nobody hears anything that nobody looks after.
+        guard let audience else { throw .eventsUnavailable(retryAfter: .seconds(1)) }
         let feed = feeds[tenant.id] ?? open(tenant)
         let key = feed.add(subscriber, topics)
         countSubscriptions()
@@ -96,7 +98,7 @@ package final class EventFeed: Service {
             window = try await stream.window(
                 of: place, after: after,
                 deadline: deadline.earlier(of: .after(limits.redisTimeout, from: Loop.shared.now)))
-            await audience?.review([subscriber], of: tenant.id)
+            await audience.review([subscriber], of: tenant.id)
         } catch {
             leave(subscriber, topics: topics, of: tenant.id)
             throw .eventsUnavailable(retryAfter: .seconds(1))
@@ -357,7 +359,9 @@ package final class EventFeed: Service {
             switch feed.machine?.take(entry) {
             case .event(let event): give(event, of: feed)
             case .gap(let event):
-                tellGap(feed, upTo: entry.sequence, batch.isCut ? .overflow : .gap)
+                // The entry itself is there: what is missing lies before it.
+                let end = event == nil ? entry.sequence : entry.sequence.predecessor
+                tellGap(feed, upTo: end, batch.isCut ? .overflow : .gap)
                 if let event { give(event, of: feed) }
             case .nothing, nil: break
             }
@@ -374,8 +378,12 @@ package final class EventFeed: Service {
             concerned.subtract(reviewed)
             guard !concerned.isEmpty, feeds[feed.place.id] === feed else { return }
             reviewed.formUnion(concerned)
-            await audience?.review(
-                concerned.compactMap { feed.subscriber($0) }, of: feed.place.id)
+            let subscribers = concerned.compactMap { feed.subscriber($0) }
+            guard let audience else {
+                for subscriber in subscribers { leave(subscriber, of: feed.place.id) }
+                return
+            }
+            await audience.review(subscribers, of: feed.place.id)
         }
     }
 

@@ -18,6 +18,9 @@ package struct EventSequence: Hashable, Comparable, Sendable, CustomStringConver
         left.number < right.number
     }
 
+    /// The place right before it.
+    var predecessor: EventSequence { EventSequence(number - 1) ?? self }
+
     package var description: String { String(number) }
 }
 

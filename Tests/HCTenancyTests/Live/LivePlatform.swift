@@ -116,11 +116,13 @@ final class LivePlatform {
     }
 
     static func make(
-        _ ground: Ground? = nil, file: String? = nil, redis: RedisClient? = nil, load: Bool = true,
+        _ ground: Ground? = nil, file: String? = nil, redis: RedisClient? = nil,
+        events: EventFeedSetup? = nil, load: Bool = true,
         prepare: (inout ShardPoolConfiguration) -> Void = { _ in }
     ) async throws -> LivePlatform {
         let ground = if let ground { ground } else { try await makeGround() }
-        let platform = LivePlatform(ground, file: file, redis: redis, prepare: prepare)
+        let platform = LivePlatform(
+            ground, file: file, redis: redis, events: events, prepare: prepare)
         if load {
             _ = try await platform.directory.load(deadline: platform.deadline)
         }
@@ -128,7 +130,7 @@ final class LivePlatform {
     }
 
     private init(
-        _ ground: Ground, file: String?, redis: RedisClient?,
+        _ ground: Ground, file: String?, redis: RedisClient?, events: EventFeedSetup?,
         prepare: (inout ShardPoolConfiguration) -> Void
     ) {
         self.ground = ground
@@ -158,7 +160,7 @@ final class LivePlatform {
         shards = ShardPools(configuration, logger: .silent, metrics: metrics)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: ground.master, processes: 2,
-            clocks: .system, logger: .silent, metrics: metrics)
+            clocks: .system, logger: .silent, metrics: metrics, events: events)
     }
 
     nonisolated var services: LocalServices { ground.services }
