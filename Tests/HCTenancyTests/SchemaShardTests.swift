@@ -141,7 +141,7 @@ struct SchemaShardTests {
         #expect(powers.isEmpty)
     }
 
-    @Test("of our functions the application may call the door and the context, nothing else")
+    @Test("of our functions the application may call the door, the context and the backlog's list")
     func functionsAreClosed() throws {
         let callable = try services.psql(
             shard.owner,
@@ -154,7 +154,7 @@ struct SchemaShardTests {
                     WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
             ORDER BY proname;
             """)
-        #expect(callable == "hc_ctx_tenant\nhc_enter\n")
+        #expect(callable == "hc_ctx_tenant\nhc_enter\nhc_outbox_backlog\n")
     }
 
     @Test("two databases with the same migrations have one fingerprint, and drift changes it")
@@ -190,6 +190,29 @@ struct SchemaShardTests {
                 .state == "42501")
         #expect(try app.run("UPDATE clinic SET name = 'x' RETURNING 1").lines == [])
         #expect(try app.run("SELECT * FROM hc_tenant").state == "42501")
+    }
+
+    @Test("the backlog says which clinics have late messages, the oldest first, and shows none of them")
+    func backlog() throws {
+        let app = try services.session(shard.app)
+        for (tenant, minutes) in [(Self.sunrise, 5), (Self.lakeside, 9)] {
+            try app.run(
+                """
+                BEGIN; \(enter(tenant))
+                INSERT INTO outbox (tenant_id, id, topic, created_at)
+                VALUES ('\(tenant)', gen_random_uuid(), 'x', now() - interval '\(minutes) minutes'),
+                    ('\(tenant)', gen_random_uuid(), 'x', now());
+                COMMIT;
+                """)
+        }
+        let late = "SELECT clinic, waiting FROM hc_outbox_backlog"
+        #expect(
+            try app.run("\(late)(interval '1 minute', 100)").lines
+                == ["\(Self.lakeside)|1", "\(Self.sunrise)|1"])
+        #expect(
+            try app.run("\(late)(interval '1 minute', 1)").lines == ["\(Self.lakeside)|1"])
+        #expect(try app.run("\(late)(interval '1 hour', 100)").lines == [])
+        #expect(try app.run("SELECT id FROM outbox").lines == [])
     }
 
     @Test("inside one clinic another's rows cannot be seen, written or referred to")
