@@ -17,18 +17,21 @@ enum HTTP1Framing {
         var count: Int?
         for field in fields where field.known == .contentLength {
             guard count == nil else { throw .repeatedContentLength }
-            count = try length(head.slice(field.value))
+            guard let announced = length(of: head.slice(field.value)) else {
+                throw .invalidContentLength
+            }
+            count = announced
         }
         guard let count, count > 0 else { return .none }
         return .length(count)
     }
 
     /// 1*DIGIT and nothing else: no sign, no list, no blank, at most 18 digits.
-    private static func length(_ text: UnsafeRawBufferPointer) throws(HTTP1Error) -> Int {
-        guard !text.isEmpty, text.count <= 18 else { throw .invalidContentLength }
+    static func length(of text: UnsafeRawBufferPointer) -> Int? {
+        guard !text.isEmpty, text.count <= 18 else { return nil }
         var value = 0
         for byte in text {
-            guard ByteClass.isDigit(byte) else { throw .invalidContentLength }
+            guard ByteClass.isDigit(byte) else { return nil }
             value = value * 10 + Int(byte - 0x30)
         }
         return value

@@ -35,6 +35,18 @@ struct HTTP1RequestLine: Sendable {
         try readTarget(bytes, target, limits)
     }
 
+    /// The `:path` of an HTTP/2 request (RFC 9113 8.3.1), which begins with "/" or is "*".
+    init(
+        path: Range<Int>, of bytes: UnsafeRawBufferPointer, method: HTTPMethod, limits: HTTP1Limits
+    ) throws(HTTP1Error) {
+        for index in path where bytes[index] <= 0x20 || bytes[index] >= 0x7F {
+            throw .invalidTarget
+        }
+        self.method = method
+        version = .http2
+        try readTarget(bytes, path, limits)
+    }
+
     private static func version(_ text: UnsafeRawBufferPointer) throws(HTTP1Error) -> HTTPVersion {
         guard text.count == 8, text.slice(0..<5).isEqual(to: "HTTP/"), text[6] == 0x2E,
             ByteClass.isDigit(text[5]), ByteClass.isDigit(text[7])

@@ -211,6 +211,18 @@ package struct HTTPHeaders: Sendable {
         }
     }
 
+    /// Whether a field of the name of that field of `other` is here.
+    func has(_ other: HTTPHeaders, _ index: Int) -> Bool {
+        let field = other.fields[index]
+        if field.known != .other { return knownFields & field.known.bit != 0 }
+        return fields.contains { mine in
+            mine.known == .other && mine.nameCount == field.nameCount
+                && zip(bytes[mine.name], other.bytes[field.name]).allSatisfy {
+                    ByteClass.lower($0) == ByteClass.lower($1)
+                }
+        }
+    }
+
     // MARK: Details
 
     private mutating func begin(_ name: HTTPFieldName) {

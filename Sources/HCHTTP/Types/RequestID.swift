@@ -51,6 +51,33 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// Writes the text, at most `receivedBytesMax` bytes, to the beginning of `memory`.
+    /// - Returns: how many bytes it has.
+    func write(to memory: UnsafeMutableRawBufferPointer) -> Int {
+        switch form {
+        case .made(let uuid):
+            var count = 0
+            for digit in 0..<32 {
+                if digit == 8 || digit == 12 || digit == 16 || digit == 20 {
+                    memory[count] = 0x2D
+                    count += 1
+                }
+                let half = digit < 16 ? uuid.high : uuid.low
+                let value = UInt8(truncatingIfNeeded: half >> UInt64((15 - digit % 16) * 4)) & 15
+                memory[count] = value < 10 ? 0x30 + value : 0x57 + value
+                count += 1
+            }
+            return count
+        case .received(let text):
+            var count = 0
+            for byte in text.utf8 {
+                memory[count] = byte
+                count += 1
+            }
+            return count
+        }
+    }
+
     private static func isAcceptable(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard !bytes.isEmpty, bytes.count <= receivedBytesMax else { return false }
         return bytes.allSatisfy { byte in
