@@ -37,6 +37,7 @@ struct AppConfiguration: Sendable {
         ) { reader in
             let log = reader.section("log")
             let http = reader.section("http")
+            let http2 = reader.section("http2")
             var limits = SupervisorStateMachine.Limits()
             limits.memoryBytesMax = http.byteCount(
                 "workerMemoryMax", in: 64 << 20...1 << 40, default: limits.memoryBytesMax)
@@ -49,10 +50,14 @@ struct AppConfiguration: Sendable {
                 admission: admission(http),
                 http: protection(http),
                 hasAddressLimit: http.json("connectionsPerAddressMax") != nil,
-                drain: drain
+                drain: drain,
+                http2: http2.bool("enabled", default: true),
+                cleartext: http2.json("cleartext") == nil ? nil : http2.bool("cleartext")
             )
         }
         var server = own.http
+        server.http2IsEnabled = own.http2
+        server.http2CleartextIsEnabled = own.cleartext ?? (platform.profile == .local)
         if platform.profile == .local, !own.hasAddressLimit {
             // All local clients share one address.
             server.connectionsPerAddressMax = server.connectionsMax

@@ -81,7 +81,18 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         return machine.isIdle ? .idle(since: waitingSince) : .busy
     }
 
+    /// Who goes on in our place, when a client without TLS turned out to speak HTTP/2.
+    private var successor: HTTP2Connection?
+
+    /// - Parameter input: begins with the first byte of the connection.
+    private func continueAsHTTP2(_ input: UnsafeRawBufferPointer) {
+        successor = server.continueAsHTTP2(self, stream, origin)
+        stateTimeout = .never
+        successor?.receive(input)
+    }
+
     func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
+        if let successor { return successor.stream(stream, didReceive: bytes) }
         server.readClock()
         server.metrics.receivedBytes.increment(by: bytes.count)
         if let tunnel, tunnel.hasBegun { return tunnel.receive(bytes) }
@@ -133,6 +144,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 body?.finish()
                 bodyTimeout = .never
                 _ = handOver(isFollowed: consumed < input.count)
+            case .refuse(.http2Preface) where before == 0 && exchange == 0 && speaksHTTP2:
+                continueAsHTTP2(input)
+                return input.count
             case .refuse(let error):
                 server.metrics.refused(error)
                 exchange &+= 1
@@ -151,6 +165,11 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             }
         }
         return consumed
+    }
+
+    /// Over TLS the protocol was agreed on before the first byte.
+    private var speaksHTTP2: Bool {
+        server.configuration.http2CleartextIsEnabled && !origin.isSecure
     }
 
     private func receive(_ head: HTTP1Head) {
@@ -221,6 +240,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func streamDidReachEnd(_ stream: any ByteStream) {
+        if let successor { return successor.streamDidReachEnd(stream) }
         server.readClock()
         hasReachedEnd = true
         isReading = false
@@ -258,7 +278,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     /// Decides after each piece of input whether more is read, and when this connection is looked at next.
     private func afterInput() {
-        guard !stream.isClosed else { return }
+        guard !stream.isClosed, successor == nil else { return }
         beginTunnel()
         let configuration = server.configuration
         if machine.isInHead { paceHead() }
@@ -504,6 +524,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func streamIsWritable(_ stream: any ByteStream) {
+        if let successor { return successor.streamIsWritable(stream) }
         if let tunnel, tunnel.hasBegun { return tunnel.becomeWritable() }
         server.readClock()
         flush()
@@ -620,6 +641,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     func stream(_ stream: any ByteStream, didFail error: SystemError) {
+        if let successor { return successor.stream(stream, didFail: error) }
         tunnel?.fail(error)
         ended()
     }

@@ -52,7 +52,9 @@ final class HTTP2FieldList {
                 date.withUnsafeBytes { date in
                     add(status)
                     if date.count > 8 {
-                        add(Self.names[.date], UnsafeRawBufferPointer(rebasing: date[6..<date.count - 2]))
+                        add(
+                            Self.names[.date],
+                            UnsafeRawBufferPointer(rebasing: date[6..<date.count - 2]))
                     }
                     for field in headers.fields where field.known.bit & Self.ownFields == 0 {
                         add(field, in: own)

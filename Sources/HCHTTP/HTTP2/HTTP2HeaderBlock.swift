@@ -186,6 +186,12 @@ struct HTTP2HeaderBlock {
 
     // MARK: The end of the block
 
+    /// Whether the method is HEAD, whatever else the request is.
+    var isHead: Bool {
+        guard let method else { return false }
+        return bytes.withUnsafeBytes { $0.slice(method).isEqual(to: "HEAD") }
+    }
+
     /// Of a trailer section.
     var areTrailersTooLarge: Bool { refusal != nil }
 

@@ -60,7 +60,8 @@ package struct HTTP2Limits: Sendable {
     func problems() -> [String] {
         var found: [String] = []
         func check(_ holds: Bool, _ text: String) { if !holds { found.append("http2." + text) } }
-        check((1...10_000).contains(concurrentStreamsMax), "concurrentStreamsMax: must be 1 to 10000")
+        check(
+            (1...10_000).contains(concurrentStreamsMax), "concurrentStreamsMax: must be 1 to 10000")
         check(headerListBytesMax >= 256, "headerListBytesMax: must be at least 256")
         check(headerCountMax >= 4, "headerCountMax: must be at least 4")
         check(

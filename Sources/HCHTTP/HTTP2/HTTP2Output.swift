@@ -69,7 +69,8 @@ struct HTTP2Output {
                 buffer.withUnsafeReadableBytes { output.append(contentsOf: $0.slice(range)) }
             case .text(let text):
                 output.append(
-                    contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: pieceCount)[range])
+                    contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: pieceCount)[range]
+                )
             }
             offset += part
             left -= part

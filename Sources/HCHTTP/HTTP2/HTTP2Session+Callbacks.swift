@@ -83,8 +83,8 @@ final class HTTP2Library: @unchecked Sendable {
                 type: frame.pointee.hd.type, streamID: frame.pointee.hd.stream_id)
             return 0
         }
-        nghttp2_session_callbacks_set_on_stream_close_callback(made) { _, streamID, code, owner in
-            HTTP2Library.session(owner).closed(streamID, code)
+        nghttp2_session_callbacks_set_on_stream_close_callback(made) { _, streamID, _, owner in
+            HTTP2Library.session(owner).closed(streamID)
             return 0
         }
         nghttp2_session_callbacks_set_send_data_callback(made) {

@@ -14,7 +14,7 @@ package final class HTTP2Session {
         /// A request; `content` and `contentEnd` follow unless it is complete.
         case request(slot: Int, HTTP2Head)
         /// What came is no acceptable request: answer with this error.
-        case refused(slot: Int, HTTP1Error)
+        case refused(slot: Int, HTTP1Error, isHead: Bool)
         /// Content, by its place in the input that is being received; never empty. It counts against the
         /// client's window until `consume`.
         case content(slot: Int, Range<Int>)
@@ -23,8 +23,8 @@ package final class HTTP2Session {
         case contentTooLarge(slot: Int)
         /// So little waits to be sent that the writer may go on.
         case roomToWrite(slot: Int)
-        /// The stream is over, whoever ended it. `code` is RFC 9113 7's.
-        case closed(slot: Int, code: UInt32)
+        /// The stream is over.
+        case closed(slot: Int, isResetByClient: Bool)
         case pingAcknowledged
         /// The client will open no further streams.
         case clientLeaves
@@ -49,11 +49,14 @@ package final class HTTP2Session {
         var isReset = false
         var isResetByPeer = false
         var isContentDropped = false
+        /// END_STREAM of ours is sent.
+        var isOutputSent = false
         var isTunnel = false
         var announcedCount: Int?
         var receivedCount = 0
         /// Received and not given back to the client's window.
         var unconsumedCount = 0
+        var sentCount = 0
         var output = HTTP2Output()
     }
 
@@ -353,7 +356,8 @@ package final class HTTP2Session {
         let bytes = (base + start).assumingMemoryBound(to: UInt8.self)
         let taken = nghttp2_session_mem_recv(session, bytes, end - start)
         if taken < 0 {
-            giveUp(taken == Int(NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue) ? .badPreface : .internalError)
+            giveUp(
+                taken == Int(NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue) ? .badPreface : .internalError)
         } else {
             pullControl()
         }
@@ -506,7 +510,8 @@ package final class HTTP2Session {
 
     /// The owner is through with a stream that is closed. Its place in the count and in the windows is free.
     package func release(_ slot: Int) {
-        precondition(!slots[slot].isOpen && slots[slot].streamID != 0, "released too early or twice")
+        precondition(slots[slot].streamID != 0, "released twice")
+        precondition(hasFailed || !slots[slot].isOpen, "released too early")
         consume(slot)
         slots[slot] = Slot()
         freeSlots.append(slot)
@@ -578,7 +583,7 @@ package final class HTTP2Session {
             events.append(.request(slot: slot, head))
         case .refused(let error):
             slots[slot].isContentDropped = true
-            events.append(.refused(slot: slot, error))
+            events.append(.refused(slot: slot, error, isHead: block.isHead))
         case .malformed: reset(slot, .malformedRequest)
         }
     }
@@ -654,7 +659,7 @@ package final class HTTP2Session {
         events.append(.clientLeaves)
     }
 
-    func closed(_ streamID: Int32, _ code: UInt32) {
+    func closed(_ streamID: Int32) {
         guard let slot = slot(of: streamID) else { return remember(streamID, .resetByUs) }
         slots[slot].isOpen = false
         slots[slot].output = HTTP2Output()
@@ -662,20 +667,15 @@ package final class HTTP2Session {
             streamID,
             slots[slot].isResetByPeer
                 ? .resetByPeer : slots[slot].isReset ? .resetByUs : .complete)
-        events.append(.closed(slot: slot, code: code))
+        events.append(.closed(slot: slot, isResetByClient: slots[slot].isResetByPeer))
     }
 
     func sent(type: UInt8, streamID: Int32, flags: UInt8, code: UInt32) {
         switch type {
         case FrameType.data, FrameType.headers:
-            guard flags & Flag.endStream != 0, let slot = slot(of: streamID),
-                !slots[slot].isInputComplete
-            else { return }
-            // The answer is complete and the request is not: its rest is not wanted (RFC 9113 8.1).
-            slots[slot].isReset = true
-            check(
-                nghttp2_submit_rst_stream(
-                    session, 0, streamID, HTTP2ErrorCode.noError.rawValue))
+            guard flags & Flag.endStream != 0, let slot = slot(of: streamID) else { return }
+            slots[slot].isOutputSent = true
+            refuseRest(slot)
         case FrameType.resetStream:
             guard let slot = slot(of: streamID), !slots[slot].isReset else { return }
             // nghttp2's own: a window of this stream overflowed.
@@ -691,6 +691,28 @@ package final class HTTP2Session {
             }
         default: break
         }
+    }
+
+    /// The answer is complete and the request is not: its rest is not wanted (RFC 9113 8.1). A tunnel goes on in
+    /// the other direction.
+    private func refuseRest(_ slot: Int) {
+        guard slots[slot].isOutputSent, !slots[slot].isInputComplete, !slots[slot].isTunnel,
+            !slots[slot].isReset
+        else { return }
+        slots[slot].isReset = true
+        check(
+            nghttp2_submit_rst_stream(
+                session, 0, slots[slot].streamID, HTTP2ErrorCode.noError.rawValue))
+    }
+
+    /// Nobody reads what comes on a tunnel any more: it ends when what we have to say is sent.
+    func abandonInput(_ slot: Int) {
+        guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset else { return }
+        slots[slot].isContentDropped = true
+        slots[slot].isTunnel = false
+        consume(slot)
+        refuseRest(slot)
+        pullControl()
     }
 
     func notSent(type: UInt8, streamID: Int32) {
@@ -774,7 +796,9 @@ package final class HTTP2Session {
 
     package func consume(_ slot: Int, _ count: Int) {
         let count = min(count, slots[slot].unconsumedCount)
-        guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset, !hasFailed else { return consume(slot) }
+        guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset, !hasFailed else {
+            return consume(slot)
+        }
         guard count > 0 else { return }
         slots[slot].unconsumedCount -= count
         check(nghttp2_session_consume(session, slots[slot].streamID, count))
@@ -848,6 +872,9 @@ package final class HTTP2Session {
     /// Bytes of an answer that wait to be sent.
     package func waitingCount(_ slot: Int) -> Int { slots[slot].output.count }
 
+    /// Bytes of an answer that went into frames.
+    package func sentContentCount(_ slot: Int) -> Int { slots[slot].sentCount }
+
     private func resume(_ slot: Int) {
         guard slots[slot].output.isDeferred, !hasFailed else { return }
         slots[slot].output.isDeferred = false
@@ -869,6 +896,7 @@ package final class HTTP2Session {
         output.append(contentsOf: head)
         let before = slots[slot].output.count
         slots[slot].output.move(count, to: &output)
+        slots[slot].sentCount += count
         windowUpdates.earn(limits.windowUpdatesPerDataFrame, limits.windowUpdates)
         let mark = limits.streamOutputBytesMax / 2
         if !slots[slot].output.isComplete, before > mark, before - count <= mark {
@@ -919,11 +947,11 @@ package final class HTTP2Session {
         }
     }
 
-    /// Everything is sent and nothing is in progress: the buffer goes back to who lends it.
+    /// Takes a buffer to write into, or gives it back: then all memory that only requests need is let go of.
     func exchangeOutput(_ buffer: inout [UInt8]) {
         precondition(output.isEmpty, "output that would be lost")
         swap(&output, &buffer)
-        if streamCount == 0 { events = [] }
+        if streamCount == 0, events.isEmpty { events = [] }
     }
 
     // MARK: The end

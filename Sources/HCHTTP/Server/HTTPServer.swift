@@ -20,6 +20,7 @@ protocol HTTPServerConnection: AnyObject {
 /// What is spoken on a connection: decided before its first byte is read (by ALPN, once there is TLS).
 package enum HTTPWireProtocol: Sendable {
     case http1
+    case http2
 }
 
 /// Serves connections of one loop: accepts, keeps them in a registry, ends what waits too long, drains.
@@ -53,6 +54,8 @@ package final class HTTPServer {
     private var wheel: TimeoutWheel
     private var wheelTimer: Timer?
     private var spareBuffer: [UInt8] = []
+    /// The fields of the answer that is being written by an HTTP/2 connection: one is written at a time.
+    private(set) lazy var http2Fields = HTTP2FieldList()
     private var drained: Waiter<Void>?
 
     /// - Precondition: `configuration.problems()` is empty.
@@ -160,7 +163,31 @@ package final class HTTPServer {
             enter(pass) { place in
                 HTTP1Connection(stream, from: origin, place: place, server: self)
             }
+        case .http2:
+            metrics.opened(pass, .http2)
+            enter(pass) { place in
+                HTTP2Connection(stream, from: origin, place: place, server: self)
+            }
         }
+    }
+
+    /// A client without TLS speaks HTTP/2 from the first byte on (RFC 9113 3.3): its connection goes on as such.
+    ///
+    /// - Returns: to whom the one that began now gives everything that comes of the stream.
+    func continueAsHTTP2(
+        _ connection: any HTTPServerConnection, _ stream: any ByteStream, _ origin: ConnectionOrigin
+    ) -> HTTP2Connection? {
+        var successor: HTTP2Connection?
+        handOver(connection) { pass in
+            metrics.opened(pass, .http2)
+            enter(pass) { place in
+                let made = HTTP2Connection(
+                    stream, from: origin, place: place, server: self, isStarted: true)
+                successor = made
+                return made
+            }
+        }
+        return successor
     }
 
     /// Gives a connection its place and starts it. Its pass is ended with it (`connectionEnded`).

@@ -1,6 +1,11 @@
 /// What a server allows and how long it waits. Durations that end a connection without an answer say so.
 package struct HTTPServerConfiguration: Sendable {
     package var http1 = HTTP1Limits()
+    package var http2 = HTTP2Limits()
+    /// Whether HTTP/2 is offered to TLS clients (ALPN, RFC 9113 3.2).
+    package var http2IsEnabled = true
+    /// Whether a connection without TLS may begin with HTTP/2 (prior knowledge, RFC 9113 3.3).
+    package var http2CleartextIsEnabled = false
     /// Connections at a time. For one more, an idle one has to leave; if there is none, it is reset.
     package var connectionsMax = 60_000
     /// Connections at a time of one address: an IPv4 address, or the /64 of an IPv6 address. More are reset. Trusted
@@ -112,6 +117,7 @@ package struct HTTPServerConfiguration: Sendable {
         ] {
             check(duration > .zero, "\(name): must be above 0")
         }
+        found.append(contentsOf: http2.problems())
         return found
     }
 }

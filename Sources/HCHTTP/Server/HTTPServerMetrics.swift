@@ -36,8 +36,10 @@ package final class HTTPServerMetrics: Sendable {
     private let timeouts: [Timeout: Counter]
     /// Answers that came after the client had been told 503 or 408, or had gone.
     package let lateAnswers: Counter
+    package let http2: HTTP2Metrics
 
     package init(_ registry: MetricsRegistry) {
+        http2 = HTTP2Metrics(registry)
         func labels(
             _ listener: HTTPListenerName, _ wireProtocol: WireProtocol
         ) -> [(StaticString, String)] {

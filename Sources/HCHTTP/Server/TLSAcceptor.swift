@@ -4,7 +4,7 @@ package import HCIO
 extension HTTPServer {
     /// ALPN names of what this configuration serves, the best first.
     package static func applicationProtocols(_ configuration: HTTPServerConfiguration) -> [String] {
-        ["http/1.1"]
+        configuration.http2IsEnabled ? ["h2", "http/1.1"] : ["http/1.1"]
     }
 
     /// What a client gets that speaks HTTP without TLS to a port that has TLS.
@@ -121,7 +121,9 @@ final class TLSHandshakeConnection: HTTPServerConnection {
     private func succeeded(_ handshake: TLSHandshake) {
         acceptor.context.metrics?.duration.observe(server.now - startedAt)
         server.handOver(self) { pass in
-            server.serve(stream, pass, isSecure: true, using: .http1)
+            server.serve(
+                stream, pass, isSecure: true,
+                using: handshake.applicationProtocol == "h2" ? .http2 : .http1)
         }
     }
 

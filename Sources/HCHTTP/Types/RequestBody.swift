@@ -4,6 +4,12 @@ package import HCIO
 @LoopActor
 protocol RequestBodySource: AnyObject {
     func bodyIsWanted()
+    /// What had arrived was taken: room for as much again.
+    func bodyWasTaken()
+}
+
+extension RequestBodySource {
+    func bodyWasTaken() {}
 }
 
 /// The content of a request, in pieces as they arrive. One reader at a time.
@@ -113,6 +119,7 @@ package final class RequestBody {
             if !buffered.isEmpty {
                 let chunk = buffered
                 buffered = []
+                source?.bodyWasTaken()
                 return chunk
             }
             switch state {
