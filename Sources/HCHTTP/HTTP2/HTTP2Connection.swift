@@ -179,6 +179,7 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
                 server.metrics.refused(.contentTooLarge)
                 at(slot)?.failInput(HTTP1Error.contentTooLarge.problem)
             case .roomToWrite(let slot): at(slot)?.roomToWrite()
+            case .answeredEarly(let slot): at(slot)?.answeredEarly()
             case .closed(let slot, let isResetByClient):
                 if isResetByClient { server.metrics.http2.peerResets.increment() }
                 closed(slot)

@@ -23,6 +23,9 @@ package final class HTTP2Session {
         case contentTooLarge(slot: Int)
         /// So little waits to be sent that the writer may go on.
         case roomToWrite(slot: Int)
+        /// The answer is sent and the request is not complete: what comes of it is dropped, and the client's window
+        /// stays as it is. `cancel` tells a client that does not stop by itself.
+        case answeredEarly(slot: Int)
         /// The stream is over.
         case closed(slot: Int, isResetByClient: Bool)
         case pingAcknowledged
@@ -695,14 +698,16 @@ package final class HTTP2Session {
 
     /// The answer is complete and the request is not: its rest is not wanted (RFC 9113 8.1). A tunnel goes on in
     /// the other direction.
+    ///
+    /// The stream is not reset at once: clients that are still sending have been seen to take that for a failure
+    /// and to throw the answer away.
     private func refuseRest(_ slot: Int) {
         guard slots[slot].isOutputSent, !slots[slot].isInputComplete, !slots[slot].isTunnel,
             !slots[slot].isReset
         else { return }
-        slots[slot].isReset = true
-        check(
-            nghttp2_submit_rst_stream(
-                session, 0, slots[slot].streamID, HTTP2ErrorCode.noError.rawValue))
+        slots[slot].isContentDropped = true
+        consume(slot)
+        events.append(.answeredEarly(slot: slot))
     }
 
     /// Nobody reads what comes on a tunnel any more: it ends when what we have to say is sent.
@@ -787,7 +792,7 @@ package final class HTTP2Session {
         let count = slots[slot].unconsumedCount
         guard count > 0, !hasFailed else { return }
         slots[slot].unconsumedCount = 0
-        if slots[slot].isOpen, !slots[slot].isReset {
+        if slots[slot].isOpen, !slots[slot].isReset, !slots[slot].isContentDropped {
             check(nghttp2_session_consume(session, slots[slot].streamID, count))
         } else {
             check(nghttp2_session_consume_connection(session, count))

@@ -24,6 +24,7 @@ final class HTTP2Stream: RequestBodySource {
     private var requestTimeout = MonotonicTime.never
     private var bodyTimeout = MonotonicTime.never
     private var stallTimeout = MonotonicTime.never
+    private var lingerTimeout = MonotonicTime.never
     /// What waited to be sent when the wait for the client's window began.
     private var stalledCount = 0
 
@@ -196,6 +197,12 @@ final class HTTP2Stream: RequestBodySource {
         connection.release(slot)
     }
 
+    /// The client is told to stop sending only if it does not do so by itself.
+    func answeredEarly() {
+        lingerTimeout = server.now + server.configuration.lingerTimeout
+        connection.arm(stream: lingerTimeout)
+    }
+
     // MARK: Streams of content
 
     /// Adds to a stream's content.
@@ -292,7 +299,11 @@ final class HTTP2Stream: RequestBodySource {
                 watchOutput()
             }
         }
-        return min(min(requestTimeout, bodyTimeout), stallTimeout)
+        if now >= lingerTimeout {
+            lingerTimeout = .never
+            session.cancel(slot, .noError)
+        }
+        return min(min(requestTimeout, bodyTimeout), min(stallTimeout, lingerTimeout))
     }
 
     /// Answers in place of the handler, whose own answer will be too late.
@@ -317,6 +328,7 @@ final class HTTP2Stream: RequestBodySource {
         requestTimeout = .never
         bodyTimeout = .never
         stallTimeout = .never
+        lingerTimeout = .never
         body?.fail(RequestBodyError.disconnected)
         writer?.resume()
         writer = nil
