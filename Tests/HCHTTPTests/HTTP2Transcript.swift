@@ -4,11 +4,6 @@ import HCCore
 
 /// What a session makes of bytes, without sockets.
 struct HTTP2Transcript: CustomStringConvertible {
-    enum Ending: Equatable, CustomStringConvertible {
-        case goaway(HTTP2ErrorCode)
-
-        var description: String { "\(self)" }
-    }
 
     private(set) var events: [String] = []
     private(set) var faults: [HTTP2Fault] = []
