@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <malloc.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -150,6 +151,14 @@ static inline socklen_t hc_address_copy(struct sockaddr_storage *storage, const 
     if (info->ai_addrlen > sizeof(*storage)) return 0;
     memcpy(storage, info->ai_addr, info->ai_addrlen);
     return info->ai_addrlen;
+}
+
+/// From now on the kernel drops what comes in for a listening socket (man 7 socket, SO_ATTACH_FILTER): no connection is
+/// added to its queue, which stays as it is.
+static inline int hc_drop_incoming(int fd) {
+    struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {1, &drop};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
 
 /// A descriptor that becomes readable when the process ends (man pidfd_open; it is close-on-exec by itself).

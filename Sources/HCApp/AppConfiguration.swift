@@ -40,7 +40,7 @@ struct AppConfiguration: Sendable {
             let http2 = reader.section("http2")
             var limits = SupervisorStateMachine.Limits()
             limits.memoryBytesMax = http.byteCount(
-                "workerMemoryMax", in: 64 << 20...1 << 40, default: limits.memoryBytesMax)
+                "workerMemoryMax", in: 32 << 20...1 << 40, default: limits.memoryBytesMax)
             let drain = http.duration(
                 "drain", in: .seconds(1)...(.seconds(600)), default: .seconds(30))
             limits.drain = drain + .seconds(5)

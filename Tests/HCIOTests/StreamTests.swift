@@ -352,6 +352,32 @@ extension ByteStream {
         for stream in [client, stream, next] { stream.close() }
     }
 
+    @Test("a socket that is about to end lets nobody in, and keeps who was let in before")
+    func stopQueueing() async throws {
+        let inherited = try Listener.bind(.loopback(port: 0))
+        let listener = try Listener(inherited.duplicate())
+        let address = try #require(listener.localAddress)
+        let queued = try await PlainStream.connect(to: address, deadline: .soon)
+        // By the supervisor, for the worker's descriptor too.
+        try Listener.stopQueueing(inherited.rawValue)
+        await #expect(throws: DeadlineExceeded.self) {
+            let late = try await PlainStream.connect(
+                to: address, deadline: .after(.milliseconds(100), from: Loop.shared.now))
+            late.close()
+        }
+        let accepted = Waiter<PlainStream>()
+        try listener.start { stream, _ in accepted.succeed(stream) }
+        let stream = try await accepted.wait(until: .soon)
+        #expect(stream.remoteAddress == queued.localAddress)
+        #expect(queued.write("hello") == .wrote(5))
+        let heard = Recorder()
+        stream.start(delegate: heard, reading: true)
+        try await heard.wait { $0.received.count == 5 }
+        #expect(listener.acceptedCount == 1)
+        for stream in [queued, stream] { stream.close() }
+        listener.close()
+    }
+
     private func option(_ stream: PlainStream, _ level: Int32, _ name: Int32) -> Int32? {
         guard let fd = stream.descriptorNumber else { return nil }
         var value: Int32 = 0

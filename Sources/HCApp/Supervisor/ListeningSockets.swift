@@ -91,12 +91,21 @@ struct ListeningSockets {
         for wanted in try missing(configuration, inherited) { try refuseForeignPort(wanted) }
     }
 
-    /// Closes this process' descriptors of the clients' sockets. Those of the workers stay.
-    mutating func closeClients() {
-        for socket in sockets where socket.role != .operations {
-            OwnedDescriptor(socket.descriptor).close()
-        }
+    /// Before the workers drain for the last time: nobody is let into the clients' queues any more, and each queue
+    /// ends with the worker that empties it.
+    mutating func closeClients() throws(SystemError) {
+        let clients = sockets.filter { $0.role != .operations }
         sockets.removeAll { $0.role != .operations }
+        var problem: SystemError?
+        for socket in clients {
+            let owned = OwnedDescriptor(socket.descriptor)
+            do throws(SystemError) {
+                try Listener.stopQueueing(owned.rawValue)
+            } catch {
+                problem = error
+            }
+        }
+        if let problem { throw problem }
     }
 
     /// Settings that the open sockets do not follow any more.

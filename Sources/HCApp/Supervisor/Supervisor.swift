@@ -150,9 +150,14 @@ final class Supervisor {
     func terminate() {
         logger.notice("draining the workers")
         perform(upgrade.terminated())
-        // Without ours, a worker that closes its socket ends it: who comes then is refused, and does not wait in a
-        // queue until the last worker has drained.
-        if machine.isRunning { sockets.closeClients() }
+        if machine.isRunning {
+            do {
+                try sockets.closeClients()
+            } catch {
+                // All that is lost is the certainty about who connects in the moment of the end.
+                logger.warning("connections may be reset", [("error", .string("\(error)"))])
+            }
+        }
         perform(machine.terminate(now: clocks.monotonic()))
     }
 

@@ -26,6 +26,7 @@ final class WorkerProgram {
     private static let heartbeatInterval = Duration.seconds(1)
     /// What a start waits for the control database before it takes the last good map from disk.
     private static let directoryPatience = Duration.seconds(3)
+    private static let deathPatience = Duration.milliseconds(100)
     /// Idle connections may still bring a request for this long while the worker drains.
     private static let idlePatience = Duration.seconds(5)
 
@@ -34,6 +35,7 @@ final class WorkerProgram {
     private let logger: Logger
     private let registry: MetricsRegistry
     private let stopping = Waiter<Void>()
+    private let supervisor = ParentProcess.identifier
     private let platform: WorkerPlatform
     private let server: HTTPServer
     private let secure: SecureListener?
@@ -63,7 +65,7 @@ final class WorkerProgram {
         let channel = WorkerChannel(
             OwnedDescriptor(WorkerProgram.channelDescriptor),
             onMessage: { [unowned self] in receive($0) },
-            onEnd: { [unowned self] in stop() })
+            onEnd: { [unowned self] in channelEnded() })
         self.channel = channel
         channel.start()
 
@@ -94,8 +96,26 @@ final class WorkerProgram {
         _ = stopping.succeed(())
     }
 
+    /// The supervisor is gone, or does not understand us. In the first case its death is told by a signal too, but a
+    /// little later (man PR_SET_PDEATHSIG), and only then is it certain.
+    private func channelEnded() {
+        Loop.shared.schedule(after: WorkerProgram.deathPatience) { [weak self] in self?.stop() }
+    }
+
+    /// A supervisor that lives hands our sockets to a successor, or has ended their queues itself.
+    private func stopQueueingIfOrphaned() {
+        guard ParentProcess.identifier != supervisor else { return }
+        logger.warning("the supervisor is gone")
+        do {
+            try server.stopQueueing()
+        } catch {
+            logger.warning("connections may be reset", [("error", .string("\(error)"))])
+        }
+    }
+
     private func drain() async {
         logger.notice("draining", [("connections", .integer(server.connectionCount))])
+        stopQueueingIfOrphaned()
         // What the kernel has accepted for this socket is ours to answer, or the successor takes it: both are safe.
         server.stopAccepting(emptyingQueue: true)
         let now = clocks.monotonic()

@@ -234,6 +234,12 @@ package final class HTTPServer {
 
     // MARK: The end
 
+    /// Lets no further connection into the queues of the listening sockets, in any process: before the last
+    /// `stopAccepting` of sockets that nobody serves after us.
+    package func stopQueueing() throws(SystemError) {
+        for listener in listeners { try listener.stopQueueing() }
+    }
+
     /// Closes the listening sockets of this process.
     ///
     /// - Parameter emptyingQueue: takes first what the kernel has accepted already: for a socket that nobody else

@@ -114,6 +114,21 @@ internal import HCCore
         update()
     }
 
+    /// Lets no further connection into a listening socket's queue, in whatever processes the socket is open, for good.
+    ///
+    /// For a socket that is about to end: a connection that the kernel completes between the last accept and the
+    /// close is reset, with the request that its client has sent. This way there is none: what comes is not answered,
+    /// and its client tries again a second later, when it is refused by the kernel or served by our next start.
+    package nonisolated static func stopQueueing(_ descriptor: Int32) throws(SystemError) {
+        try SystemCall.make("setsockopt(SO_ATTACH_FILTER)") { hc_drop_incoming(descriptor) }
+    }
+
+    /// As above, for this one.
+    package func stopQueueing() throws(SystemError) {
+        guard let fd = descriptor?.rawValue else { return }
+        try Listener.stopQueueing(fd)
+    }
+
     /// Stops accepting and closes this process' descriptor. The socket itself lives on, with its queue, as
     /// long as another process (the supervisor) has it open.
     package func close() {
