@@ -132,7 +132,8 @@ let fuzzers: [Target] =
     Context.environment["HC_FUZZ"] == nil
     ? []
     : [
-        fuzzer("fuzz-http1", ["HCHTTP"], "HTTP1")
+        fuzzer("fuzz-http1", ["HCHTTP"], "HTTP1"),
+        fuzzer("fuzz-proxy", ["HCHTTP", "HCIO"], "Proxy"),
     ]
 
 let package = Package(

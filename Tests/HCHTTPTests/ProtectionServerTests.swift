@@ -62,7 +62,7 @@ struct ProtectionServerTests {
     func perAddressOfProxy() async throws {
         let fixture = try fixture {
             $0.connectionsPerAddressMax = 1
-            $0.trustedProxies = [AddressBlock("127.0.0.0/8")!]
+            $0.trustedProxies = TrustedProxies([AddressBlock("127.0.0.0/8")].compactMap { $0 })
         }
         var clients: [RawClient] = []
         for _ in 0..<4 { clients.append(try await served(fixture)) }

@@ -157,6 +157,11 @@ package final class HTTPServerMetrics: Sendable {
         timeouts[kind]?.increment()
     }
 
+    /// Connections that began to speak HTTP, by whatever door and protocol.
+    package var connectionsCount: UInt64 {
+        connections.joined().reduce(0) { $0 + $1.value }
+    }
+
     package func refusals(_ reason: HTTP1Error) -> UInt64 { refusals[reason]?.value ?? 0 }
     package func refusals(_ reason: ForwardedError) -> UInt64 {
         forwardedRefusals[reason]?.value ?? 0

@@ -118,7 +118,7 @@ struct HTTPClientTests {
         #expect(answered == 1000)
         #expect(client.connectionsOpened <= 4)
         #expect(client.connectionsOpen == client.connectionsOpened)
-        #expect(fixture.metrics.connections.value <= 4)
+        #expect(fixture.metrics.connectionsCount <= 4)
         #expect(Loop.shared.foreignJobs == foreign)
         await fixture.stop()
     }
