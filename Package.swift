@@ -133,6 +133,7 @@ let fuzzers: [Target] =
     ? []
     : [
         fuzzer("fuzz-http1", ["HCHTTP"], "HTTP1"),
+        fuzzer("fuzz-negotiation", ["HCCore", "HCHTTP"], "Negotiation"),
         fuzzer("fuzz-proxy", ["HCHTTP", "HCIO"], "Proxy"),
     ]
 

@@ -14,6 +14,11 @@ struct AppConfiguration: Sendable {
     var http: HTTPServerConfiguration
     /// How long a draining worker waits for what it has accepted. Below the supervisor's patience.
     var drain: Duration
+    /// A directory of static files to serve at `AppConfiguration.assetsMount`; nil: none.
+    var assetsDirectory: String?
+
+    /// Where the operators' console is.
+    static let assetsMount = "/console/"
 
     /// Workers when the configuration names no number: one core is left to the databases.
     var workerCount: Int {
@@ -51,6 +56,7 @@ struct AppConfiguration: Sendable {
                 http: protection(http),
                 hasAddressLimit: http.json("connectionsPerAddressMax") != nil,
                 drain: drain,
+                assets: http.optionalString("assets"),
                 http2: http2.bool("enabled", default: true),
                 cleartext: http2.json("cleartext") == nil ? nil : http2.bool("cleartext")
             )
@@ -64,7 +70,8 @@ struct AppConfiguration: Sendable {
         }
         return AppConfiguration(
             platform: platform, logLevel: own.level.level, supervisor: own.limits,
-            admission: own.admission, http: server, drain: own.drain)
+            admission: own.admission, http: server, drain: own.drain,
+            assetsDirectory: own.assets)
     }
 
     private static func admission(_ http: ConfigurationReader) -> AdmissionControl.Limits {

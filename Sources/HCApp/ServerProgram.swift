@@ -101,7 +101,7 @@ package enum ServerProgram {
             path = try ProcessImage.startPath()
         }
         let configuration = try snapshot.validate(environment: environment)
-        try WorkerPlatform.checkKeys(configuration)
+        try WorkerPlatform.checkFiles(configuration)
         let logger = makeLogger(configuration, process: "supervisor")
         let sockets = try ListeningSockets(configuration, inherited: state?.sockets ?? [])
         let supervisor = try Supervisor(
@@ -136,7 +136,7 @@ package enum ServerProgram {
                         Supervisor.CheckDescriptor.configuration,
                         bytesMax: PlatformConfiguration.bytesMax),
                     source: state.configurationFile, environment: ProcessEnvironment.current)
-                try WorkerPlatform.checkKeys(configuration)
+                try WorkerPlatform.checkFiles(configuration)
                 try ListeningSockets.check(configuration, inherited: state.sockets)
                 try MemoryFile.write(
                     Array(state.answer.utf8), to: Supervisor.CheckDescriptor.answer)

@@ -116,6 +116,10 @@ struct SchemaControlTests {
                 "UPDATE tenant SET state = 'suspended' WHERE slug = 'sunrise'",
                 "tenant|018f0000-0000-7000-8000-00000000000a||||suspended"
             ),
+            (
+                "UPDATE tenant SET origins = '{https://portal.example}' WHERE slug = 'sunrise'",
+                "tenant|018f0000-0000-7000-8000-00000000000a||||active"
+            ),
         ])
     func feedIsComplete(change: String, line: String) throws {
         let answer = try services.psql(
@@ -131,11 +135,11 @@ struct SchemaControlTests {
     func routerReadsTheDirectory() throws {
         let router = try services.session(control.router)
         let entry = try router.run(
-            "SELECT slug, tenant_state, shard_id, epoch, dsn_ref, tier_definition, hosts, keys FROM directory_entry WHERE slug = 'sunrise'"
+            "SELECT slug, tenant_state, shard_id, epoch, dsn_ref, tier_definition, hosts, keys, origins FROM directory_entry WHERE slug = 'sunrise'"
         )
         #expect(
             entry.lines == [
-                #"sunrise|active|s1|1|s1|{"requestsPerSecond": 50}|["sunrise.localhost"]|[]"#
+                #"sunrise|active|s1|1|s1|{"requestsPerSecond": 50}|["sunrise.localhost"]|[]|[]"#
             ])
         for table in ["tenant_key", "operator", "operator_audit", "move"] {
             #expect(try router.run("SELECT * FROM \(table)").state == "42501", "\(table)")
@@ -143,6 +147,27 @@ struct SchemaControlTests {
         #expect(try router.run("UPDATE shard SET weight = 1").state == "42501")
         try services.psql(control.admin, "UPDATE tenant SET state = 'deleted';")
         #expect(try router.run("SELECT slug FROM directory_entry").lines == [])
+    }
+
+    @Test("origins are exact, few and never a wildcard")
+    func origins() throws {
+        let admin = try services.session(control.admin)
+        for good in [
+            "{}", "{https://a.example}", "{http://localhost:3000,https://b.example:8443}",
+            "{https://1.2.3.4,\"http://[::1]:5173\"}",
+        ] {
+            #expect(
+                try admin.run("UPDATE tenant SET origins = '\(good)'").state == "00000", "\(good)")
+        }
+        let many = (0..<33).map { "https://a\($0).example" }.joined(separator: ",")
+        for bad in [
+            "{*}", "{null}", "{NULL}", "{\"\"}", "{https://*.example}", "{https://a.example/}",
+            "{HTTPS://a.example}", "{ftp://a}", "{\"https://a b\"}", "{{https://a},{https://b}}",
+            "{\(many)}",
+        ] {
+            #expect(
+                try admin.run("UPDATE tenant SET origins = '\(bad)'").state == "23514", "\(bad)")
+        }
     }
 
     @Test("the feed and the operators' audit cannot be written by hand")

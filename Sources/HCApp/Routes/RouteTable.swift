@@ -72,12 +72,16 @@ struct RouteTable {
 /// All routes of the public listener.
 @LoopActor
 enum Routes {
-    /// - Parameter sockets: of the feed of events; nil for a table that is only looked at.
+    /// - Parameters:
+    ///   - sockets: of the feed of events; nil for a table that is only looked at.
+    ///   - assets: static files, if there are any to serve.
     static func all(
-        _ services: ClinicServices, clocks: Clocks, sockets: WebSocketEndpoint? = nil
+        _ services: ClinicServices, clocks: Clocks, sockets: WebSocketEndpoint? = nil,
+        assets: AssetCatalog? = nil
     ) -> Router<RequestContext> {
         var table = RouteTable()
         addPlatform(to: &table)
+        if let assets { addAssets(to: &table, assets) }
         addAuth(to: &table, services)
         addClinic(to: &table, services)
         addStaff(to: &table, services)

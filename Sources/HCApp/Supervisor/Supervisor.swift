@@ -125,7 +125,7 @@ final class Supervisor {
         do {
             let snapshot = try readConfiguration()
             validated = try snapshot.validate(environment: ProcessEnvironment.current)
-            try WorkerPlatform.checkKeys(validated)
+            try WorkerPlatform.checkFiles(validated)
             // New workers would not have a certificate that the present ones still hold.
             let problems = PlatformTLS.problems(validated.platform, now: clocks.now())
             guard problems.isEmpty else { throw PlatformTLS.Refusal(problems: problems) }

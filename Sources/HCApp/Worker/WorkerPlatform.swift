@@ -86,7 +86,11 @@ final class WorkerPlatform {
             return CrossOriginPolicy(origins: record.origins)
         }
         application = Application(
-            Routes.all(services, clocks: clocks, sockets: sockets),
+            Routes.all(
+                services, clocks: clocks, sockets: sockets,
+                assets: try configuration.assetsDirectory.map {
+                    try AssetCatalog(directory: $0, mount: AppConfiguration.assetsMount)
+                }),
             middleware: [
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),
@@ -136,10 +140,13 @@ final class WorkerPlatform {
         eventReader.close()
     }
 
-    /// What a worker's start needs of key files, tried before anything is opened.
-    nonisolated static func checkKeys(_ configuration: AppConfiguration) throws {
+    /// What a worker's start needs of files, tried before anything is opened.
+    nonisolated static func checkFiles(_ configuration: AppConfiguration) throws {
         _ = try MasterKey.load(path: configuration.platform.masterKeyFile)
         _ = try TokenKeyRing.load(path: configuration.platform.tokenKeyFile)
+        if let directory = configuration.assetsDirectory {
+            try AssetCatalog.check(directory: directory, mount: AppConfiguration.assetsMount)
+        }
         _ = try PlatformTLS.load(configuration.platform, now: Clocks.system.now())
     }
 

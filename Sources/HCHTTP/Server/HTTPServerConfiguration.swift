@@ -74,13 +74,20 @@ package struct HTTPServerConfiguration: Sendable {
         return headers
     }
 
-    /// For an API that is read by programs: nothing may be framed, sniffed, cached by others or referred from.
+    /// For an API that is read by programs: nothing may be framed, sniffed, kept by caches, shared with other
+    /// windows or referred from, and no answer may run, load or ask for anything. A document that a person looks at
+    /// brings its own `Content-Security-Policy` (`AssetCatalog`).
     package static let securityHeaders = HTTPHeaders([
         (.xContentTypeOptions, "nosniff"),
         (.xFrameOptions, "DENY"),
         (.referrerPolicy, "no-referrer"),
-        (.contentSecurityPolicy, "default-src 'none'; frame-ancestors 'none'"),
+        (
+            .contentSecurityPolicy,
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        (.crossOriginOpenerPolicy, "same-origin"),
         (.crossOriginResourcePolicy, "same-origin"),
+        (.permissionsPolicy, "camera=(), display-capture=(), geolocation=(), microphone=()"),
         (.cacheControl, "no-store"),
     ])
 

@@ -1,4 +1,5 @@
 import HCCore
+import HCCrypto
 import HCTesting
 import Testing
 
@@ -206,7 +207,8 @@ struct DirectoryFileTests {
                         purpose: .data, version: 2, state: .retired, masterKeyID: nil,
                         wrappingVersion: 1, wrapped: [0xff]),
                 ]),
-            Sample.record(2, hosts: []),
+            Sample.record(
+                2, hosts: [], origins: ["https://portal.example", "http://localhost:3000"]),
         ])
 
     @Test("what is written is read back")
@@ -242,6 +244,29 @@ struct DirectoryFileTests {
                 try DirectoryFile.decode(altered)
             }
         }
+    }
+
+    @Test("a file of an older program, without origins, is read, and replaced by one that has them")
+    func withoutOrigins() throws {
+        let path = try TemporaryFile.path("directory")
+        defer { TemporaryFile.remove(path) }
+        // Its bytes: as they are now, without the member, under their own checksum.
+        let encoded = try DirectoryFile.encode(map)
+        let header = try DirectoryFile.header(of: encoded)
+        var body = String(decoding: encoded[header.length...], as: UTF8.self)
+        body = body.replacing(#""origins":[],"#, with: "")
+        body = body.replacing(
+            #""origins":["https://portal.example","http://localhost:3000"],"#, with: "")
+        #expect(!body.contains("origins"))
+        let checksum = try SHA256.hash(body).hex
+        try TemporaryFile.write(
+            Array("HCDIRECTORY 1 42 \(checksum) 7123/16400\n\(body)".utf8), to: path)
+        let old = try DirectoryFile.decode(try TemporaryFile.read(path))
+        #expect(old.find(Sample.tenant(2))?.origins == [])
+        #expect(old.find(Sample.tenant(1)) == map.find(Sample.tenant(1)))
+        try DirectoryFile.save(map, to: path)
+        let replaced = try DirectoryFile.decode(try TemporaryFile.read(path))
+        #expect(replaced.find(Sample.tenant(2)) == map.find(Sample.tenant(2)))
     }
 
     @Test("a newer file of the same database is kept, an older, damaged or foreign one replaced")

@@ -10,12 +10,13 @@ enum Sample {
     static func record(
         _ number: UInt64 = 1, hosts: [String]? = nil, tier: String = "basic",
         state: TenantRecord.State = .active, shard: String = "s1", epoch: Int64 = 1,
-        placement: TenantRecord.PlacementState = .serving, keys: [WrappedKey] = []
+        placement: TenantRecord.PlacementState = .serving, keys: [WrappedKey] = [],
+        origins: [String] = []
     ) -> TenantRecord {
         TenantRecord(
             id: tenant(number), slug: "clinic\(number)", name: "Clinic \(number)",
             hosts: hosts ?? ["clinic\(number).localhost"], tierName: tier, state: state,
-            timeZone: "UTC", locale: "en", shard: ShardID(shard), epoch: epoch,
+            timeZone: "UTC", locale: "en", origins: origins, shard: ShardID(shard), epoch: epoch,
             placement: placement,
             keys: keys)
     }
