@@ -199,6 +199,7 @@ write_configuration() {
     write_private "$1/hc.json" <<-END
 		{
 		  "profile": "local",
+		  "conformance": $([[ ${HC_CONFORMANCE:-0} == 1 ]] && echo true || echo false),
 		  "baseDomain": "$(json_escaped "${HC_BASE_DOMAIN:-localhost}")",
 		  "publicURL": "http://127.0.0.1:${HC_PORT:-8080}",
 		  "stateDirectory": "$directory",

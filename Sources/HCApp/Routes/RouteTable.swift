@@ -59,12 +59,12 @@ struct RouteTable {
     /// A route of the platform, on any host.
     mutating func addPlatform(
         _ method: HTTPMethod, _ pattern: String, _ name: String,
-        lane: RequestLane = RouteClass.platform.lane, _ summary: String,
+        lane: RequestLane = RouteClass.platform.lane, bodyBytesMax: Int = 0, _ summary: String,
         _ handler: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
     ) {
         let route = RouteDescription(
             method, pattern, name: name, access: .open, limitClass: RouteClass.platform.rawValue,
-            lane: lane, bodyBytesMax: 0, summary: summary)
+            lane: lane, bodyBytesMax: bodyBytesMax, summary: summary)
         router.add(route) { request, _ in try await handler(request) }
     }
 }
@@ -75,13 +75,15 @@ enum Routes {
     /// - Parameters:
     ///   - sockets: of the feed of events; nil for a table that is only looked at.
     ///   - assets: static files, if there are any to serve.
+    ///   - conformance: nil everywhere but where conformance clients are run.
     static func all(
         _ services: ClinicServices, clocks: Clocks, sockets: WebSocketEndpoint? = nil,
-        assets: AssetCatalog? = nil
+        assets: AssetCatalog? = nil, conformance: Conformance? = nil
     ) -> Router<RequestContext> {
         var table = RouteTable()
         addPlatform(to: &table)
         if let assets { addAssets(to: &table, assets) }
+        if let conformance { addConformance(to: &table, conformance) }
         addAuth(to: &table, services)
         addClinic(to: &table, services)
         addStaff(to: &table, services)

@@ -64,11 +64,14 @@ final class WorkerPlatform {
                 clocks: clocks, blockingPool: blocking, secrets: try ClinicSecrets(tokens: tokens),
                 logger: logger), metrics: registry)
         door.events?.audience = services.events
+        let socketMetrics = WebSocketMetrics(registry)
         let sockets = WebSocketEndpoint(
-            Routes.eventSockets, metrics: WebSocketMetrics(registry), clocks: clocks,
+            Routes.eventSockets, metrics: socketMetrics, clocks: clocks,
             onFailure: { error in
                 logger.error("a socket's handler failed", [("error", .string("\(error)"))])
             })
+        let conformance =
+            platform.servesConformance ? Conformance(metrics: socketMetrics, clocks: clocks) : nil
         let observation = ObservationMiddleware(logger: logger, clocks: clocks, registry: registry)
         let admission = AdmissionMiddleware(
             limits: configuration.admission, registry: registry, now: clocks.monotonic())
@@ -90,7 +93,7 @@ final class WorkerPlatform {
                 services, clocks: clocks, sockets: sockets,
                 assets: try configuration.assetsDirectory.map {
                     try AssetCatalog(directory: $0, mount: AppConfiguration.assetsMount)
-                }),
+                }, conformance: conformance),
             middleware: [
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),

@@ -1,16 +1,18 @@
 /// Checks UTF-8 that comes in pieces (RFC 3629): says no at the first byte that cannot be right any more.
-struct UTF8Validator: Sendable, Equatable {
+package struct UTF8Validator: Sendable, Equatable {
     /// Continuation bytes that are still to come of the character in progress.
     private var missing: UInt8 = 0
     /// What the next of them may be: narrower after E0, ED, F0 and F4.
     private var low: UInt8 = 0x80
     private var high: UInt8 = 0xBF
 
+    package init() {}
+
     /// Whether no character is cut off here.
-    var isComplete: Bool { missing == 0 }
+    package var isComplete: Bool { missing == 0 }
 
     /// - Returns: false if the text is not UTF-8, whatever comes after it.
-    mutating func accept(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package mutating func accept(_ bytes: UnsafeRawBufferPointer) -> Bool {
         var index = 0
         let count = bytes.count
         while index < count {

@@ -63,6 +63,8 @@ package struct PlatformConfiguration: Sendable {
     package var operations: Operations
     /// Where a request from this machine reaches the public listener: for smoke requests.
     package var publicURL: String
+    /// Whether every host also has the routes that conformance clients talk to; never in production.
+    package var servesConformance: Bool
 
     /// Environment variables that win over the file.
     package static let overrides: [(variable: String, path: String)] = [
@@ -73,6 +75,7 @@ package struct PlatformConfiguration: Sendable {
         ("HC_OPS_PORT", "server.opsPort"),
         ("HC_WORKERS", "server.workers"),
         ("HC_PUBLIC_URL", "publicURL"),
+        ("HC_CONFORMANCE", "conformance"),
     ]
 
     /// Sections of single programs: known, and none of this room's business.
@@ -168,6 +171,12 @@ package struct PlatformConfiguration: Sendable {
         publicURL = reader.string("publicURL", default: "http://127.0.0.1:\(server.port)")
         if !publicURL.hasPrefix("http://") && !publicURL.hasPrefix("https://") {
             reader.report("publicURL", "is no URL", "write http://host:port or https://host")
+        }
+        servesConformance = reader.bool("conformance", default: false)
+        if servesConformance, profile == .production {
+            reader.report(
+                "conformance", "is on, and would show requests to whoever asks",
+                "leave it out in production, or set it to 0")
         }
         for name in PlatformConfiguration.programSections { _ = reader.json(name) }
     }
