@@ -118,10 +118,10 @@ package final class WebSocket: HTTPTunnelConnection, ByteStreamDelegate {
 
     /// Sends a message; waits while the queue is full, so that a peer that reads slowly slows the sender.
     ///
-    /// - Throws: the `WebSocketEnding` of a socket that is not open any more; `CancellationError`.
+    /// - Throws: the `WebSocketEnding` of a socket that nothing can be sent to any more; `CancellationError`.
     package func send(_ message: WebSocketMessage) async throws {
         while true {
-            if let ending = machine.ending { throw ending }
+            if !machine.maySend, let ending = machine.ending { throw ending }
             if trySend(message) { return }
             try Task.checkCancellation()
             await withTaskCancellationHandler {
@@ -134,9 +134,9 @@ package final class WebSocket: HTTPTunnelConnection, ByteStreamDelegate {
 
     /// Sends a message if the queue has room for it; never waits.
     ///
-    /// - Returns: false if it has not, or the socket is not open.
+    /// - Returns: false if it has not, or the socket's end has been said.
     package func trySend(_ message: WebSocketMessage) -> Bool {
-        guard machine.isOpen, queue.hasRoom(for: message.count, endpoint.configuration) else {
+        guard machine.maySend, queue.hasRoom(for: message.count, endpoint.configuration) else {
             return false
         }
         queue.append(encoder.message(message))

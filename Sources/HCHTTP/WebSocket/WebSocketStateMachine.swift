@@ -31,6 +31,15 @@ struct WebSocketStateMachine: ~Copyable {
         if case .open = state { true } else { false }
     }
 
+    /// Whether messages may be sent: we have not said good-bye. What came before the peer's may still be answered
+    /// (RFC 6455 5.5.1).
+    var maySend: Bool {
+        switch state {
+        case .open, .leaving: true
+        case .closing, .lingering, .closed: false
+        }
+    }
+
     /// Whether frames of the peer still mean something.
     var isListening: Bool {
         switch state {
