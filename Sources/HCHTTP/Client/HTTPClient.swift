@@ -94,9 +94,14 @@ package final class HTTPClient {
             throw error
         }
         defer {
+            let duration = Loop.shared.now - begun
+            let metrics = state(of: request.target).metrics
+            if let error = exchange.transfer.failure {
+                metrics?.failed(error, after: duration)
+            } else {
+                metrics?.ended(exchange.head.status, after: duration)
+            }
             exchange.end()
-            state(of: request.target).metrics?.ended(
-                exchange.head.status, after: Loop.shared.now - begun)
         }
         return try await body(
             OutboundResponseStream(exchange.transfer, exchange.head, exchange.url, deadline))

@@ -65,6 +65,8 @@ final class FaultConnection: ByteStreamDelegate {
     private(set) var hasEnded = false
     /// The head of the last request.
     private(set) var head = ""
+    /// Of the request's content, which is thrown away.
+    private var contentLeft = 0
     private var unsent: [UInt8] = []
     private var writtenCount = 0
     private var closesWhenSent = false
@@ -116,18 +118,25 @@ final class FaultConnection: ByteStreamDelegate {
 
     func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
         received.append(contentsOf: bytes)
-        while let end = endOfHead() {
+        while true {
+            let content = min(contentLeft, received.count)
+            contentLeft -= content
+            received.removeFirst(content)
+            guard contentLeft == 0, let end = endOfHead() else { break }
             head = String(decoding: received[..<end], as: UTF8.self)
             received.removeFirst(end)
+            let lines = head.lowercased().split(separator: "\r\n")
+            contentLeft =
+                lines.compactMap { line in
+                    line.hasPrefix("content-length: ") ? Int(line.dropFirst(16)) : nil
+                }.first ?? 0
             server.begin(self)
         }
         server.check()
     }
 
     private func endOfHead() -> Int? {
-        guard received.count >= 4, let first = received.first, (0x41...0x5A).contains(first) else {
-            return nil
-        }
+        guard received.count >= 4 else { return nil }
         return (0...received.count - 4).first {
             received[$0] == 13 && received[$0 + 1] == 10 && received[$0 + 2] == 13
                 && received[$0 + 3] == 10

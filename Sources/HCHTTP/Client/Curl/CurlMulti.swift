@@ -100,9 +100,9 @@ final class CurlMulti {
             try socket.begin(what)
             sockets[fd] = socket
         } catch {
-            // The kernel has no room for another descriptor: the transfer ends by its deadline or its connect
-            // timeout, as it would if the network gave nothing.
-            connections.noteUnwatched()
+            // The kernel has no room to watch another descriptor: the transfer ends by its connect timeout or its
+            // deadline, as it would if the network gave nothing.
+            return
         }
     }
 
@@ -188,38 +188,53 @@ private struct CurlMultiHandle: ~Copyable {
     }
 }
 
-/// Opens and closes the sockets of a client, and counts them.
+/// Opens and closes the sockets of a client, and knows which are open.
 final class CurlConnections: Sendable {
+    /// A number is used again by the next socket; a ticket is not.
+    struct Opened: Sendable {
+        let fd: Int32
+        let ticket: Int
+    }
+
     private let metrics: HTTPClientMetrics?
     private let openedCount = Atomic<Int>(0)
-    private let closedCount = Atomic<Int>(0)
-    private let unwatchedCount = Atomic<Int>(0)
+    /// Tickets by descriptor. Behind a lock because the last ones may be closed by whoever drops the client.
+    private let sockets = Mutex<[Int32: Int]>([:])
 
     init(_ metrics: HTTPClientMetrics?) {
         self.metrics = metrics
     }
 
     var opened: Int { openedCount.load(ordering: .relaxed) }
-    var open: Int { opened - closedCount.load(ordering: .relaxed) }
+    var open: Int { sockets.withLock(\.count) }
 
-    /// A socket of our own making, close-on-exec, which curl's would not be: -1 on failure.
-    func open(family: Int32, kind: Int32, wire: Int32) -> Int32 {
+    /// A socket of our own making, close-on-exec from its first moment; nil on failure.
+    func open(family: Int32, kind: Int32, wire: Int32) -> Opened? {
         let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
         let fd = socket(family, kind | flags, wire)
-        guard fd >= 0 else { return -1 }
-        openedCount.add(1, ordering: .relaxed)
+        guard fd >= 0 else { return nil }
+        let ticket = openedCount.add(1, ordering: .relaxed).newValue
         metrics?.connectionsOpened.increment()
-        metrics?.openConnections.add(1)
-        return fd
+        if sockets.withLock({ $0.updateValue(ticket, forKey: fd) }) == nil {
+            metrics?.openConnections.add(1)
+        }
+        return Opened(fd: fd, ticket: ticket)
     }
 
     func close(_ fd: Int32) -> Int32 {
-        closedCount.add(1, ordering: .relaxed)
-        metrics?.openConnections.add(-1)
+        if sockets.withLock({ $0.removeValue(forKey: fd) }) != nil {
+            metrics?.openConnections.add(-1)
+        }
         return CLinux.close(fd)
     }
 
-    func noteUnwatched() {
-        unwatchedCount.add(1, ordering: .relaxed)
+    /// curl closes a socket that was still connecting by itself.
+    func forget(_ opened: Opened) {
+        let isKnown = sockets.withLock { sockets in
+            guard sockets[opened.fd] == opened.ticket else { return false }
+            sockets[opened.fd] = nil
+            return true
+        }
+        if isKnown { metrics?.openConnections.add(-1) }
     }
 }

@@ -46,6 +46,8 @@ final class CurlTransfer {
     /// How often a request was begun on a connection: 0 means that nothing has left.
     private(set) var sends = 0
     private var refusal: HTTPClientError?
+    /// Sockets opened for it, until the request goes out.
+    private var connecting: [CurlConnections.Opened] = []
 
     private var receiver: HeadReceiver
     private(set) var head: OutboundHead?
@@ -84,8 +86,9 @@ final class CurlTransfer {
     /// Whether anything was or may have been sent.
     var wasSent: Bool { sends > 0 }
 
-    var isEnded: Bool {
-        if case .ended = state { true } else { false }
+    /// Why it ended, if it ended badly.
+    var failure: HTTPClientError? {
+        if case .ended(let error) = state { error } else { nil }
     }
 
     // MARK: The caller's side
@@ -140,6 +143,7 @@ final class CurlTransfer {
         state = .ended(error)
         if let pointer = easy?.pointer { multi.remove(pointer) }
         easy = nil
+        for socket in connecting { multi.connections.forget(socket) }
         upload = Upload()
         producer?.cancel()
         producer = nil
@@ -240,10 +244,13 @@ final class CurlTransfer {
 
     /// The transfer is over, as curl sees it.
     func curlEnded(_ code: CURLcode) {
-        if code == CURLE_OK, receiver.isComplete {
-            end(nil)
+        if let refusal {
+            end(refusal)
+        } else if code == CURLE_OK {
+            // curl is content with a head that has no end.
+            end(head == nil ? .disconnected : nil)
         } else {
-            end(refusal ?? CurlFailure.error(code, wasSent: wasSent))
+            end(CurlFailure.error(code, wasSent: wasSent))
         }
     }
 
@@ -307,8 +314,11 @@ final class CurlTransfer {
             refusal = .refusedAddress(error)
             return -1
         }
-        return multi.connections.open(
+        let opened = multi.connections.open(
             family: address.family, kind: address.socktype, wire: address.`protocol`)
+        guard let opened else { return -1 }
+        connecting.append(opened)
+        return opened.fd
     }
 
     private static func address(of wanted: UnsafePointer<curl_sockaddr>) -> SocketAddress? {
@@ -352,6 +362,7 @@ final class CurlTransfer {
             return false
         }
         sends += 1
+        connecting = []
         return true
     }
 

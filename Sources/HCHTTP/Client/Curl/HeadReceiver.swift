@@ -6,7 +6,6 @@ struct HeadReceiver {
     private var bytes = 0
     private var status: HTTPStatus?
     private var headers = HTTPHeaders()
-    private(set) var isComplete = false
 
     init(bytesMax: Int) {
         self.bytesMax = bytesMax
@@ -42,7 +41,6 @@ struct HeadReceiver {
             headers = HTTPHeaders()
             return nil
         }
-        isComplete = true
         return OutboundHead(status: status, headers: headers)
     }
 

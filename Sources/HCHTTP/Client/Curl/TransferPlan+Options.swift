@@ -81,7 +81,7 @@ extension TransferPlan {
     /// curl takes "Name: value"; "Name;" is a field without a value, and "Name:" takes back one that it would add.
     private var headerLines: [String] {
         var lines = headers.pairs.map { name, value in
-            value.isEmpty ? "\(name);" : "\(name): \(value)"
+            value.utf8.allSatisfy(ByteClass.isBlank) ? "\(name);" : "\(name): \(value)"
         }
         if !headers.contains(.contentType) { lines.append("Content-Type:") }
         lines.append("Expect:")
