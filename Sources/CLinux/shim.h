@@ -202,3 +202,16 @@ static inline int hc_raise_open_files_limit(unsigned long *limit) {
     *limit = files.rlim_max;
     return setrlimit(RLIMIT_NOFILE, &files);
 }
+
+// The Swift runtime hands a job that has no executor of its own to this variable, if it is set (swift/Runtime/Concurrency.h):
+// exported and declared nowhere. `hc_loop_enqueue` is HCIO's.
+typedef __attribute__((swiftcall)) void (*hc_enqueue_global)(void *job);
+typedef __attribute__((swiftcall)) void (*hc_enqueue_global_hook)(void *job, hc_enqueue_global original);
+extern hc_enqueue_global_hook swift_task_enqueueGlobal_hook;
+extern void hc_loop_enqueue(void *job);
+
+static __attribute__((swiftcall)) void hc_enqueue_on_loop(void *job, hc_enqueue_global original) {
+    (void)original;
+    hc_loop_enqueue(job);
+}
+static inline void hc_take_global_executor(void) { swift_task_enqueueGlobal_hook = hc_enqueue_on_loop; }

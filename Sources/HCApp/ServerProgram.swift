@@ -161,6 +161,7 @@ package enum ServerProgram {
         let configuration = loadInherited()
         let logger = makeLogger(configuration, process: "worker-\(slot)")
         LoopActor.assumeIsolated {
+            Loop.shared.takeAllTasks()
             let worker: WorkerProgram
             do {
                 worker = try WorkerProgram(
@@ -172,7 +173,10 @@ package enum ServerProgram {
                 // SIGHUP and SIGUSR2 are for the supervisor; a terminal sends the first to the whole group.
                 if signal != SIGHUP && signal != SIGUSR2 { worker.stop() }
             }
-            start { try await worker.run() }
+            start {
+                await Loop.shared.proveAllTasksRunHere()
+                try await worker.run()
+            }
             Loop.shared.run()
         }
         exit(0)

@@ -168,14 +168,12 @@ package struct ByteBuffer: Sendable {
 
     package mutating func append(decimal value: UInt64) {
         if value < 10 { return append(0x30 + UInt8(value)) }
-        let start = storage.count
-        var rest = value
-        while rest > 0 {
-            let (quotient, remainder) = rest.quotientAndRemainder(dividingBy: 10)
-            storage.append(0x30 + UInt8(truncatingIfNeeded: remainder))
-            rest = quotient
+        var unit: UInt64 = 1
+        while value / unit >= 10 { unit *= 10 }
+        while unit > 0 {
+            storage.append(0x30 + UInt8(truncatingIfNeeded: value / unit % 10))
+            unit /= 10
         }
-        storage[start...].reverse()
     }
 
     /// Lower case, no leading zeros: an HTTP/1.1 chunk size.

@@ -1,24 +1,25 @@
 /// A binary heap: the smallest element first. Insertion and removal cost O(log n), the look is free.
 ///
 /// Equal elements come in no set order: give elements a sequence number where order matters.
+/// Inlinable: the loop's timers are compared without witness tables.
 package struct PriorityHeap<Element: Comparable> {
-    private var elements: [Element] = []
+    @usableFromInline var elements: [Element] = []
 
-    package init() {}
+    @inlinable package init() {}
 
-    package var count: Int { elements.count }
-    package var isEmpty: Bool { elements.isEmpty }
+    @inlinable package var count: Int { elements.count }
+    @inlinable package var isEmpty: Bool { elements.isEmpty }
 
     /// The smallest element.
-    package var first: Element? { elements.first }
+    @inlinable package var first: Element? { elements.first }
 
-    package mutating func insert(_ element: Element) {
+    @inlinable package mutating func insert(_ element: Element) {
         elements.append(element)
         siftUp(from: elements.count - 1)
     }
 
     /// Removes and returns the smallest element.
-    package mutating func popFirst() -> Element? {
+    @inlinable package mutating func popFirst() -> Element? {
         guard let last = elements.popLast() else { return nil }
         guard let first = elements.first else { return last }
         elements[0] = last
@@ -27,20 +28,20 @@ package struct PriorityHeap<Element: Comparable> {
     }
 
     /// Removes the smallest element if `condition` holds for it.
-    package mutating func popFirst(if condition: (Element) -> Bool) -> Element? {
+    @inlinable package mutating func popFirst(if condition: (Element) -> Bool) -> Element? {
         guard let first = elements.first, condition(first) else { return nil }
         return popFirst()
     }
 
     /// Drops elements in O(n): how a timer heap rids itself of the cancelled ones.
-    package mutating func removeAll(where condition: (Element) -> Bool) {
+    @inlinable package mutating func removeAll(where condition: (Element) -> Bool) {
         elements.removeAll(where: condition)
         for index in stride(from: elements.count / 2 - 1, through: 0, by: -1) {
             siftDown(from: index)
         }
     }
 
-    private mutating func siftUp(from start: Int) {
+    @inlinable mutating func siftUp(from start: Int) {
         var index = start
         while index > 0 {
             let parent = (index - 1) / 2
@@ -50,7 +51,7 @@ package struct PriorityHeap<Element: Comparable> {
         }
     }
 
-    private mutating func siftDown(from start: Int) {
+    @inlinable mutating func siftDown(from start: Int) {
         var index = start
         while true {
             var smallest = index

@@ -51,11 +51,18 @@ extension UUID {
 
     /// As `init(_:)`, from bytes.
     package init?(utf8 text: some Collection<UInt8>) {
+        // A concrete loop: this is read several times for each request.
+        let value: UUID?? = text.withContiguousStorageIfAvailable { UUID(contiguous: $0) }
+        let parsed = value ?? Array(text).withUnsafeBufferPointer { UUID(contiguous: $0) }
+        guard let parsed else { return nil }
+        self = parsed
+    }
+
+    private init?(contiguous text: UnsafeBufferPointer<UInt8>) {
         guard text.count == 36 else { return nil }
         var halves: (UInt64, UInt64) = (0, 0)
-        var position = 0
-        for byte in text {
-            defer { position += 1 }
+        for position in 0..<36 {
+            let byte = text[position]
             if position == 8 || position == 13 || position == 18 || position == 23 {
                 guard byte == UInt8(ascii: "-") else { return nil }
                 continue

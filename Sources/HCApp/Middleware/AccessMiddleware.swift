@@ -72,17 +72,17 @@ final class AccessMiddleware: Middleware {
     /// The token of `Authorization: Bearer …` (RFC 6750 2.1); the scheme in any case (RFC 9110 11.1). Two
     /// fields are none: which of them would count is anybody's guess.
     static func bearer(_ headers: HTTPHeaders) -> String? {
-        guard headers.count(of: .authorization) == 1, let value = headers[.authorization] else {
-            return nil
-        }
+        guard headers.count(of: .authorization) == 1 else { return nil }
         // Bytes, not characters: this runs for every request over a token of hundreds of them.
-        let bytes = value.utf8
-        guard let blank = bytes.firstIndex(of: UInt8(ascii: " ")) else { return nil }
-        let token = bytes[blank...].drop { $0 == UInt8(ascii: " ") }
-        guard bytes[..<blank].elementsEqual("bearer".utf8, by: { $0 | 0x20 == $1 }), !token.isEmpty,
-            !token.contains(UInt8(ascii: " "))
-        else { return nil }
-        return String(Substring(token))
+        return headers.withValue(.authorization) { value -> String? in
+            let blank = UInt8(ascii: " ")
+            guard let end = value.firstIndex(of: blank),
+                value[..<end].elementsEqual("bearer".utf8, by: { $0 | 0x20 == $1 }),
+                let start = value[end...].firstIndex(where: { $0 != blank }),
+                !value[start...].contains(blank)
+            else { return nil }
+            return String(decoding: UnsafeRawBufferPointer(rebasing: value[start...]), as: UTF8.self)
+        } ?? nil
     }
 }
 

@@ -180,11 +180,10 @@ package final class AppointmentService {
         let scope = try await context.require(
             .appointmentsRead, of: actor, on: "appointment", id.uuid, deadline: deadline)
         let store = try store(in: context)
-        let results = try await context.readAudited([store.find(id)], deadline: deadline) {
-            actor.event(
-                "read", "appointment", id.uuid, outcome: $0[0].isEmpty ? .failure : .success)
+        let found = try await context.findAudited(store.find(id), deadline: deadline) {
+            actor.event("read", "appointment", id.uuid, outcome: $0.isEmpty ? .failure : .success)
         }
-        guard let row = results[0].first else { throw ClinicError.notFound }
+        guard let row = found.first else { throw ClinicError.notFound }
         let appointment = try store.appointment(row)
         if scope <= .own, appointment.patientID != actor.patientID {
             try await context.recordDenial(

@@ -10,8 +10,18 @@ package final class AuthService {
     private let dependencies: ClinicDependencies
     private let passwords: PasswordService
     private var phantoms: PhantomLockouts
+    /// Tokens whose signature was found right, until they expire: a client shows the same one for minutes.
+    private var verified = LRUCache<String, VerifiedToken>(capacityMax: verifiedMax)
     /// Microseconds of lock after each attempt, as SQL takes them.
     private let lockWaits: [Int64]
+
+    private struct VerifiedToken {
+        let claims: AccessClaims
+        let token: SignedToken
+    }
+
+    /// About half a kilobyte each.
+    private nonisolated static let verifiedMax = 8192
 
     nonisolated init(_ dependencies: ClinicDependencies, passwords: PasswordService) {
         self.dependencies = dependencies
@@ -152,18 +162,30 @@ package final class AuthService {
     package func verify(
         _ accessToken: String, in context: TenantContext
     ) throws(ClinicError) -> AccessClaims {
-        let token: SignedToken
-        do throws(TokenError) {
-            token = try dependencies.secrets.tokens.verify(
-                accessToken, at: dependencies.clocks.now())
-        } catch {
-            throw ClinicError(.unauthenticated)
-        }
-        guard let claims = AccessClaims(json: token.claims, expiresAt: token.expiresAt) else {
-            throw ClinicError(.unauthenticated)
-        }
+        let claims = try claims(of: accessToken, at: dependencies.clocks.now())
         guard claims.tenant == context.id else { throw ClinicError(.tenantMismatch) }
         return claims
+    }
+
+    private func claims(
+        of accessToken: String, at now: Timestamp
+    ) throws(ClinicError) -> AccessClaims {
+        do throws(TokenError) {
+            if let known = verified.find(accessToken) {
+                try known.token.check(at: now)
+                return known.claims
+            }
+            let token = try dependencies.secrets.tokens.verify(accessToken, at: now)
+            guard let claims = AccessClaims(json: token.claims, expiresAt: token.expiresAt)
+            else {
+                throw TokenError.invalidClaims
+            }
+            verified.insert(VerifiedToken(claims: claims, token: token), for: accessToken)
+            return claims
+        } catch {
+            verified.remove(accessToken)
+            throw ClinicError(.unauthenticated)
+        }
     }
 
     /// Decides whether the session of a token is still one, and with which roles.

@@ -85,11 +85,10 @@ package final class PatientService {
             .patientsRead, of: actor, on: "patient", id.uuid, deadline: deadline)
         try await requireReach(scope, .patientsRead, id, actor, context, deadline)
         let store = PatientStore(tenant: context.id, keys: try context.keys)
-        let results = try await context.readAudited([store.find(id)], deadline: deadline) {
-            actor.event(
-                "read", "patient", id.uuid, outcome: $0[0].isEmpty ? .failure : .success)
+        let found = try await context.findAudited(store.find(id), deadline: deadline) {
+            actor.event("read", "patient", id.uuid, outcome: $0.isEmpty ? .failure : .success)
         }
-        guard let row = results[0].first else { throw ClinicError.notFound }
+        guard let row = found.first else { throw ClinicError.notFound }
         return try store.record(row)
     }
 

@@ -9,10 +9,10 @@ extension Loop {
     package func spawn(_ body: @escaping @LoopActor () async -> Void) -> Task<Void, Never> {
         if isOnThread {
             return LoopActor.assumeIsolated {
-                runAtOnce { Task(executorPreference: Loop.shared, operation: body) }
+                runAtOnce { makeTask(body) }
             }
         }
-        return Task(executorPreference: Loop.shared, operation: body)
+        return makeTask(body)
     }
 
     /// Waits for a point in time, by a timer of the loop.
@@ -51,9 +51,7 @@ package struct DeadlineExceeded: Error, Equatable, CustomStringConvertible {
 ) async throws -> Value {
     if deadline == .never { return try await body() }
     guard !deadline.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
-    let task = Loop.shared.runAtOnce {
-        Task(executorPreference: Loop.shared, operation: body)
-    }
+    let task = Loop.shared.runAtOnce { Loop.shared.makeTask(body) }
     var isOver = false
     let timer = Loop.shared.schedule(at: deadline) {
         isOver = true

@@ -18,6 +18,8 @@ final class AuditCommitter {
         var waitingMax = 4096
         /// Rows in one commit.
         var batchMax = 512
+        /// Commits of one clinic at a time: while one waits for the disk, the next is prepared.
+        var underWayMax = 2
         var commitTimeout = Duration.seconds(5)
 
         init() {}
@@ -34,7 +36,7 @@ final class AuditCommitter {
     private let limits: Limits
     private let metrics: TenancyMetrics
     private let commit: Commit
-    private var queues: [TenantID: GroupCommitMachine<Entry>] = [:]
+    private var queues: [TenantID: GatheringMachine<Entry>] = [:]
 
     init(limits: Limits = Limits(), metrics: TenancyMetrics, commit: @escaping Commit) {
         self.limits = limits
@@ -54,8 +56,9 @@ final class AuditCommitter {
         let waiter = Waiter<Void>()
         let arrival = queues[
             tenant,
-            default: GroupCommitMachine(
-                waitingMax: limits.waitingMax, batchMax: limits.batchMax)
+            default: GatheringMachine(
+                waitingMax: limits.waitingMax, groupMax: limits.batchMax,
+                underWayMax: limits.underWayMax)
         ].add(Entry(row: row, waiter: waiter))
         switch arrival {
         case .refuse:
@@ -75,26 +78,26 @@ final class AuditCommitter {
     }
 
     private func begin(_ tenant: TenantID) {
-        guard let entries = queues[tenant]?.begin() else { return }
-        Loop.shared.spawn { [self] in
-            let outcome = await commit(entries.map(\.row), of: tenant)
-            for entry in entries {
-                switch outcome {
-                case .success: entry.waiter.succeed(())
-                case .failure(let error): entry.waiter.fail(error)
+        var goesOn = true
+        while goesOn, let (entries, more) = queues[tenant]?.begin() {
+            goesOn = more
+            Loop.shared.spawn { [self] in
+                let outcome = await commit(entries.map(\.row), of: tenant)
+                for entry in entries {
+                    switch outcome {
+                    case .success: entry.waiter.succeed(())
+                    case .failure(let error): entry.waiter.fail(error)
+                    }
                 }
+                end(tenant)
             }
-            end(tenant)
         }
     }
 
     private func end(_ tenant: TenantID) {
         guard let goesOn = queues[tenant]?.end() else { return }
-        if goesOn {
-            begin(tenant)
-        } else {
-            queues[tenant] = nil
-        }
+        if goesOn { return begin(tenant) }
+        if queues[tenant]?.isIdle == true { queues[tenant] = nil }
     }
 
     private func commit(_ rows: [AuditRow], of tenant: TenantID) async -> Result<Void, any Error> {

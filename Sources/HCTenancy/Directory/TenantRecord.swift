@@ -36,6 +36,8 @@ package final class TenantRecord: Sendable {
     let shard: ShardID
     let placement: PlacementState
     let keys: [WrappedKey]
+    /// How the clinic's keys in Redis begin (see `TenantRedis`); made once, for every request needs it.
+    let redisPrefix: String
 
     package init(
         id: TenantID, slug: String, name: String, hosts: [String], tierName: String, state: State,
@@ -55,6 +57,7 @@ package final class TenantRecord: Sendable {
         self.epoch = epoch
         self.placement = placement
         self.keys = keys
+        redisPrefix = "\(shard):{\(id)}:\(epoch):"
     }
 
     /// Whether requests may come in by its host. The shard has the last word in `hc_enter()`.

@@ -60,6 +60,18 @@ package struct TenantContext: Sendable {
         try await readAudited(queries, deadline: deadline) { _ in audit }
     }
 
+    /// Finds patients' rows by their key, in one transaction with other look-ups of this moment; recorded as by
+    /// `readAudited`.
+    ///
+    /// - Parameter query: finds rows by their key and nothing else, so that nobody waits for it long.
+    @LoopActor package func findAudited(
+        _ query: Query, deadline: Deadline, audit: (PostgresResult) throws -> AuditEvent
+    ) async throws -> PostgresResult {
+        let result = try await door.lookups.find(query, in: id, deadline: deadline)
+        try await record(try audit(result), deadline: deadline)
+        return result
+    }
+
     /// Records something that is no write of its own: a denial, a login that failed, a read made of several.
     ///
     /// - Returns: when it is committed, together with others.
@@ -155,7 +167,7 @@ package struct TenantContext: Sendable {
     /// The clinic's part of Redis. What is there can be lost at any moment.
     /// - Returns: nil if there is no Redis.
     @LoopActor package var redis: TenantRedis? {
-        door.redis.map { TenantRedis($0, prefix: TenantRedis.prefix(of: tenant)) }
+        door.redis.map { TenantRedis($0, prefix: tenant.redisPrefix) }
     }
 
     /// The limit and the session of a request, in at most one round trip to Redis. Never fails: without Redis

@@ -49,6 +49,12 @@ package final class TenantDoor {
     private let parking = ParkingLot()
     private let turns = TenantTurns()
     private var random = SystemRandomNumberGenerator()
+    private(set) lazy var lookups = LookupGatherer { [weak self] tenant, queries, deadline in
+        // Nobody who waits for a look-up can outlive the door: they run on it.
+        guard let self else { throw CancellationError() }
+        return try await self.perform(
+            try self.record(of: tenant), .read, queries, isRepeatable: true, deadline: deadline)
+    }
     private(set) lazy var auditor = AuditCommitter(metrics: metrics) {
         [weak self] tenant, rows, deadline in
         // Nobody who waits for the row can outlive the door: they run on it.
@@ -179,13 +185,13 @@ package final class TenantDoor {
     /// A revocation may come with a context from before a move, and other processes may not have heard of the
     /// move: so it goes where the clinic is and where it was.
     private func sessionPrefixes(of record: TenantRecord) -> [String] {
-        var prefixes = [TenantRedis.prefix(of: record)]
+        var prefixes = [record.redisPrefix]
         if let map = directory.snapshot {
             if let present = map.find(record.id) {
-                prefixes.append(TenantRedis.prefix(of: present))
+                prefixes.append(present.redisPrefix)
             }
             if let former = map.formerRecord(of: record.id) {
-                prefixes.append(TenantRedis.prefix(of: former))
+                prefixes.append(former.redisPrefix)
             }
         }
         var seen: Set<String> = []
@@ -343,14 +349,16 @@ package final class TenantDoor {
         }
     }
 
+    private func record(of tenant: TenantID) throws(TenancyError) -> TenantRecord {
+        guard let record = directory.snapshot?.find(tenant) else { throw .tenantUnknown }
+        return record
+    }
+
     private func commitAudit(
         _ rows: [AuditRow], of tenant: TenantID, deadline: Deadline
     ) async throws {
-        guard let record = directory.snapshot?.find(tenant) else {
-            throw TenancyError.tenantUnknown
-        }
         _ = try await perform(
-            record, .audit, [AuditRows.insert(rows, tenant: tenant)], isRepeatable: true,
+            try record(of: tenant), .audit, [AuditRows.insert(rows, tenant: tenant)], isRepeatable: true,
             deadline: deadline)
     }
 }

@@ -97,7 +97,7 @@ final class EventStream {
     }
 
     private func keys(of tenant: TenantRecord) -> [RedisArgument] {
-        let prefix = TenantRedis.prefix(of: tenant)
+        let prefix = tenant.redisPrefix
         return EventStream.names.map { .text(prefix + $0) }
     }
 

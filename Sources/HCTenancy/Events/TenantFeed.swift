@@ -31,7 +31,7 @@ final class TenantFeed {
     init(_ place: TenantRecord, limits: EventLimits) {
         self.place = place
         self.limits = limits
-        key = TenantRedis.prefix(of: place) + EventStream.name
+        key = place.redisPrefix + EventStream.name
         table = SubscriptionTable(heldMax: limits.heldMax)
     }
 
@@ -96,7 +96,7 @@ final class TenantFeed {
 
     func move(to record: TenantRecord) {
         place = record
-        key = TenantRedis.prefix(of: record) + EventStream.name
+        key = record.redisPrefix + EventStream.name
         cause = .moved
     }
 

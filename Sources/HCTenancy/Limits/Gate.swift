@@ -66,7 +66,7 @@ final class Gate {
         guard let redis, let connection = redis.connectedSince,
             restUntil.isExpired(at: Loop.shared.now)
         else { return nil }
-        let prefix = TenantRedis.prefix(of: tenant)
+        let prefix = tenant.redisPrefix
         var keys: [RedisArgument] = [.text(prefix + "bucket")]
         if let session { keys.append(.text(prefix + SessionCache.name(of: session))) }
         do throws(RedisError) {

@@ -16,10 +16,6 @@ package struct TenantRedis {
         self.prefix = prefix
     }
 
-    nonisolated static func prefix(of tenant: TenantRecord) -> String {
-        "\(tenant.shard):{\(tenant.id)}:\(tenant.epoch):"
-    }
-
     package func get(_ name: String, deadline: Deadline) async throws(RedisError) -> [UInt8]? {
         try await client.send(["GET", key(name)], deadline: deadline).asBytes
     }

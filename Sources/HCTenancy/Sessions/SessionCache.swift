@@ -56,10 +56,8 @@ package final class SessionCache: Service {
     ) -> SessionLookup {
         trust.answered(on: connection, now: redisNow)
         let ticket = SessionLookup.FillTicket(asOf: redisNow)
-        guard let bytes, let text = String(validating: bytes, as: UTF8.self) else {
-            return .unknown(ticket)
-        }
-        switch SessionText.decode(text) {
+        guard let bytes else { return .unknown(ticket) }
+        switch SessionText.decode(bytes) {
         case .revoked: return .revoked
         case .entry(let entry, let asOf):
             guard trust.believes(asOf), entry.expiresAt > now else { return .unknown(ticket) }
@@ -125,7 +123,7 @@ package final class SessionCache: Service {
         do throws(RedisError) {
             _ = try await redis.evaluate(
                 SessionCache.fillScript,
-                keys: [.text(TenantRedis.prefix(of: tenant) + SessionCache.name(of: session))],
+                keys: [.text(tenant.redisPrefix + SessionCache.name(of: session))],
                 arguments: [
                     .text(SessionText.encode(entry, asOf: ticket.asOf)), .integer(ticket.asOf),
                     .integer(configuration.entryLife.inMilliseconds),

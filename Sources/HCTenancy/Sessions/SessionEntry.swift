@@ -56,19 +56,35 @@ enum SessionText {
             + entry.roles.joined(separator: ",")
     }
 
-    static func decode(_ text: String) -> Content {
-        if text == tombstone { return .revoked }
-        let fields = text.utf8.split(
-            separator: UInt8(ascii: "|"), omittingEmptySubsequences: false
-        ).map { Substring($0) }
-        guard fields.count == 5, fields[0] == "1", let asOf = Int64(fields[1]),
-            let expires = Int64(fields[2]), let account = UUID(String(fields[3]))
+    static func decode(_ text: [UInt8]) -> Content {
+        if text.elementsEqual(tombstone.utf8) { return .revoked }
+        // Read for every request: the bytes as they stand, without a string for each field.
+        var rest = text[...]
+        func field() -> ArraySlice<UInt8>? {
+            guard let bar = rest.firstIndex(of: UInt8(ascii: "|")) else { return nil }
+            defer { rest = rest[(bar + 1)...] }
+            return rest[..<bar]
+        }
+        guard let version = field(), version.elementsEqual("1".utf8),
+            let asOf = field().flatMap(decimal), let expires = field().flatMap(decimal),
+            let account = field().flatMap({ UUID(utf8: $0) }),
+            !rest.contains(UInt8(ascii: "|"))
         else { return .malformed }
-        let roles = fields[4].split(separator: ",").map(String.init)
+        let roles = rest.split(separator: UInt8(ascii: ",")).map { String(decoding: $0, as: UTF8.self) }
         return .entry(
             SessionEntry(
                 accountID: account, roles: roles, expiresAt: Timestamp(microseconds: expires)),
             asOf: asOf)
+    }
+
+    private static func decimal(_ digits: ArraySlice<UInt8>) -> Int64? {
+        guard (1...18).contains(digits.count) else { return nil }
+        var value: Int64 = 0
+        for digit in digits {
+            guard (0x30...0x39).contains(digit) else { return nil }
+            value = value * 10 + Int64(digit - 0x30)
+        }
+        return value
     }
 }
 

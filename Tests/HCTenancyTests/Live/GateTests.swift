@@ -89,7 +89,7 @@ struct GateTests {
 
     private func revoke(_ worker: Worker) async -> Bool {
         await worker.sessions.revoke(
-            session, prefixes: [TenantRedis.prefix(of: Sample.record())],
+            session, prefixes: [Sample.record().redisPrefix],
             deadline: .after(.seconds(30), from: Loop.shared.now))
     }
 
@@ -253,7 +253,7 @@ struct GateTests {
             other, of: Sample.record(), entry,
             ticket: SessionLookup.FillTicket(asOf: late.asOf - 31_000_000), deadline: redis.deadline
         )
-        let key = TenantRedis.prefix(of: Sample.record()) + SessionCache.name(of: other)
+        let key = Sample.record().redisPrefix + SessionCache.name(of: other)
         #expect(
             try await worker.client.send(["GET", .text(key)], deadline: redis.deadline).isNull)
     }
@@ -325,7 +325,7 @@ struct GateTests {
         let slow = try ticket(await pass(two, session: session).session)
         var demoted = entry
         demoted.roles = ["nurse"]
-        let prefixes = [TenantRedis.prefix(of: Sample.record())]
+        let prefixes = [Sample.record().redisPrefix]
         #expect(
             await one.sessions.renew(
                 session, demoted, prefixes: prefixes, deadline: redis.deadline))
