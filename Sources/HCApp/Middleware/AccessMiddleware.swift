@@ -81,7 +81,8 @@ final class AccessMiddleware: Middleware {
                 let start = value[end...].firstIndex(where: { $0 != blank }),
                 !value[start...].contains(blank)
             else { return nil }
-            return String(decoding: UnsafeRawBufferPointer(rebasing: value[start...]), as: UTF8.self)
+            return String(
+                decoding: UnsafeRawBufferPointer(rebasing: value[start...]), as: UTF8.self)
         } ?? nil
     }
 }

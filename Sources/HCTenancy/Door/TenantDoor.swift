@@ -358,7 +358,8 @@ package final class TenantDoor {
         _ rows: [AuditRow], of tenant: TenantID, deadline: Deadline
     ) async throws {
         _ = try await perform(
-            try record(of: tenant), .audit, [AuditRows.insert(rows, tenant: tenant)], isRepeatable: true,
+            try record(of: tenant), .audit, [AuditRows.insert(rows, tenant: tenant)],
+            isRepeatable: true,
             deadline: deadline)
     }
 }

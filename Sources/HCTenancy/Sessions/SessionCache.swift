@@ -74,7 +74,7 @@ package final class SessionCache: Service {
         guard !sessions.isEmpty, let redis, let connection = redis.connectedSince else {
             return unknown
         }
-        let prefix = TenantRedis.prefix(of: tenant)
+        let prefix = tenant.redisPrefix
         let keys = sessions.map { RedisArgument.text(prefix + SessionCache.name(of: $0)) }
         do throws(RedisError) {
             // The time comes first: what is read after it is at least as new.

@@ -70,7 +70,9 @@ enum SessionText {
             let account = field().flatMap({ UUID(utf8: $0) }),
             !rest.contains(UInt8(ascii: "|"))
         else { return .malformed }
-        let roles = rest.split(separator: UInt8(ascii: ",")).map { String(decoding: $0, as: UTF8.self) }
+        let roles = rest.split(separator: UInt8(ascii: ",")).map {
+            String(decoding: $0, as: UTF8.self)
+        }
         return .entry(
             SessionEntry(
                 accountID: account, roles: roles, expiresAt: Timestamp(microseconds: expires)),

@@ -259,7 +259,8 @@ struct SubscriptionTableTests {
                     window = (max(begin, 1), last)
                 case 1 where !isLive && window != nil:
                     guard let asked = window else { continue }
-                    let missed = asked.after < asked.end
+                    let missed =
+                        asked.after < asked.end
                         ? ((asked.after + 1)...asked.end).map { event($0) } : []
                     guard
                         let joined = table.finish(

@@ -18,7 +18,8 @@ struct SessionTests {
         var without = entry
         without.roles = []
         #expect(
-            SessionText.decode(Array(SessionText.encode(without, asOf: 1).utf8)) == .entry(without, asOf: 1))
+            SessionText.decode(Array(SessionText.encode(without, asOf: 1).utf8))
+                == .entry(without, asOf: 1))
     }
 
     @Test(
