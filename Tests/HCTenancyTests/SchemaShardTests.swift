@@ -192,7 +192,9 @@ struct SchemaShardTests {
         #expect(try app.run("SELECT * FROM hc_tenant").state == "42501")
     }
 
-    @Test("the backlog says which clinics have late messages, the oldest first, and shows none of them")
+    @Test(
+        "the backlog says which clinics have late messages, the oldest first, and shows none of them"
+    )
     func backlog() throws {
         let app = try services.session(shard.app)
         for (tenant, minutes) in [(Self.sunrise, 5), (Self.lakeside, 9)] {

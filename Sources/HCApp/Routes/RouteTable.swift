@@ -92,8 +92,9 @@ enum Routes {
         addAppointments(to: &table, services)
         addEvents(
             to: &table, services,
-            sockets ?? WebSocketEndpoint(
-                eventSockets, metrics: WebSocketMetrics(MetricsRegistry()), clocks: clocks))
+            sockets
+                ?? WebSocketEndpoint(
+                    eventSockets, metrics: WebSocketMetrics(MetricsRegistry()), clocks: clocks))
         return table.router
     }
 }

@@ -58,7 +58,9 @@ enum EventCommand: Equatable, Sendable {
     private static func allow(
         _ names: Set<String>, in object: JSONObject, _ id: String?
     ) throws(EventRefusal) {
-        guard object.names.allSatisfy(names.contains) else { throw EventRefusal(.malformed, id: id) }
+        guard object.names.allSatisfy(names.contains) else {
+            throw EventRefusal(.malformed, id: id)
+        }
     }
 
     private static func topics(

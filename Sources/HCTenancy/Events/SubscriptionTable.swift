@@ -111,7 +111,9 @@ struct SubscriptionTable<Subscriber: Hashable> {
         var found: Set<Subscriber> = []
         for topic in event.topics {
             for (subscriber, state) in topics[topic] ?? [:] {
-                if case .live(let place) = state, event.sequence > place { found.insert(subscriber) }
+                if case .live(let place) = state, event.sequence > place {
+                    found.insert(subscriber)
+                }
             }
         }
         return found

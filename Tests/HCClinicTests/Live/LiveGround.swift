@@ -33,14 +33,15 @@ import HCTesting
 /// process: each test takes clinics of its own.
 @LoopActor
 final class LiveGround {
-    nonisolated static let clinicCount = 64
+    nonisolated static let clinicCount = 96
 
     nonisolated let services: LocalServices
     nonisolated let control: ControlDatabase
     nonisolated let shard: ShardDatabase
     private let directory: DirectoryFollower
     private let shards: ShardPools
-    private let redis: RedisClient
+    let redis: RedisClient
+    private let reader: RedisClient
     let door: TenantDoor
     private var taken = 0
 
@@ -99,9 +100,18 @@ final class LiveGround {
             configuration: RedisConfiguration(password: Sensitive(password)),
             connector: RedisConnectors.plain(.unix(path: socket)), logger: .silent)
         redis.start()
+        reader = RedisClient(
+            configuration: RedisConfiguration(password: Sensitive(password)),
+            connector: RedisConnectors.plain(.unix(path: socket)), logger: .silent)
+        reader.start()
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master, processes: 1,
-            clocks: .system, logger: .silent, metrics: metrics)
+            clocks: .system, logger: .silent, metrics: metrics,
+            events: EventFeedSetup(metrics: EventMetrics(MetricsRegistry()), reader: reader))
+        let feed = door.events
+        Loop.shared.spawn {
+            do { try await feed?.run() } catch {}
+        }
     }
 
     /// A clinic that no other test has.

@@ -1,0 +1,454 @@
+import HCCore
+import HCIO
+import HCRedis
+import HCTenancy
+import HCTesting
+import Testing
+
+@testable import HCClinic
+
+/// A socket that keeps what is sent.
+@LoopActor
+private final class TestSocket: EventSocket {
+    private(set) var messages: [JSONValue] = []
+    private(set) var closed: EventCloseReason?
+    private var waiters: [(condition: @LoopActor () -> Bool, waiter: Waiter<Void>)] = []
+
+    func send(_ text: ByteBuffer) {
+        #expect(closed == nil, "nothing is sent after the end")
+        do {
+            messages.append(try JSONReader.parse(text.bytes))
+        } catch {
+            Issue.record("no JSON: \(text.string)")
+        }
+        wake()
+    }
+
+    func close(_ reason: EventCloseReason) {
+        closed = reason
+        wake()
+    }
+
+    private func wake() {
+        for (condition, waiter) in waiters where condition() { waiter.succeed(()) }
+    }
+
+    func wait(until condition: @escaping @LoopActor () -> Bool) async throws {
+        guard !condition() else { return }
+        let waiter = Waiter<Void>()
+        waiters.append((condition, waiter))
+        defer { waiters.removeAll { $0.waiter === waiter } }
+        try await waiter.wait(until: .after(.seconds(30), from: Loop.shared.now))
+    }
+
+    func all(_ type: String) -> [JSONValue] { messages.filter { $0["type"]?.asString == type } }
+    var events: [JSONValue] { all("event") }
+    var errors: [String] { all("error").compactMap { $0["code"]?.asString } }
+
+    /// `event topic` of each event.
+    var heard: [String] {
+        events.map { "\($0["event"]?.asString ?? "") \($0["topic"]?.asString ?? "")" }
+    }
+}
+
+/// Somebody with a socket.
+@LoopActor
+private struct Follower {
+    let session: EventSession
+    let socket: TestSocket
+
+    init(_ clinic: LiveClinic, _ actor: Actor) async throws {
+        clinic.ground.door.events?.audience = clinic.services.events
+        let events = clinic.services.events
+        let ticket = try await events.issueTicket(
+            actor, in: clinic.context, deadline: clinic.deadline)
+        let admission = try await events.redeem(
+            ticket.text.reveal(), in: clinic.context, requestID: "test", deadline: clinic.deadline)
+        socket = TestSocket()
+        session = events.begin(admission, on: socket)
+    }
+
+    func say(_ json: JSONValue) async { await session.handle(Array(json.text.utf8)) }
+
+    func follow(_ topics: String..., after: Int64? = nil) async {
+        await say([
+            "type": "subscribe", "id": "s", "topics": .array(topics.map { .string($0) }),
+            "after": after.map { .integer($0) } ?? .null,
+        ])
+    }
+}
+
+@Suite("Events: tickets, topics, and who may hear what", .onLoop)
+@LoopActor
+struct EventLiveTests {
+    private func ticket(_ clinic: LiveClinic, _ actor: Actor) async throws -> String {
+        try await clinic.services.events.issueTicket(
+            actor, in: clinic.context, deadline: clinic.deadline
+        ).text.reveal()
+    }
+
+    private func redeem(
+        _ ticket: String, _ clinic: LiveClinic
+    ) async throws -> EventAdmission {
+        try await clinic.services.events.redeem(
+            ticket, in: clinic.context, requestID: "test", deadline: clinic.deadline)
+    }
+
+    private func owner(_ clinic: LiveClinic) async throws -> Actor {
+        try await clinic.admit(try await clinic.login().accessToken)
+    }
+
+    // MARK: Tickets
+
+    @Test("of many who present a ticket at once, one is admitted")
+    func singleUse() async throws {
+        let clinic = try await LiveClinic.make()
+        let ticket = try await ticket(clinic, try await owner(clinic))
+        let outcomes = await concurrently(20) { _ in try await redeem(ticket, clinic) }
+        #expect(outcomes.count { $0.value != nil } == 1)
+        #expect(
+            outcomes.compactMap(\.clinicError?.code) == Array(repeating: .invalidTicket, count: 19))
+    }
+
+    @Test("a ticket lives for 30 seconds, Redis has only its hash, and the issue is recorded")
+    func life() async throws {
+        let clinic = try await LiveClinic.make()
+        let ticket = try await ticket(clinic, try await owner(clinic))
+        let keys = try await clinic.ground.redis.send(
+            ["KEYS", .text("s1:{\(clinic.context.id)}:1:ticket:*")], deadline: clinic.deadline)
+        let key = try #require(keys.asArray?.first?.asString)
+        #expect(keys.asArray?.count == 1)
+        #expect(!key.contains(ticket))
+        let life = try await clinic.ground.redis.send(
+            ["PTTL", .text(key)], deadline: clinic.deadline)
+        #expect((1...30_000).contains(try #require(life.asInteger)))
+        let rows = try await clinic.psql(
+            """
+            SELECT count(*) FROM audit_event
+            WHERE tenant_id = '\(clinic.context.id)' AND action = 'issue-ticket'
+            """)
+        #expect(rows == "1")
+        _ = try await clinic.ground.redis.send(["DEL", .text(key)], deadline: clinic.deadline)
+        #expect(try await code { try await redeem(ticket, clinic) } == .invalidTicket)
+    }
+
+    @Test("a ticket of another clinic is as unknown as one that never was, and stays good at home")
+    func foreignTicket() async throws {
+        let (home, away) = (try await LiveClinic.make(), try await LiveClinic.make())
+        let ticket = try await ticket(home, try await owner(home))
+        for text in [ticket, String(repeating: "A", count: 43), "", "x", ticket + "A"] {
+            #expect(try await code { try await redeem(text, away) } == .invalidTicket)
+        }
+        _ = try await redeem(ticket, home)
+    }
+
+    @Test("a ticket of a session that was ended meanwhile opens nothing")
+    func endedMeanwhile() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        let ticket = try await ticket(clinic, actor)
+        try await clinic.services.auth.logout(actor, in: clinic.context, deadline: clinic.deadline)
+        #expect(try await code { try await redeem(ticket, clinic) } == .invalidTicket)
+    }
+
+    @Test("a session has so many sockets and no more")
+    func socketsPerSession() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        var followers: [Follower] = []
+        for _ in 0..<EventSocketLimits.socketsPerSessionMax {
+            followers.append(try await Follower(clinic, actor))
+        }
+        let late = try await ticket(clinic, actor)
+        #expect(try await code { try await redeem(late, clinic) } == .tooManySockets)
+        followers.removeLast().session.ended()
+        _ = try await Follower(clinic, actor)
+    }
+
+    // MARK: Topics
+
+    @Test("bookings, moves, cancellations and steps of the day reach calendars and patients")
+    func appointments() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let first = try await clinic.practitioner("Dr. First")
+        let second = try await clinic.practitioner("Dr. Second")
+        let follower = try await Follower(
+            clinic, try await clinic.staff(.receptionist, email: "desk@clinic.example"))
+        await follower.follow("calendar:\(first)", "calendar:\(second)", "patient:\(patient)")
+        #expect(follower.socket.all("subscribed").count == 1)
+        let id = try await clinic.book(clinic.draft(patient, first))
+        let draft = clinic.draft(patient, second, inHours: 72)
+        _ = try await clinic.services.appointments.reschedule(
+            id,
+            AppointmentMove(
+                startsAt: draft.startsAt, endsAt: draft.endsAt, practitionerID: second), .missing,
+            clinic.system, in: clinic.context, deadline: clinic.deadline)
+        _ = try await clinic.perform(.checkIn, id)
+        let other = try await clinic.book(clinic.draft(patient, second, inHours: 96))
+        _ = try await clinic.perform(.cancel, other, reason: "test")
+        let expected = [
+            ("booked", [first], 1), ("rescheduled", [first, second], 2), ("changed", [second], 3),
+            ("booked", [second], 1), ("cancelled", [second], 2),
+        ].map { name, calendars, version in
+            Set(
+                (calendars.map { "calendar:\($0)" } + ["patient:\(patient)"]).map {
+                    "appointment.\(name) \($0) \(version)"
+                })
+        }
+        try await follower.socket.wait { follower.socket.events.count == 11 }
+        let heard = follower.socket.events.map {
+            "\($0["event"]?.asString ?? "") \($0["topic"]?.asString ?? "") \($0["version"]?.asInteger ?? 0)"
+        }
+        #expect(Set(heard) == expected.reduce([]) { $0.union($1) })
+        #expect(Set(follower.socket.events.map(\.text)).count == heard.count)
+        for event in follower.socket.events {
+            #expect([id, other].map(\.description).contains(event["id"]?.asString))
+            #expect(
+                Set(event.asObject?.names ?? []) == [
+                    "type", "topic", "sequence", "event", "id", "version", "at", "eventId",
+                ])
+        }
+        let places = follower.socket.events.compactMap { $0["sequence"]?.asInteger }
+        #expect(places == places.sorted())
+        await follower.say(["type": "ping", "id": "p"])
+        #expect(follower.socket.all("pong").last?["sequence"]?.asInteger == places.last)
+    }
+
+    @Test("a patient's record: created by the desk, changed, deleted")
+    func patients() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        await follower.follow("patient:\(patient)")
+        _ = try await clinic.services.patients.update(
+            patient,
+            PatientPatch(json: ["phone": "+15550100123"], today: clinic.services.patients.today),
+            try IfMatch(field: "\"v1\""), clinic.system, in: clinic.context,
+            deadline: clinic.deadline)
+        try await clinic.services.patients.delete(
+            patient, try IfMatch(field: "\"v2\""), clinic.system, in: clinic.context,
+            deadline: clinic.deadline)
+        try await follower.socket.wait { follower.socket.events.count == 2 }
+        #expect(
+            follower.socket.heard == [
+                "patient.updated patient:\(patient)", "patient.deleted patient:\(patient)",
+            ])
+        // Nothing of a patient is in what was sent, nor in Redis.
+        let sent = follower.socket.messages.map(\.text).joined()
+        for secret in ["Testa", "Demofield", "15550100123"] { #expect(!sent.contains(secret)) }
+        let again = try await Follower(clinic, try await owner(clinic))
+        await again.follow("patient:\(patient)")
+        #expect(again.socket.errors == ["not-found"])
+    }
+
+    @Test("patients follow themselves, nobody else and no calendar; each decision is recorded")
+    func ownScope() async throws {
+        let clinic = try await LiveClinic.make()
+        let (patient, other) = (try await clinic.register(), try await clinic.register())
+        let practitioner = try await clinic.practitioner()
+        let follower = try await Follower(
+            clinic, try await clinic.patientActor(patient, email: "patient@clinic.example"))
+        await follower.follow(
+            "patient:\(patient)", "patient:\(other)", "calendar:\(practitioner)")
+        #expect(follower.socket.errors == ["forbidden", "forbidden"])
+        #expect(
+            follower.socket.all("subscribed").first?["topics"]
+                == .array([.string("patient:\(patient)")]))
+        try await clinic.book(clinic.draft(other, practitioner))
+        try await clinic.book(clinic.draft(patient, practitioner, inHours: 96))
+        try await follower.socket.wait { follower.socket.events.count == 1 }
+        #expect(follower.socket.heard == ["appointment.booked patient:\(patient)"])
+        let recorded = try await clinic.psql(
+            """
+            SELECT action || ' ' || entity || ' ' || outcome FROM audit_event
+            WHERE tenant_id = '\(clinic.context.id)' AND action IN ('subscribe', 'deny')
+            ORDER BY 1
+            """)
+        #expect(
+            recorded.split(separator: "\n") == [
+                "deny calendar denied", "deny patient denied", "subscribe patient success",
+            ])
+    }
+
+    @Test("ids of another clinic and ids of nobody are answered alike, and give nothing")
+    func foreignIDs() async throws {
+        let (home, away) = (try await LiveClinic.make(), try await LiveClinic.make())
+        let patient = try await away.register()
+        let practitioner = try await away.practitioner()
+        let follower = try await Follower(home, try await owner(home))
+        let nobody = home.services.dependencies.makeUUID()
+        await follower.follow(
+            "patient:\(patient)", "calendar:\(practitioner)", "patient:\(nobody)",
+            "calendar:\(nobody)")
+        #expect(follower.socket.errors == Array(repeating: "not-found", count: 4))
+        #expect(follower.socket.all("subscribed").isEmpty)
+        try await away.book(away.draft(patient, practitioner))
+        #expect(follower.socket.events.isEmpty)
+    }
+
+    @Test("who comes back with the last place hears what was missed, and nothing twice")
+    func resume() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let practitioner = try await clinic.practitioner()
+        let actor = try await owner(clinic)
+        let before = try await Follower(clinic, actor)
+        await before.follow("calendar:\(practitioner)")
+        try await clinic.book(clinic.draft(patient, practitioner))
+        try await before.socket.wait { before.socket.events.count == 1 }
+        before.session.ended()
+        try await clinic.book(clinic.draft(patient, practitioner, inHours: 60))
+        try await clinic.book(clinic.draft(patient, practitioner, inHours: 61))
+        let after = try await Follower(clinic, actor)
+        await after.follow(
+            "calendar:\(practitioner)", after: before.socket.events[0]["sequence"]?.asInteger)
+        try await after.socket.wait { after.socket.events.count == 2 }
+        #expect(after.socket.all("resync").isEmpty)
+        let lost = try await Follower(clinic, actor)
+        await lost.follow("calendar:\(practitioner)", after: 7)
+        #expect(lost.socket.all("resync").count == 1)
+        #expect(lost.socket.messages.last?["type"]?.asString == "resync")
+    }
+
+    // MARK: Delivery
+
+    @Test("a revoked session hears nothing more, whoever revoked it and whether the cache knew it")
+    func revoked() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let practitioner = try await clinic.practitioner()
+        let witness = try await Follower(clinic, try await owner(clinic))
+        await witness.follow("calendar:\(practitioner)")
+        for (number, knows) in [true, false].enumerated() {
+            let actor = try await owner(clinic)
+            let follower = try await Follower(clinic, actor)
+            await follower.follow("calendar:\(practitioner)", "patient:\(patient)")
+            try await clinic.services.auth.logout(
+                actor, in: clinic.context, deadline: clinic.deadline)
+            if !knows, let session = actor.sessionID {
+                // As after a restart of Redis.
+                let key = "s1:{\(clinic.context.id)}:1:session:\(session)"
+                _ = try await clinic.ground.redis.send(
+                    ["DEL", .text(key)], deadline: clinic.deadline)
+            }
+            try await clinic.book(clinic.draft(patient, practitioner, inHours: 50 + number))
+            try await witness.socket.wait { witness.socket.events.count == number + 1 }
+            #expect(follower.socket.closed == .sessionEnded)
+            #expect(follower.socket.events.isEmpty)
+            await follower.say(["type": "ping"])
+            #expect(follower.socket.all("pong").isEmpty)
+        }
+    }
+
+    @Test("an account that is disabled loses its sockets without an event")
+    func disabled() async throws {
+        let clinic = try await LiveClinic.make()
+        let practitioner = try await clinic.practitioner()
+        let actor = try await clinic.staff(.nurse, email: "nurse@clinic.example")
+        let follower = try await Follower(clinic, actor)
+        await follower.follow("calendar:\(practitioner)")
+        let id = try #require(actor.accountID)
+        _ = try await clinic.services.staff.update(
+            id, AccountPatch(json: ["status": "disabled"]), try IfMatch(field: "\"v1\""),
+            clinic.system,
+            in: clinic.context, deadline: clinic.deadline)
+        await clinic.services.events.reviewAll()
+        #expect(follower.socket.closed == .sessionEnded)
+        #expect(clinic.services.events.socketCount == 0)
+    }
+
+    @Test("roles that are taken away close their topics before the next event")
+    func rolesTaken() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let practitioner = try await clinic.practitioner()
+        let actor = try await clinic.staff(.nurse, email: "nurse@clinic.example")
+        let follower = try await Follower(clinic, actor)
+        await follower.follow("calendar:\(practitioner)", "patient:\(patient)")
+        let witness = try await Follower(clinic, try await owner(clinic))
+        await witness.follow("calendar:\(practitioner)")
+        let session = try #require(actor.sessionID)
+        let account = try #require(actor.accountID)
+        await clinic.context.renewSession(
+            session,
+            SessionEntry(
+                accountID: account.uuid, roles: [], expiresAt: clinic.clock.now + .seconds(600)),
+            deadline: clinic.deadline)
+        try await clinic.book(clinic.draft(patient, practitioner))
+        try await witness.socket.wait { witness.socket.events.count == 1 }
+        #expect(follower.socket.events.isEmpty)
+        #expect(follower.socket.errors == ["forbidden", "forbidden"])
+        await follower.follow("calendar:\(practitioner)")
+        #expect(follower.socket.errors.count == 3)
+    }
+
+    @Test("a socket ends with the login that opened it, and says to come with a new ticket")
+    func expired() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let practitioner = try await clinic.practitioner()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        await follower.follow("calendar:\(practitioner)")
+        clinic.clock.advance(by: .seconds(15 * 60 + 1))
+        try await clinic.book(clinic.draft(patient, practitioner))
+        try await follower.socket.wait { follower.socket.closed != nil }
+        #expect(follower.socket.closed == .ticketExpired)
+        #expect(follower.socket.events.isEmpty)
+    }
+
+    // MARK: The protocol
+
+    @Test("what is no request is refused by its code, and a socket of nothing else is ended")
+    func faults() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        let many = JSONValue.array(
+            (0..<65).map { .string("calendar:018f0000-0000-7000-8000-\(100_000_000_000 + $0)") })
+        let cases: [(JSONValue, String)] = [
+            ("text", "malformed"), ([:], "malformed"), (["type": 5], "malformed"),
+            (["type": "listen"], "unknown-type"),
+            (["type": "subscribe"], "malformed"),
+            (["type": "subscribe", "topics": []], "malformed"),
+            (["type": "subscribe", "topics": ["queue:1"]], "invalid-topic"),
+            (["type": "subscribe", "topics": ["patient:"]], "invalid-topic"),
+            (["type": "subscribe", "topics": ["patient:x"], "afte": 1], "malformed"),
+            (["type": "subscribe", "topics": ["patient:x"], "after": -1], "malformed"),
+            (["type": "subscribe", "topics": ["patient:x"], "after": "1"], "malformed"),
+            (["type": "subscribe", "topics": many], "too-many-topics"),
+            (["type": "ping", "id": 1], "malformed"),
+        ]
+        for (message, code) in cases {
+            await follower.say(message)
+            #expect(follower.socket.errors.last == code, "\(message.text)")
+        }
+        await follower.session.handle(Array("{".utf8))
+        #expect(follower.socket.errors.last == "malformed")
+        #expect(follower.socket.closed == nil)
+        for _ in 0..<100 { await follower.session.handle([0xFF]) }
+        #expect(follower.socket.closed == .abuse)
+        #expect(follower.socket.errors.count <= EventSocketLimits.faultsMax)
+    }
+
+    @Test("who has left a topic hears it no more; topics are counted over all requests")
+    func leaving() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let practitioner = try await clinic.practitioner()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        await follower.follow("calendar:\(practitioner)", "patient:\(patient)")
+        await follower.say([
+            "type": "unsubscribe", "id": "u",
+            "topics": [
+                .string(
+                    "calendar:\(practitioner)".uppercased().replacing("CALENDAR", with: "calendar"))
+            ],
+        ])
+        #expect(
+            follower.socket.all("unsubscribed").first?["topics"]
+                == .array([.string("calendar:\(practitioner)")]))
+        try await clinic.book(clinic.draft(patient, practitioner))
+        try await follower.socket.wait { follower.socket.events.count == 1 }
+        #expect(follower.socket.heard == ["appointment.booked patient:\(patient)"])
+    }
+}
