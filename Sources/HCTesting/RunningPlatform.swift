@@ -32,7 +32,8 @@ package final class RunningPlatform: Sendable {
         }
     }
 
-    package init(workers: Int = 2) throws {
+    /// - Parameter variables: for the server and what starts it, such as `HC_FAULT`.
+    package init(workers: Int = 2, variables: [String: String] = [:]) throws {
         var template = Array("/tmp/hc-e2e-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw FixtureError("mkdtemp failed") }
         let directory = String(
@@ -42,7 +43,9 @@ package final class RunningPlatform: Sendable {
         port = try RunningPlatform.freePort()
         tlsPort = try RunningPlatform.freePort()
         operatorPort = try RunningPlatform.freePort()
-        let output = try script("deploy/local/up", ["--detach"], ["HC_WORKERS": String(workers)])
+        let output = try script(
+            "deploy/local/up", ["--detach"],
+            variables.merging(["HC_WORKERS": String(workers)]) { own, _ in own })
         guard output.split(separator: "\n").last == "ready http://sunrise.localhost:\(port)" else {
             throw FixtureError("up did not end ready: \(output)")
         }
