@@ -77,7 +77,7 @@ struct AppConfiguration: Sendable {
     private static func admission(_ http: ConfigurationReader) -> AdmissionControl.Limits {
         var limits = AdmissionControl.Limits()
         limits.inFlightMax = http.integer(
-            "requestsInFlightMax", in: 1...100_000, default: limits.inFlightMax)
+            "requestsInFlightMax", in: 2...100_000, default: limits.inFlightMax)
         limits.inFlightMin = min(limits.inFlightMin, limits.inFlightMax)
         limits.queueTarget = http.duration(
             "queueTarget", in: .milliseconds(5)...(.seconds(10)), default: limits.queueTarget)

@@ -61,4 +61,25 @@ struct EdgeConfigurationTests {
         }
         #expect(alone?.problems.map(\.path) == ["http.proxyProtocol"])
     }
+
+    @Test("the handbook's keys are the configuration's, with its defaults")
+    func handbook() throws {
+        let handbook = try Repository.contents(of: Repository.path("admin/README.md"))
+        let rows = handbook.split(separator: "\n").filter { $0.hasPrefix("| `http.") }
+        #expect(rows.count >= 6)
+        var members: [String] = []
+        for row in rows {
+            let cells = row.split(separator: "|").map { $0.split(separator: "`") }
+            let key = try #require(cells.first?.dropFirst().first).dropFirst("http.".count)
+            let value = try #require(cells.dropFirst().first?.dropFirst().first)
+            members.append("\"\(key)\":\(value)")
+        }
+        let said = try load("{\(members.joined(separator: ","))}", profile: "production")
+        let silent = try load("{}", profile: "production")
+        #expect(said.http.connectionsMax == silent.http.connectionsMax)
+        #expect(said.http.connectionsPerAddressMax == silent.http.connectionsPerAddressMax)
+        #expect(said.http.proxyProtocol == silent.http.proxyProtocol)
+        #expect(said.admission.inFlightMax == silent.admission.inFlightMax)
+        #expect(said.admission.queueTarget == silent.admission.queueTarget)
+    }
 }

@@ -162,7 +162,7 @@ struct AdmissionControlTests {
         var random = SeededRandom(seed: seed)
         for _ in 0..<50 {
             var limits = AdmissionControl.Limits()
-            limits.inFlightMax = Int.random(in: 1...300, using: &random)
+            limits.inFlightMax = Int.random(in: 2...300, using: &random)
             limits.inFlightMin = Int.random(in: 1...limits.inFlightMax, using: &random)
             var control = AdmissionControl(limits: limits, now: .zero)
             var now = MonotonicTime.zero
@@ -199,11 +199,11 @@ struct AdmissionControlTests {
     @Test("the refused are told different times, longer for what can wait")
     func retryAfter() {
         var limits = AdmissionControl.Limits()
-        limits.inFlightMax = 1
+        limits.inFlightMax = 2
         limits.inFlightMin = 1
         var control = AdmissionControl(limits: limits, now: .zero)
         var random = SeededRandom(seed: 3)
-        _ = control.admit(.safety, delay: .zero, now: .zero, using: &random)
+        for _ in 0..<2 { _ = control.admit(.safety, delay: .zero, now: .zero, using: &random) }
         var longest: [RequestLane: Duration] = [:]
         var seen: Set<Int64> = []
         for _ in 0..<500 {

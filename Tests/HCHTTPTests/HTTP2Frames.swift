@@ -17,7 +17,9 @@ struct FrameBuilder {
         length: Int? = nil
     ) {
         let count = length ?? payload.count
-        bytes += [UInt8(count >> 16 & 255), UInt8(count >> 8 & 255), UInt8(count & 255), type, flags]
+        bytes += [
+            UInt8(count >> 16 & 255), UInt8(count >> 8 & 255), UInt8(count & 255), type, flags,
+        ]
         bytes += FrameBuilder.number(stream)
         bytes += payload
     }

@@ -195,8 +195,9 @@ struct HTTP2RuleTests {
         ConnectionCase("6.9.1 the connection's window above 2^31-1", .flowControlError) {
             $0.windowUpdate(0, (1 << 31) - 1)
         },
-        ConnectionCase("6.9.2 INITIAL_WINDOW_SIZE makes a stream's window too large", .flowControlError)
-        {
+        ConnectionCase(
+            "6.9.2 INITIAL_WINDOW_SIZE makes a stream's window too large", .flowControlError
+        ) {
             $0.headers(1, FrameBuilder.post, ends: false)
             $0.windowUpdate(1, 1 << 30)
             $0.settings([(4, (1 << 31) - 1)])
@@ -320,7 +321,8 @@ struct HTTP2RuleTests {
         malformed("8.3.1 a scheme that is none of ours", replacing(":scheme", "ftp")),
         malformed("8.5 CONNECT with a path", replacing(":method", "CONNECT")),
         malformed("8.5 CONNECT without an authority", [(":method", "CONNECT")]),
-        malformed("8441 4 a protocol without CONNECT", [(":protocol", "websocket")] + FrameBuilder.get),
+        malformed(
+            "8441 4 a protocol without CONNECT", [(":protocol", "websocket")] + FrameBuilder.get),
         malformed(
             "8441 4 a protocol without a path",
             [
@@ -451,13 +453,17 @@ struct HTTP2RuleTests {
         builder.priority(1, on: 0)
         builder.priority(77, on: 1)
         builder.frame(6, flags: 0x16, Array("pingping".utf8))
-        builder.frame(1, flags: 0x25, stream: 1, [0, 0, 0, 0, 15] + FrameBuilder.block(FrameBuilder.get))
+        builder.frame(
+            1, flags: 0x25, stream: 1, [0, 0, 0, 0, 15] + FrameBuilder.block(FrameBuilder.get))
         builder.priority(1, on: 77)
         builder.headers(3, FrameBuilder.get + [("priority", "u=0, i")])
         let transcript = HTTP2Transcript(builder, answers: true)
         #expect(transcript.heads.count == 2)
         #expect(transcript.faults.isEmpty)
-        #expect(transcript.frames.contains { $0.type == 6 && $0.isAcknowledgement && $0.text == "pingping" })
+        #expect(
+            transcript.frames.contains {
+                $0.type == 6 && $0.isAcknowledgement && $0.text == "pingping"
+            })
         #expect(transcript.frames.filter { $0.type == 4 && $0.isAcknowledgement }.count == 2)
     }
 
@@ -465,10 +471,12 @@ struct HTTP2RuleTests {
     func padding() {
         let driver = HTTP2Driver()
         var builder = FrameBuilder.opening
-        builder.frame(1, flags: 12, stream: 1, [3] + FrameBuilder.block(FrameBuilder.post) + [0, 0, 0])
+        builder.frame(
+            1, flags: 12, stream: 1, [3] + FrameBuilder.block(FrameBuilder.post) + [0, 0, 0])
         for _ in 0..<40 {
             builder.frame(
-                0, flags: 8, stream: 1, [255] + Array("ab".utf8) + [UInt8](repeating: 0, count: 255))
+                0, flags: 8, stream: 1, [255] + Array("ab".utf8) + [UInt8](repeating: 0, count: 255)
+            )
         }
         builder.frame(0, flags: 9, stream: 1, [1, 0x63, 0])
         driver.send(builder)

@@ -4,7 +4,6 @@ import HCCore
 
 /// What a session makes of bytes, without sockets.
 struct HTTP2Transcript: CustomStringConvertible {
-
     private(set) var events: [String] = []
     private(set) var faults: [HTTP2Fault] = []
     private(set) var frames: [Frame] = []

@@ -191,6 +191,32 @@ struct ProtectionServerTests {
         await fixture.stop()
     }
 
+    @Test("a window that opens by a byte now and then does not hold an HTTP/2 stream for ever")
+    func slowWindow() async throws {
+        let clock = ManualClock()
+        let fixture = try ServerFixture(clock: clock) { _ in
+            HTTPResponse(.ok, body: .bytes([UInt8](repeating: 0x61, count: 1 << 20)))
+        }
+        let stream = SippingStream()
+        stream.sip(1 << 20)
+        fixture.serve(stream, using: .http2)
+        var opening = FrameBuilder(bytes: FrameBuilder.preface)
+        opening.settings([(4, 10)])
+        opening.settingsAcknowledged()
+        opening.headers(1)
+        stream.give(opening.bytes)
+        for _ in 0..<5 where fixture.metrics.timeouts(.answer) == 0 {
+            var update = FrameBuilder()
+            update.windowUpdate(1, 1)
+            stream.give(update.bytes)
+            fixture.advance(by: .seconds(29))
+        }
+        #expect(fixture.metrics.timeouts(.answer) == 1)
+        #expect(fixture.metrics.timeouts(.write) == 0)
+        stream.leave()
+        await fixture.stop()
+    }
+
     @Test("the last answer of a connection, too, may be read slowly")
     func steadyLastAnswer() async throws {
         let clock = ManualClock()
@@ -238,8 +264,10 @@ final class SippingStream: ByteStream {
     private(set) var isClosed = false
     private var wantsWrite = false
 
-    func give(_ text: String) {
-        Array(text.utf8).withUnsafeBytes { delegate?.stream(self, didReceive: $0) }
+    func give(_ text: String) { give(Array(text.utf8)) }
+
+    func give(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { delegate?.stream(self, didReceive: $0) }
     }
 
     func sip(_ count: Int) {

@@ -37,11 +37,14 @@ final class ServerFixture {
     }
 
     /// Serves a stream that no listener accepted.
-    func serve(_ stream: any ByteStream, from address: SocketAddress = .loopback(port: 9)) {
+    func serve(
+        _ stream: any ByteStream, from address: SocketAddress = .loopback(port: 9),
+        using wireProtocol: HTTPWireProtocol = .http1
+    ) {
         guard case .admitted(let pass) = server.gate.admit(address, by: .plain) else {
             preconditionFailure("there is room")
         }
-        server.serve(stream, pass)
+        server.serve(stream, pass, using: wireProtocol)
     }
 
     func connect(reading: Bool = true) async throws -> RawClient {

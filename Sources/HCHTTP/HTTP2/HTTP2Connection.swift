@@ -36,6 +36,8 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
     private var requestCount = 0
     private var lingeredCount = 0
     private var answerPace = AnswerPace()
+    /// Bytes that the client took.
+    private(set) var sentCount = 0
 
     private var isStreamStarted: Bool
     private var isReceiving = false
@@ -294,13 +296,14 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
                 if sent() { continue }
                 return
             }
-            let sentCount = session.sentCount
+            let start = session.sentCount
             let taken = session.output.withUnsafeBytes { bytes -> StreamWrite in
-                stream.write(bytes.slice(sentCount..<bytes.count))
+                stream.write(bytes.slice(start..<bytes.count))
             }
             switch taken {
             case .wrote(let count):
                 session.sent(count)
+                sentCount += count
                 server.metrics.sentBytes.increment(by: count)
                 if writeTimeout != .never {
                     writeTimeout = .never

@@ -27,6 +27,9 @@ final class HTTP2Stream: RequestBodySource {
     private var lingerTimeout = MonotonicTime.never
     /// What waited to be sent when the wait for the client's window began.
     private var stalledCount = 0
+    /// What the connection had sent then, and how often in a row that had become too little more.
+    private var connectionCount = 0
+    private var slowCount = 0
 
     private var server: HTTPServer { connection.server }
     private var session: HTTP2Session { connection.session }
@@ -224,8 +227,16 @@ final class HTTP2Stream: RequestBodySource {
     private func watchOutput() {
         guard !isClosed, stallTimeout == .never, session.waitingCount(slot) > 0 else { return }
         stalledCount = session.sentContentCount(slot)
+        connectionCount = connection.sentCount
         stallTimeout = server.now + server.configuration.writeStallTimeout
         connection.arm(stream: stallTimeout)
+    }
+
+    /// What the slowest client that is served takes in the time of a standstill.
+    private var leastCount: Int {
+        let configuration = server.configuration
+        return configuration.answerBytesPerSecondMin
+            * Int(configuration.writeStallTimeout.inSecondsRoundedUp)
     }
 
     // MARK: Tunnels
@@ -292,11 +303,21 @@ final class HTTP2Stream: RequestBodySource {
         }
         if now >= stallTimeout {
             stallTimeout = .never
-            if session.waitingCount(slot) > 0, session.sentContentCount(slot) == stalledCount {
+            if session.waitingCount(slot) == 0 {
+                slowCount = 0
+            } else if session.sentContentCount(slot) == stalledCount {
                 server.metrics.timedOut(.write)
                 session.cancel(slot, .cancel)
             } else {
-                watchOutput()
+                // A window that opens by a byte now and then does not hold a stream for ever. What counts is what
+                // the connection takes, for its streams share it; twice, for at one look it may just be full.
+                slowCount = connection.sentCount - connectionCount < leastCount ? slowCount + 1 : 0
+                if slowCount == 2 {
+                    server.metrics.timedOut(.answer)
+                    session.cancel(slot, .cancel)
+                } else {
+                    watchOutput()
+                }
             }
         }
         if now >= lingerTimeout {

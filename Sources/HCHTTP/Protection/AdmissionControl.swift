@@ -27,6 +27,8 @@ package struct AdmissionControl: Sendable {
 
         package func problems() -> [String] {
             var found: [String] = []
+            // With one place there is none to keep for care.
+            if inFlightMax < 2 { found.append("inFlightMax: must be at least 2") }
             if inFlightMin < 1 || inFlightMin > inFlightMax {
                 found.append("inFlightMin: must be from 1 to inFlightMax")
             }
