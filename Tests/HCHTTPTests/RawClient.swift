@@ -49,6 +49,11 @@ final class RawClient: ByteStreamDelegate {
         if !stream.isClosed { stream.setWriteInterest(!unsent.isEmpty) }
     }
 
+    /// Drops what was received last, if it is this.
+    func forget(_ last: [UInt8]) {
+        if received.suffix(last.count).elementsEqual(last) { received.removeLast(last.count) }
+    }
+
     var unsentCount: Int { unsent.count }
     func setReading(_ isOn: Bool) { stream.setReading(isOn) }
     func shutdownWrite() { stream.shutdownWrite() }

@@ -1,7 +1,7 @@
 /// Reads the frames of one direction (RFC 6455, RFC 7692): bytes in, messages and control frames out, no I/O.
 ///
 /// It works on the caller's memory as `HTTP1Parser` does: of the head of a frame, or of a control frame, that is
-/// not complete it consumes nothing, and the caller gives those bytes again with more behind them (at most 138).
+/// not complete it consumes nothing, and the caller gives those bytes again with more behind them (`pendingBytesMax`).
 /// The content of messages is taken as it comes. However the bytes are cut, the events and the error are the same.
 ///
 /// After an error the decoder is not used again.
@@ -46,7 +46,7 @@ package struct WebSocketDecoder: ~Copyable {
     /// While a compressed message is in progress, and always when context is kept.
     private var inflater: WebSocketInflater?
 
-    init(
+    package init(
         from peer: WebSocketRole, limits: WebSocketLimits,
         deflate: WebSocketDeflateAgreement? = nil, pool: WebSocketDeflatePool? = nil
     ) {
@@ -182,6 +182,7 @@ package struct WebSocketDecoder: ~Copyable {
         }
         let start = current.bytes.count
         var problem: WebSocketError?
+        // Unmasked beside the input, which is not ours to change.
         withUnsafeTemporaryAllocation(
             byteCount: min(piece.count, 16 << 10), alignment: 16
         ) { plain in
@@ -201,8 +202,9 @@ package struct WebSocketDecoder: ~Copyable {
                 position = end
             }
         }
-        if let problem { throw problem }
+        // What was inflated before the problem is looked at first, as it would be if it had come alone.
         try validate(&current, from: start)
+        if let problem { throw problem }
     }
 
     private mutating func finishInflating(_ current: inout Message) throws(WebSocketError) {
@@ -211,7 +213,12 @@ package struct WebSocketDecoder: ~Copyable {
         guard current.compressedCount > 0 else { return }
         guard let inflater, let deflate else { return }
         let start = current.bytes.count
-        try inflater.finish(onto: &current.bytes, countMax: limits.messageBytesMax)
+        do throws(WebSocketError) {
+            try inflater.finish(onto: &current.bytes, countMax: limits.messageBytesMax)
+        } catch {
+            try validate(&current, from: start)
+            throw error
+        }
         try validate(&current, from: start)
         if deflate.clientForgets {
             self.inflater = nil

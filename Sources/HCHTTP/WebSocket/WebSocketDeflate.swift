@@ -42,13 +42,13 @@ package struct WebSocketDeflateConfiguration: Sendable {
 }
 
 /// What client and server agreed on.
-struct WebSocketDeflateAgreement: Sendable, Equatable {
+package struct WebSocketDeflateAgreement: Sendable, Equatable {
     /// Whether we forget after each message.
-    var serverForgets: Bool
+    package var serverForgets: Bool
     /// Whether the client does.
-    var clientForgets: Bool
-    var serverWindowBits: Int
-    var clientWindowBits: Int
+    package var clientForgets: Bool
+    package var serverWindowBits: Int
+    package var clientWindowBits: Int
     /// Whether the client said that it knows `client_max_window_bits`: only then may it be told a number.
     var clientTakesBits: Bool
 
@@ -57,7 +57,7 @@ struct WebSocketDeflateAgreement: Sendable, Equatable {
     /// Chooses the first offer that can be kept (RFC 7692 5.1, 7.1). An offer with a parameter that is unknown,
     /// repeated or has an impossible value is declined, and so is one for a window of 256 bytes, which zlib does
     /// not make.
-    static func choose(
+    package static func choose(
         _ offers: [WebSocketExtensionOffer], _ configuration: WebSocketDeflateConfiguration
     ) -> WebSocketDeflateAgreement? {
         for offer in offers where offer.name.lowercased() == extensionName {
@@ -104,7 +104,7 @@ struct WebSocketDeflateAgreement: Sendable, Equatable {
     }
 
     /// The field that accepts it.
-    var fieldValue: String {
+    package var fieldValue: String {
         var text = WebSocketDeflateAgreement.extensionName
         if serverForgets { text += "; server_no_context_takeover" }
         if clientForgets { text += "; client_no_context_takeover" }

@@ -87,7 +87,7 @@ final class WebSocketInflater {
 
     /// Inflates a piece onto `output`.
     ///
-    /// - Throws: `.messageTooLarge` when `output` would have more than `countMax` bytes, before it has.
+    /// - Throws: `.messageTooLarge` when `output` would have more than `countMax` bytes, and it has that many.
     func inflate(
         _ input: UnsafeRawBufferPointer, onto output: inout [UInt8], countMax: Int
     ) throws(WebSocketError) {
@@ -104,11 +104,12 @@ final class WebSocketInflater {
                 stream.pointee.avail_out = UInt32(room.count)
                 let result = CZlib.inflate(stream, Z_SYNC_FLUSH)
                 let count = room.count - Int(stream.pointee.avail_out)
-                guard count <= countMax - output.count else {
+                let taken = min(count, countMax - output.count)
+                output.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<taken]))
+                guard taken == count else {
                     problem = .messageTooLarge
                     return
                 }
-                output.append(contentsOf: UnsafeRawBufferPointer(rebasing: piece[..<count]))
                 switch result {
                 case Z_OK: break
                 // Nothing left to do: all input is used and all output is given.
@@ -142,7 +143,7 @@ final class WebSocketInflater {
 
 /// Compressors and decompressors that are shared by the sockets of one loop, because most sockets use theirs only
 /// while a message is on its way.
-final class WebSocketDeflatePool {
+package final class WebSocketDeflatePool {
     /// Decompressors that are kept while nobody needs them: about 40 KiB each.
     static let spareMax = 8
 
@@ -150,8 +151,9 @@ final class WebSocketDeflatePool {
     /// By window.
     private var deflaters: [Int: WebSocketDeflater] = [:]
     private var spare: [WebSocketInflater] = []
+    var spareCount: Int { spare.count }
 
-    init(_ configuration: WebSocketDeflateConfiguration) {
+    package init(_ configuration: WebSocketDeflateConfiguration) {
         self.configuration = configuration
     }
 

@@ -1,18 +1,19 @@
 /// Writes the frames of one direction: a message is one frame.
-struct WebSocketEncoder: ~Copyable {
+package struct WebSocketEncoder: ~Copyable {
     private let deflate: WebSocketDeflateAgreement?
     private let pool: WebSocketDeflatePool?
     /// Of a socket whose compressor remembers; made with its first message.
     private var deflater: WebSocketDeflater?
 
-    init(
+    package init(
         deflate: WebSocketDeflateAgreement? = nil, pool: WebSocketDeflatePool? = nil
     ) {
         self.deflate = deflate
         self.pool = pool
     }
 
-    mutating func message(_ message: WebSocketMessage) -> [UInt8] {
+    /// The frame of a message, compressed where that was agreed on and is worth it.
+    package mutating func message(_ message: WebSocketMessage) -> [UInt8] {
         let opcode: WebSocketOpcode = message.kind == .text ? .text : .binary
         guard let deflate, let pool, message.count >= pool.configuration.messageBytesMin,
             message.count <= pool.configuration.messageBytesMax

@@ -1,6 +1,6 @@
 /// One extension that a client offers (RFC 6455 9.1).
-struct WebSocketExtensionOffer: Equatable {
-    struct Parameter: Equatable {
+package struct WebSocketExtensionOffer: Equatable, Sendable {
+    struct Parameter: Equatable, Sendable {
         let name: String
         /// Without the quotes, if it had any; nil for a parameter that is a name only.
         let value: String?
@@ -16,7 +16,7 @@ struct WebSocketExtensionOffer: Equatable {
     /// Reads a list of extensions, all `Sec-WebSocket-Extensions` fields together.
     ///
     /// - Returns: nil for what is no such list: the connection is to be refused (RFC 6455 9.1).
-    static func list(_ values: [String]) -> [WebSocketExtensionOffer]? {
+    package static func list(_ values: [String]) -> [WebSocketExtensionOffer]? {
         var offers: [WebSocketExtensionOffer] = []
         for value in values {
             var reader = FieldReader(Array(value.utf8))

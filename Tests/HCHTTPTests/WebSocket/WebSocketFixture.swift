@@ -67,9 +67,9 @@ final class WebSocketFixture {
         while let message = try await socket.receive() { try await socket.send(message) }
     }
 
-    static let key = "dGhlIHNhbXBsZSBub25jZQ=="
+    nonisolated static let key = "dGhlIHNhbXBsZSBub25jZQ=="
 
-    static func handshake(
+    nonisolated static func handshake(
         _ path: String = "/", method: String = "GET", version: String = "HTTP/1.1",
         leavingOut dropped: [String] = [], with added: [(String, String)] = []
     ) -> String {
