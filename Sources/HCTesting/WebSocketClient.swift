@@ -54,7 +54,8 @@ package final class WebSocketClient {
     private func shakeHands(_ host: String, _ path: String, _ fields: [String]) throws {
         let lines =
             [
-                "GET \(path) HTTP/1.1", "Host: \(host)", "Upgrade: websocket", "Connection: Upgrade",
+                "GET \(path) HTTP/1.1", "Host: \(host)",
+                "Upgrade: websocket", "Connection: Upgrade",
                 "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==", "Sec-WebSocket-Version: 13",
             ] + fields
         try write(Array((lines.joined(separator: "\r\n") + "\r\n\r\n").utf8))

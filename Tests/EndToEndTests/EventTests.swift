@@ -27,7 +27,8 @@ extension EndToEnd {
             _ ticket: String, _ slug: String = "sunrise", fields: [String] = []
         ) throws -> WebSocketClient {
             try WebSocketClient(
-                port: platform.port, host: "\(slug).localhost", path: "/v1/events/ws?ticket=\(ticket)",
+                port: platform.port, host: "\(slug).localhost",
+                path: "/v1/events/ws?ticket=\(ticket)",
                 fields: ["Sec-WebSocket-Protocol: hc.events.v1"] + fields)
         }
 
@@ -196,6 +197,40 @@ extension EndToEnd {
             _ = try open(ticket).json()
         }
 
+        @Test(
+            "where a clinic names origins, a page of another one opens no socket; its own host's does"
+        )
+        func origins() throws {
+            let token = try platform.login("lakeside")
+            let portal = "https://portal.example"
+            func attempt(_ origin: String?) throws -> Int {
+                do {
+                    let socket = try open(
+                        try ticket("lakeside", token), "lakeside",
+                        fields: origin.map { ["Origin: \($0)"] } ?? [])
+                    #expect(try socket.json()["type"]?.asString == "welcome")
+                    return 101
+                } catch let refused as WebSocketClient.Refused {
+                    return refused.status
+                }
+            }
+            #expect(
+                try platform.admin(["tenant", "cors", "lakeside", "--allow", portal]).status == 0)
+            // Each worker hears of it within a second: when both have, no attempt succeeds any more.
+            var refusals = 0
+            for _ in 0..<500 where refusals < 20 {
+                refusals = try attempt("https://evil.example") == 403 ? refusals + 1 : 0
+            }
+            #expect(refusals == 20)
+            #expect(try attempt("null") == 403)
+            #expect(try attempt(portal + ".evil.example") == 403)
+            #expect(try attempt(portal) == 101)
+            #expect(try attempt("http://lakeside.localhost:\(platform.port)") == 101)
+            #expect(try attempt(nil) == 101)
+            #expect(
+                try platform.admin(["tenant", "cors", "lakeside", "--remove", portal]).status == 0)
+        }
+
         // MARK: Faults
 
         @Test("a roll says 1012, and who comes back with the last place misses nothing")
@@ -239,7 +274,9 @@ extension EndToEnd {
             }
         }
 
-        @Test("Redis killed: tickets wait, sockets stay and are told to read anew, and the feed goes on")
+        @Test(
+            "Redis killed: tickets wait, sockets stay and are told to read anew, and the feed goes on"
+        )
         func redisKilled() throws {
             let token = try platform.login("sunrise")
             let pair = try Pair(platform, token)

@@ -215,6 +215,12 @@ struct SchemaShardTests {
             try app.run("\(late)(interval '1 minute', 1)").lines == ["\(Self.lakeside)|1"])
         #expect(try app.run("\(late)(interval '1 hour', 100)").lines == [])
         #expect(try app.run("SELECT id FROM outbox").lines == [])
+        // Who is not served from here hides nobody.
+        let mover = try services.session(shard.mover)
+        try mover.run(
+            "UPDATE hc_tenant SET state = 'suspended' WHERE tenant_id = '\(Self.lakeside)'")
+        #expect(
+            try app.run("\(late)(interval '1 minute', 1)").lines == ["\(Self.sunrise)|1"])
     }
 
     @Test("inside one clinic another's rows cannot be seen, written or referred to")

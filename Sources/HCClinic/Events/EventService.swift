@@ -254,7 +254,9 @@ package final class EventService: EventAudience {
                 continue
             }
             found[index] = .active(entry)
-            if let ticket {
+            guard let ticket else { continue }
+            // Nobody waits for it; what goes out in one tick goes together.
+            Loop.shared.spawn {
                 await context.fillSession(id, entry, ticket: ticket, deadline: deadline)
             }
         }

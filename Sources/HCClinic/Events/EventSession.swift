@@ -19,8 +19,6 @@ package final class EventSession: EventSubscriber {
     private let socket: any EventSocket
     private let service: EventService
     private var topics: [String: EventTopic] = [:]
-    /// Topics that are followed from their `subscribed` on.
-    private var joining = 0
     private var bucket: TokenBucket
     private var faults = 0
 
@@ -80,7 +78,8 @@ package final class EventSession: EventSubscriber {
     func welcome() { answer(.welcome(endsAt: endsAt)) }
 
     private func pong(_ id: String?) {
-        let position = joining == 0 && !topics.isEmpty ? context.events?.position(of: tenant) : nil
+        // Requests are done one by one: no topic is still being joined.
+        let position = topics.isEmpty ? nil : context.events?.position(of: tenant)
         answer(.pong(id: id, sequence: position))
     }
 
@@ -116,8 +115,7 @@ package final class EventSession: EventSubscriber {
             throw EventRefusal(.tooManyTopics, id: id)
         }
         let deadline = Deadline.after(EventSocketLimits.requestTimeout, from: Loop.shared.now)
-        joining += 1
-        defer { joining -= 1 }
+        var open: [EventTopic] = []
         do {
             let context = try context.renewed()
             guard let feed = context.events else {
@@ -125,18 +123,18 @@ package final class EventSession: EventSubscriber {
             }
             await service.review([self], of: tenant)
             guard !isOver else { return }
-            let open = try await admit(wanted, id, in: context, deadline)
+            open = try await admit(wanted, id, in: context, deadline)
             guard !open.isEmpty, !isOver else { return }
             for topic in open { topics[topic.description] = topic }
             try await feed.join(
                 self, topics: open.map(\.description), after: after,
                 request: EventJoinRequest(id: id), in: context.tenant, deadline: deadline)
-        } catch let refusal as EventRefusal {
-            throw refusal
         } catch {
             service.logger.warning(
                 "a subscription failed",
                 [("tenant", .identifier(tenant)), ("reason", .string("\(error)"))])
+            // The feed has let go of all of them, also of those that were followed before.
+            for topic in open { topics[topic.description] = nil }
             throw EventRefusal(.unavailable, id: id)
         }
     }

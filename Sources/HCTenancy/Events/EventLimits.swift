@@ -11,7 +11,7 @@ package struct EventLimits: Sendable {
     /// socket sees a stream end for quietness.
     package var streamLife = Duration.seconds(24 * 3600)
     /// Ids of events that a stream remembers, so that none is added twice.
-    package var rememberedMax = 16_384
+    package var rememberedMax = 4096
     /// Events that one resumption is given; who missed more reads everything anew.
     package var replayMax = 1024
     /// One question to Redis.
@@ -26,6 +26,8 @@ package struct EventLimits: Sendable {
     /// Published rows are deleted together after this long.
     package var forgetInterval = Duration.milliseconds(500)
     package var forgetBatchMax = 512
+    /// Published rows that wait to be deleted; the sweeper takes what is beyond.
+    package var forgetWaitingMax = 50_000
     package var forgetTimeout = Duration.seconds(2)
 
     // MARK: Sweeping
@@ -38,7 +40,7 @@ package struct EventLimits: Sendable {
     /// Rows in one transaction, and transactions for one clinic in one sweep.
     package var sweepBatchMax = 256
     package var sweepBatchesMax = 8
-    package var sweepTimeout = Duration.seconds(5)
+    package var sweepTimeout = Duration.seconds(3)
 
     // MARK: Reading
 

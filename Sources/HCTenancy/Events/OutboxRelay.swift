@@ -22,8 +22,10 @@ final class OutboxRelay {
     private var publishing: Set<TenantID> = []
     private var flushIsDue = false
     private var published: [TenantID: [UUID]] = [:]
+    private var publishedCount = 0
     private var forgetTimer: Timer?
-    private var isForgetting = false
+    /// Shards on which rows are being deleted: one that is slow holds up no other.
+    private var forgetting: Set<ShardID> = []
 
     init(
         stream: EventStream, limits: EventLimits, clocks: Clocks, metrics: EventMetrics,
@@ -87,8 +89,7 @@ final class OutboxRelay {
                     let now = clocks.now()
                     for row in events { metrics.publishLag.observe(now - row.at) }
                 }
-                published[tenant, default: []] += rows.map(\.id)
-                scheduleForgetting()
+                published(rows.map(\.id), of: tenant)
             } catch {
                 leave(rows.count)
             }
@@ -106,40 +107,59 @@ final class OutboxRelay {
 
     // MARK: Forgetting
 
+    private func published(_ ids: [UUID], of tenant: TenantID) {
+        guard publishedCount + ids.count <= limits.forgetWaitingMax else { return }
+        published[tenant, default: []] += ids
+        publishedCount += ids.count
+        scheduleForgetting()
+    }
+
     private func scheduleForgetting() {
-        guard forgetTimer == nil, !isForgetting else { return }
+        guard forgetTimer == nil else { return }
         forgetTimer = Loop.shared.schedule(after: limits.forgetInterval) { [weak self] in
             guard let self else { return }
             forgetTimer = nil
-            isForgetting = true
-            Loop.shared.spawn { await self.forget() }
+            forget()
         }
     }
 
-    private func forget() async {
-        let done = published
-        published = [:]
-        for (tenant, ids) in done {
-            var rest = ids[...]
-            while !rest.isEmpty {
-                let batch = Array(rest.prefix(limits.forgetBatchMax))
-                rest = rest.dropFirst(batch.count)
-                await forget(batch, of: tenant)
+    /// One task per shard at a time.
+    private func forget() {
+        var due: [ShardID: [(TenantRecord, [UUID])]] = [:]
+        for (tenant, ids) in published {
+            guard let record = find(tenant) else {
+                drop(tenant)
+                continue
+            }
+            guard !forgetting.contains(record.shard) else { continue }
+            due[record.shard, default: []].append((record, ids))
+            drop(tenant)
+        }
+        for (shard, work) in due {
+            forgetting.insert(shard)
+            Loop.shared.spawn { [self] in
+                for (record, ids) in work { await forget(ids, of: record) }
+                forgetting.remove(shard)
+                if !published.isEmpty { scheduleForgetting() }
             }
         }
-        isForgetting = false
-        if !published.isEmpty { scheduleForgetting() }
+    }
+
+    private func drop(_ tenant: TenantID) {
+        publishedCount -= published.removeValue(forKey: tenant)?.count ?? 0
     }
 
     /// A failure is no matter: the sweeper finds the rows, and Redis knows that it has them.
-    private func forget(_ ids: [UUID], of tenant: TenantID) async {
-        guard let record = find(tenant) else { return }
-        do {
-            try await delete(
-                record, [OutboxRows.withoutFlush, OutboxRows.delete(ids, tenant: tenant)],
-                .after(limits.forgetTimeout, from: Loop.shared.now))
-        } catch {
-            leave(ids.count)
+    private func forget(_ ids: [UUID], of record: TenantRecord) async {
+        for start in stride(from: 0, to: ids.count, by: limits.forgetBatchMax) {
+            let batch = Array(ids[start..<min(start + limits.forgetBatchMax, ids.count)])
+            do {
+                try await delete(
+                    record, [OutboxRows.withoutFlush, OutboxRows.delete(batch, tenant: record.id)],
+                    .after(limits.forgetTimeout, from: Loop.shared.now))
+            } catch {
+                return
+            }
         }
     }
 }

@@ -16,6 +16,10 @@ package final class OutboxSweeper: Service {
     private let limits: EventLimits
     private let metrics: EventMetrics
     private var random = SystemRandomNumberGenerator()
+    /// What the last sweep of each shard found.
+    private var found: [ShardID: Backlog] = [:]
+    /// Shards that are being swept here: one that is slow holds up no other.
+    private var sweeping: Set<ShardID> = []
 
     init(door: TenantDoor, stream: EventStream, limits: EventLimits, metrics: EventMetrics) {
         self.door = door
@@ -31,35 +35,39 @@ package final class OutboxSweeper: Service {
             // Never at the same time as the others: whoever comes first has the turn.
             let jitter = Double.random(in: 0.8...1.2, using: &random)
             try await Loop.shared.sleep(for: limits.sweepInterval * jitter)
-            await sweep()
+            for shard in door.directory.snapshot?.shardRecords.map(\.id) ?? [] {
+                Loop.shared.spawn { await self.look(at: shard) }
+            }
         }
     }
 
-    /// Looks at every shard whose turn is free.
+    /// Sweeps every shard whose turn is free, and waits for it.
     func sweep() async {
-        guard let map = door.directory.snapshot, stream.redis.state == .ready else { return }
-        var found = Backlog()
-        for shard in map.shardRecords where await takeTurn(shard.id) {
+        for shard in door.directory.snapshot?.shardRecords.map(\.id) ?? [] {
+            await look(at: shard)
+        }
+    }
+
+    private func look(at shard: ShardID) async {
+        guard stream.redis.state == .ready, sweeping.insert(shard).inserted else { return }
+        defer { sweeping.remove(shard) }
+        found[shard] = nil
+        if await takeTurn(shard) {
             do {
-                found.add(try await sweep(shard.id))
+                found[shard] = try await sweep(shard)
             } catch {
                 door.logger.warning(
                     "the outbox of a shard was not swept",
-                    [("shard", .string(shard.id.text)), ("reason", .string("\(error)"))])
+                    [("shard", .string(shard.text)), ("reason", .string("\(error)"))])
             }
         }
-        metrics.backlog.set(found.rows)
-        metrics.backlogAge.set(found.age / .seconds(1))
+        metrics.backlog.set(found.values.reduce(0) { $0 + $1.rows })
+        metrics.backlogAge.set((found.values.map(\.age).max() ?? .zero) / .seconds(1))
     }
 
     private struct Backlog {
         var rows = 0
         var age = Duration.zero
-
-        mutating func add(_ other: Backlog) {
-            rows += other.rows
-            age = max(age, other.age)
-        }
     }
 
     private func takeTurn(_ shard: ShardID) async -> Bool {
@@ -95,7 +103,7 @@ package final class OutboxSweeper: Service {
         return found
     }
 
-    /// A clinic that is suspended, on its way or gone keeps its rows until it is served again, here or elsewhere.
+    /// A clinic that is suspended, on its way or gone is not named by the shard and keeps its rows until it is served again, here or elsewhere.
     private func sweep(_ tenant: TenantID) async {
         for _ in 0..<limits.sweepBatchesMax {
             do {
