@@ -182,9 +182,11 @@ package struct CurlAnswer: Sendable {
 
 extension RunningPlatform {
     /// One request with curl, to a clinic by its slug.
+    ///
+    /// - Parameter options: of curl, such as `--compressed`.
     package func curl(
         _ method: String, _ slug: String, _ path: String, token: String? = nil, json: String? = nil,
-        headers: [String] = []
+        headers: [String] = [], options: [String] = []
     ) throws -> CurlAnswer {
         var arguments = [
             "-sS", "-i", "-X", method, "--max-time", "30", "--resolve",
@@ -192,6 +194,7 @@ extension RunningPlatform {
         ]
         if let token { arguments += ["-H", "Authorization: Bearer \(token)"] }
         for header in headers { arguments += ["-H", header] }
+        arguments += options
         if json != nil {
             arguments += ["-H", "Content-Type: application/json", "--data-binary", "@-"]
         }

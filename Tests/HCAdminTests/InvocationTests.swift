@@ -24,6 +24,30 @@ private let specification = CommandSpecification(
         }
     }
 
+    @Test("an option of many values may be given again, and with commas")
+    func values() throws {
+        let specification = CommandSpecification(
+            path: ["tenant", "cors"], summary: "Lets pages in.",
+            arguments: [.init(name: "SLUG", help: "The clinic.")],
+            options: [
+                .values("allow", "ORIGIN", "Lets it in."), .values("remove", "ORIGIN", "Or not."),
+            ],
+            changes: true, examples: ["tenant cors sunrise"])
+        let invocation = try Invocation(
+            specification,
+            words: [
+                "sunrise", "--allow", "https://a.example", "--allow=https://b.example,http://c",
+                "--dry-run",
+            ])
+        #expect(
+            invocation.values("allow") == ["https://a.example", "https://b.example", "http://c"])
+        #expect(invocation.values("remove") == [])
+        #expect(invocation.isDryRun)
+        #expect(throws: UsageError.self) {
+            try Invocation(specification, words: ["sunrise", "--allow"])
+        }
+    }
+
     @Test("a word after -- is an argument, whatever it looks like")
     func terminator() throws {
         #expect(try Invocation(specification, words: ["--", "--json"]).argument(0) == "--json")
