@@ -136,6 +136,7 @@ let fuzzers: [Target] =
         fuzzer("fuzz-negotiation", ["HCCore", "HCHTTP"], "Negotiation"),
         fuzzer("fuzz-proxy", ["HCHTTP", "HCIO"], "Proxy"),
         fuzzer("fuzz-websocket", ["HCHTTP"], "WebSocket"),
+        fuzzer("fuzz-url", ["CCurl", "CLinux", "HCHTTP", "HCIO"], "URL"),
     ]
 
 let package = Package(
