@@ -114,7 +114,9 @@ let allSuites: [Target] = [
         "HCControlTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl"]),
     tests("HCAppTests", ["HCCore", "HCIO", "HCHTTP", "HCTenancy", "HCClinic", "HCApp"]),
     tests("HCAdminTests", ["HCCore", "HCControl", "HCAdmin"]),
-    tests("EndToEndTests", ["HCCore", "HCIO", "HCCrypto", "HCHTTP", "HCApp", "HCClinic"]),
+    tests(
+        "EndToEndTests", ["HCCore", "HCIO", "HCCrypto", "HCHTTP", "HCApp", "HCClinic", "CLinux"],
+        exclude: ["Load"]),
     tests(
         "HouseTests",
         [

@@ -88,6 +88,7 @@ package enum ServerProgram {
             return try UpgradeState(
                 MemoryFile.read(descriptor, bytesMax: Supervisor.stateBytesMax))
         }
+        if state != nil { try FaultPoint.reach("upgrade.after-replace") }
         let environment = ProcessEnvironment.current
         let snapshot: ConfigurationSnapshot
         let path: String

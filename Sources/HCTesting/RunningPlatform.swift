@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 package import HCCore
+import HCIO
 import Synchronization
 
 /// A whole HC as a new user gets it: `deploy/local/up --detach` in a directory of its own, two demo clinics, real
@@ -11,24 +12,30 @@ package final class RunningPlatform: Sendable {
     package let tlsPort: Int
     package let operatorPort: Int
 
-    private static let sharedPlatform = Mutex<RunningPlatform?>(nil)
+    /// What `up` is given, besides places and ports.
+    private let variables: [String: String]
 
-    /// One platform for all end-to-end tests of a process that leave it as they found it.
-    package static func shared() throws -> RunningPlatform {
-        try sharedPlatform.withLock { platform in
-            if let platform { return platform }
-            let started = try RunningPlatform()
-            platform = started
-            atexit { RunningPlatform.stopShared() }
+    private static let sharedPlatforms = Mutex<[String: RunningPlatform]>([:])
+
+    /// One platform for all end-to-end tests of a process that leave it as they found it, and others by name, for
+    /// tests that change theirs.
+    package static func shared(
+        _ name: String = "common", _ variables: [String: String] = [:]
+    ) throws -> RunningPlatform {
+        try sharedPlatforms.withLock { platforms in
+            if let platform = platforms[name] { return platform }
+            let started = try RunningPlatform(variables: variables)
+            if platforms.isEmpty { atexit { RunningPlatform.stopShared() } }
+            platforms[name] = started
             return started
         }
     }
 
     private static func stopShared() {
         // At exit nobody can be told; what is left over is in the temporary directory.
-        sharedPlatform.withLock { platform in
-            _ = try? platform?.down()
-            platform = nil
+        sharedPlatforms.withLock { platforms in
+            for platform in platforms.values { _ = try? platform.down() }
+            platforms = [:]
         }
     }
 
@@ -43,9 +50,13 @@ package final class RunningPlatform: Sendable {
         port = try RunningPlatform.freePort()
         tlsPort = try RunningPlatform.freePort()
         operatorPort = try RunningPlatform.freePort()
-        let output = try script(
-            "deploy/local/up", ["--detach"],
-            variables.merging(["HC_WORKERS": String(workers)]) { own, _ in own })
+        self.variables = ["HC_WORKERS": String(workers)].merging(variables) { $1 }
+        try up()
+    }
+
+    /// Starts what does not run of it.
+    package func up() throws {
+        let output = try script("deploy/local/up", ["--detach"], variables)
         guard output.split(separator: "\n").last == "ready http://sunrise.localhost:\(port)" else {
             throw FixtureError("up did not end ready: \(output)")
         }
@@ -96,6 +107,56 @@ package final class RunningPlatform: Sendable {
         try Repository.contents(of: state + "/server/log")
     }
 
+    package var logFile: String { state + "/server/log" }
+
+    /// Stops the server and starts another program in its place, as `up` would.
+    ///
+    /// - Returns: the supervisor. Who drops it kills it.
+    package func startServer(
+        _ program: String, _ variables: [String: String] = [:]
+    ) throws -> Subprocess {
+        if let (supervisor, _) = try? serverProcesses(), kill(supervisor, SIGTERM) == 0 {
+            try waitForExit(supervisor)
+        }
+        let log = try LogFollower(logFile)
+        var environment: [String: String?] = ["HC_CONFIG": state + "/hc.json"]
+        for (name, value) in variables { environment[name] = value }
+        let child = try Subprocess(
+            "/bin/sh",
+            [
+                "-c", #"cd "$1" && echo $$ >pid && exec "$2" </dev/null >>log 2>&1"#, "sh",
+                state + "/server", program,
+            ], environment: environment)
+        try log.wait(for: "worker ready", "\"slot\":0")
+        try waitReady { $0["ready"]?.asBool == true }
+        return child
+    }
+
+    /// Asks the running server for its metrics.
+    package func metrics() throws -> String {
+        try Subprocess.run("/usr/bin/curl", ["-sSf", "http://127.0.0.1:\(operatorPort)/metrics"])
+    }
+
+    /// Changes a section of the configuration file; null removes it.
+    package func configure(_ section: String, _ value: JSONValue) throws {
+        let file = state + "/hc.json"
+        var object =
+            try JSONReader.parse(Array(Repository.contents(of: file).utf8)).asObject ?? JSONObject()
+        object.set(value, for: section)
+        try Files.replace(file, with: Array(JSONValue.object(object).text.utf8))
+    }
+
+    /// Which program's file a process runs, also when the file has no name any more.
+    package static func programInode(of process: Int32) throws -> UInt64 {
+        try inode(of: "/proc/\(process)/exe")
+    }
+
+    package static func inode(of path: String) throws -> UInt64 {
+        var status = stat()
+        guard stat(path, &status) == 0 else { throw FixtureError("cannot look at \(path)") }
+        return UInt64(status.st_ino)
+    }
+
     /// Kills a server of the installation by the file that holds its process id.
     package func killService(_ file: String) throws {
         let place = try Repository.line(of: state + "/services/place")
@@ -132,19 +193,6 @@ package final class RunningPlatform: Sendable {
             if isWanted(try JSONReader.parse(Array(last.utf8))) { return }
         }
         throw FixtureError("the server's status is still \(last)")
-    }
-
-    /// Requests one after the other over one keep-alive connection, in the background; prints their status codes.
-    package func load(path: String, token: String, requests: Int) throws -> Subprocess {
-        let child = try Subprocess(
-            "/usr/bin/curl",
-            [
-                "-sS", "--resolve", "sunrise.localhost:\(port):127.0.0.1", "-H",
-                "Authorization: Bearer \(token)", "-o", "/dev/null", "-w", "%{http_code}\\n",
-                "http://sunrise.localhost:\(port)\(path)?n=[1-\(requests)]",
-            ], errorOutput: .merged)
-        child.closeInput()
-        return child
     }
 
     private static func freePort() throws -> Int {

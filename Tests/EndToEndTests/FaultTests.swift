@@ -95,23 +95,6 @@ extension EndToEnd {
             }
         }
 
-        @Test("a roll replaces every worker and no request is lost")
-        func roll() throws {
-            let (supervisor, before) = try platform.serverProcesses()
-            let token = try platform.login("sunrise")
-            let load = try platform.load(path: "/v1/auth/me", token: token, requests: 600)
-            kill(supervisor, SIGHUP)
-            let codes: [Substring] = try load.readToEnd().split(whereSeparator: \.isNewline).filter
-            {
-                $0.count == 3
-            }
-            #expect(try load.wait() == 0)
-            #expect(codes.count == 600)
-            #expect(codes.allSatisfy { $0 == "200" })
-            for worker in before { try platform.waitForExit(worker) }
-            try platform.waitReady { $0["workersReady"]?.asInteger == Int64(before.count) }
-        }
-
         @Test(
             "a create that is killed anywhere leaves nothing half-made, and is simply given again",
             arguments: [

@@ -78,6 +78,9 @@ build_packages() {
         libcurl4-openssl-dev pkg-config curl openssl ca-certificates tzdata
 }
 
+# Packages that the tests need besides: the load client.
+test_packages() { printf '%s\n' python3 python3-h2; }
+
 # Installs what is missing of the named packages: as root, or through sudo. Otherwise says what to type.
 require_packages() {
     local package missing=() become=()

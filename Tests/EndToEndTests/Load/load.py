@@ -9,7 +9,7 @@ Lost is a request that was written to a connection which then ended without its 
 before that the connection ends (HTTP/1.1: Connection: close; HTTP/2: GOAWAY with a lower last stream).
 
 The first line on standard input is the configuration, a JSON object. After that: `mark` prints the counts so far as
-one line of JSON, `stop` sends no more, waits for the answers that are owed, prints the counts and ends.
+one line of JSON, `reach N` does so when N requests have been answered, `stop` sends no more, waits for the answers that are owed, prints the counts and ends.
 """
 
 import asyncio
@@ -43,6 +43,8 @@ class Ledger:
         self.statuses = collections.Counter()
         # Requests that the server has said it did not touch, sent again.
         self.again = 0
+        # Those of them that found nobody to be sent to before the end.
+        self.untouched = 0
         self.connections = collections.Counter()
         # Connections that the server has announced to end, and those that ended without a word.
         self.announced = collections.Counter()
@@ -55,19 +57,20 @@ class Ledger:
         return {
             "sent": self.sent,
             "answered": self.answered,
-            "owed": self.sent - self.answered - len(self.lost),
+            "owed": self.sent - self.answered - len(self.lost) - self.untouched,
             "lost": self.lost[:20],
             "lostCount": len(self.lost),
             "doubled": self.doubled,
             "mixed": self.mixed,
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "again": self.again,
+            "untouched": self.untouched,
             "connections": dict(self.connections),
             "announced": dict(self.announced),
             "unannounced": dict(self.unannounced),
             "refused": self.refused[:20],
             "refusedCount": len(self.refused),
-            "created": len(self.created),
+            "created": self.created,
             "behindMilliseconds": int(self.behind * 1000),
         }
 
@@ -142,7 +145,15 @@ class Load:
             pass
 
     async def settle(self):
-        while self.ledger.counts()["owed"] > 0 or self.http1.waiting or self.http2.waiting:
+        self.forget(lambda request: not request.is_sent)
+        while self.ledger.sent - self.ledger.answered - len(
+            self.ledger.lost
+        ) > self.ledger.untouched:
+            self.settled.clear()
+            await self.settled.wait()
+
+    async def reach(self, count):
+        while self.ledger.answered < count:
             self.settled.clear()
             await self.settled.wait()
 
@@ -179,6 +190,17 @@ class Load:
     def refused(self, reason):
         """A connection could not be opened; what it was for waits for the next."""
         self.ledger.refused.append(f"{time.time():.3f} {reason}")
+        if self.is_stopping:
+            self.forget(lambda request: True)
+
+    def forget(self, matches):
+        """Drops what waits for a connection."""
+        for pool in (self.http1, self.http2):
+            kept = [request for request in pool.waiting if not matches(request)]
+            dropped = [request for request in pool.waiting if matches(request)]
+            self.ledger.untouched += sum(request.is_sent for request in dropped)
+            pool.waiting = collections.deque(kept)
+        self.settled.set()
 
 
 class Http1Pool:
@@ -188,7 +210,9 @@ class Http1Pool:
         self.load = load
         self.idle = collections.deque()
         self.waiting = collections.deque()
+        # Connections that are open or being opened, and those that are open.
         self.count = 0
+        self.live = 0
 
     def submit(self, request):
         self.waiting.append(request)
@@ -197,21 +221,15 @@ class Http1Pool:
     def work(self):
         while self.waiting and self.idle:
             self.idle.popleft().send(self.waiting.popleft())
-        while self.waiting and self.count < min(
-            CONNECTIONS_MAX, max(self.load.sources, self.count_wanted())
+        # All are busy and requests wait: more connections, as a browser or a proxy would open.
+        while self.count < CONNECTIONS_MAX and (
+            self.count < self.load.sources or self.opening < len(self.waiting)
         ):
             self.open()
-            if self.count >= self.load.sources and len(self.waiting) <= self.opening():
-                return
 
+    @property
     def opening(self):
         return self.count - self.live
-
-    live = 0
-
-    def count_wanted(self):
-        # All connections are busy and requests wait: more connections, as browsers and proxies would.
-        return self.live + len(self.waiting)
 
     def open(self):
         self.count += 1
@@ -322,7 +340,7 @@ class Http1Connection(asyncio.Protocol):
 class Http2Pool:
     """Few connections that carry many requests; one that is going away gets no more."""
 
-    SIZE = 2
+    SIZE = 4
 
     def __init__(self, load):
         self.load = load
@@ -499,6 +517,9 @@ async def main():
     while True:
         line = (await reader.readline()).strip()
         if line == b"mark":
+            tell()
+        elif line.startswith(b"reach "):
+            await asyncio.wait_for(load.reach(int(line.split()[1])), PATIENCE)
             tell()
         elif line in (b"stop", b""):
             break
