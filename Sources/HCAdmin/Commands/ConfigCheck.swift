@@ -7,10 +7,12 @@ import HCTenancy
 struct ConfigCheck: Command {
     static let specification = CommandSpecification(
         path: ["config", "check"],
-        summary: "Checks the configuration, its keys and the sum of all connections.",
+        summary:
+            "Checks the configuration, its keys and certificates, and the sum of all connections.",
         discussion: """
-            Names every problem of the file at once. The connections that all workers of all instances may
-            hold are added up against what each registered shard takes.
+            Names every problem of the file at once, and each certificate that cannot be used or has
+            expired. The connections that all workers of all instances may hold are added up against what
+            each registered shard takes.
             """,
         examples: ["config check", "config check --json"])
 
@@ -20,6 +22,7 @@ struct ConfigCheck: Command {
         do {
             let configuration = try environment.configuration()
             problems += keyProblems(configuration)
+            problems += PlatformTLS.problems(configuration, now: Clocks.system.now())
             problems += connectionProblems(configuration, ["control.admin", "control.router"])
             let workers = configuration.server.workers ?? max(1, CPUQuota.cores() - 1)
             let budget = ConnectionBudget(workers: workers, pools: configuration.pools)

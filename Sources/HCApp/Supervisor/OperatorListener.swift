@@ -1,18 +1,23 @@
 import HCCore
 import HCHTTP
 import HCIO
+import HCTenancy
 
-/// The operator listener: health and metrics, on its own port, never on the public one.
+/// The operator listener: health and metrics, on its own port, never on the public one. With `ops.clientCA` by TLS,
+/// and only for who shows a certificate of those authorities.
 @LoopActor
 final class OperatorListener {
     private let server: HTTPServer
+    private let secure: SecureListener?
 
     /// Long enough for a request that is on its way.
     private static let idlePatience = Duration.milliseconds(250)
     private static let patience = Duration.seconds(2)
 
     init(
-        _ supervisor: Supervisor, socket: consuming OwnedDescriptor, clocks: Clocks
+        _ supervisor: Supervisor, socket: consuming OwnedDescriptor,
+        platform: PlatformConfiguration,
+        clocks: Clocks, logger: Logger
     ) throws {
         var router = Router<OperatorContext>()
         router.add(
@@ -45,11 +50,17 @@ final class OperatorListener {
         server = HTTPServer(
             HTTPServerConfiguration(), responder: application,
             metrics: HTTPServerMetrics(MetricsRegistry()), clocks: clocks)
-        try server.listen(on: Listener(socket))
+        secure = try SecureListener.operators(platform, clocks: clocks, logger: logger)
+        if let secure {
+            try secure.start(server, socket)
+        } else {
+            try server.listen(on: Listener(socket))
+        }
     }
 
     /// Answers what was asked, and closes.
     func finish(clocks: Clocks) async {
+        secure?.stop()
         server.stopAccepting(emptyingQueue: false)
         let now = clocks.monotonic()
         _ = await server.drain(
@@ -58,6 +69,7 @@ final class OperatorListener {
     }
 
     func stopAccepting(emptyingQueue: Bool) {
+        secure?.stop()
         server.stopAccepting(emptyingQueue: emptyingQueue)
     }
 }

@@ -129,7 +129,9 @@ final class Supervisor {
             // New workers would not have a certificate that the present ones still hold.
             let problems = PlatformTLS.problems(validated.platform, now: clocks.now())
             guard problems.isEmpty else { throw PlatformTLS.Refusal(problems: problems) }
-            for setting in try sockets.stale(validated) {
+            let before = try configuration.validate(environment: ProcessEnvironment.current)
+            let operations = before.platform.operations != validated.platform.operations
+            for setting in try sockets.stale(validated) + (operations ? ["ops.clientCA"] : []) {
                 logger.warning(
                     "setting takes effect with the next start", [("setting", .string(setting))])
             }
@@ -336,8 +338,10 @@ final class Supervisor {
     // MARK: The operator listener
 
     func openOperations() throws {
+        let validated = try configuration.validate(environment: ProcessEnvironment.current)
         operations = try OperatorListener(
-            self, socket: sockets.duplicate(.operations), clocks: clocks)
+            self, socket: sockets.duplicate(.operations), platform: validated.platform,
+            clocks: clocks, logger: logger)
     }
 
     /// Answers what was asked and closes the connections. New ones wait in the socket's queue.

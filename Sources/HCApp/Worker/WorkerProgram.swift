@@ -56,7 +56,7 @@ final class WorkerProgram {
         server = HTTPServer(
             http, responder: platform.responder(configuration.platform),
             metrics: HTTPServerMetrics(registry), clocks: clocks)
-        secure = try SecureListener(
+        secure = try SecureListener.clients(
             configuration.platform, http: http, registry: registry, clocks: clocks, logger: logger)
     }
 

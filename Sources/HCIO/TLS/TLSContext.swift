@@ -108,7 +108,7 @@ package import HCCore
         keep(session)
     }
 
-    private func keep(_ session: OpaquePointer) {
+    func keep(_ session: OpaquePointer) {
         if let savedSession { SSL_SESSION_free(savedSession) }
         savedSession = session
     }

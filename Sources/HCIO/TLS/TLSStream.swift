@@ -16,9 +16,9 @@ package import HCCore
     package enum Limits {
         /// Plaintext that is encrypted before the socket is asked again.
         package static let plaintextPerWrite = 64 << 10
-        /// Ciphertext that waits for the socket; above it nothing is read, for reading can make more (answers to key
-        /// updates).
-        package static let pendingBytesMax = 64 << 10
+        /// Ciphertext that waits for the socket. One write makes half of it; the rest can only come of answers to key
+        /// updates, so above it nothing is read. Were it less, two peers that write could wait for each other.
+        package static let pendingBytesMax = 128 << 10
         /// Records without content one after the other: alerts, key updates, empty ones.
         package static let uselessRecordsMax = 32
         /// After a failure the peer's input is thrown away for so long, and so much of it, that our alert is not
@@ -46,6 +46,7 @@ package import HCCore
 
     let context: TLSContext
     private let lower: any ByteStream
+    /// Nil once it is closed or broken.
     private var session: TLSSession?
     private var state = State.fresh
     private var completion: (@LoopActor (Result<TLSHandshake, TLSFailure>) -> Void)?
@@ -103,6 +104,9 @@ package import HCCore
     package var remoteAddress: SocketAddress? { lower.remoteAddress }
     package var localAddress: SocketAddress? { lower.localAddress }
 
+    /// The SSL object, for tests that do what a peer of ours does not.
+    var pointer: OpaquePointer? { session?.pointer }
+
     /// Ciphertext in memory, for tests of the bounds.
     var keptCount: Int { held.count + pending.count - sentCount }
 
@@ -154,8 +158,13 @@ package import HCCore
     private func finishHandshake(_ pointer: OpaquePointer) {
         sendOutput()
         guard case .handshaking = state else { return }
-        // Not needed any more, and it would stay for the connection's life.
-        _ = hc_ssl_set_ocsp_response(pointer, nil, 0)
+        // Sent, and it would stay for the connection's life.
+        if context.isServer {
+            _ = hc_ssl_set_ocsp_response(pointer, nil, 0)
+        } else if SSL_version(pointer) == TLS1_2_VERSION, let session = SSL_get1_session(pointer) {
+            // OpenSSL does not tell of a ticket that is renewed.
+            context.keep(session)
+        }
         let made = describeHandshake(pointer)
         state = .established
         serverName = nil
