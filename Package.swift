@@ -139,6 +139,7 @@ let fuzzers: [Target] =
         fuzzer("fuzz-proxy", ["HCHTTP", "HCIO"], "Proxy"),
         fuzzer("fuzz-websocket", ["HCHTTP"], "WebSocket"),
         fuzzer("fuzz-url", ["CCurl", "CLinux", "HCHTTP", "HCIO"], "URL"),
+        fuzzer("fuzz-tls", ["HCCore", "HCIO"], "TLS"),
     ]
 
 let package = Package(

@@ -61,7 +61,7 @@ package struct HTTPServerConfiguration: Sendable {
     package var tlsHandshakeTimeout: Duration = .seconds(10)
     /// Handshakes at a time of one listener; further connections wait in the kernel's queue.
     package var tlsHandshakesMax = 1024
-    /// What the oldest handshake gets while there are that many.
+    /// The time for a handshake while there are that many.
     package var tlsCrowdedTimeout: Duration = .seconds(2)
 
     package init() {}

@@ -29,7 +29,7 @@ extension HTTPServer {
 ///
 /// At the bound the listener rests, and connections wait in the kernel's queue: a machine that is too slow for what
 /// comes finishes what it has begun. But clients that begin handshakes and say nothing must not stop all others, so
-/// while it is full, the oldest handshake is given up when it is older than `tlsCrowdedTimeout`.
+/// while it is full, handshakes that are older than `tlsCrowdedTimeout` are given up.
 @LoopActor
 final class TLSAcceptor {
     private let listener: Listener
@@ -77,6 +77,17 @@ final class TLSAcceptor {
     private func watchOldest() {
         while oldest < next, handshakes[oldest] == nil { oldest += 1 }
         handshakes[oldest]?.watch()
+    }
+
+    /// Gives up all that have had their time.
+    func giveWay() {
+        while oldest < next {
+            if let handshake = handshakes[oldest] {
+                guard handshake.isLate else { return }
+                handshake.giveUp(.overload)
+            }
+            oldest += 1
+        }
     }
 }
 
@@ -142,14 +153,16 @@ final class TLSHandshakeConnection: HTTPServerConnection {
     func checkTimeouts(_ now: MonotonicTime) {
         if now >= startedAt + server.configuration.tlsHandshakeTimeout {
             giveUp(.timeout)
-        } else if acceptor.isFull, now >= startedAt + server.configuration.tlsCrowdedTimeout {
-            giveUp(.overload)
         } else {
             server.arm(self, at: startedAt + server.configuration.tlsHandshakeTimeout)
+            if acceptor.isFull, isLate { acceptor.giveWay() }
         }
     }
 
-    private func giveUp(_ reason: TLSFailure.Reason) {
+    /// Older than a handshake may become while there are too many.
+    var isLate: Bool { server.now >= startedAt + server.configuration.tlsCrowdedTimeout }
+
+    func giveUp(_ reason: TLSFailure.Reason) {
         guard !stream.isClosed else { return }
         acceptor.context.metrics?.failed(reason)
         stream.close()

@@ -71,6 +71,32 @@ struct ConfigurationTests {
         #expect((error?.problems ?? []).allSatisfy { !$0.remedy.isEmpty })
     }
 
+    @Test("TLS is there when it is named, and always in production")
+    func tls() throws {
+        #expect(try read("{\(least)}").tls == nil)
+        let local = try #require(try read("{\(least),\"tls\":{}}").tls)
+        #expect(local.certificatesDirectory == "/etc/hc/tls")
+        #expect(local.ticketKeyFile == "/etc/hc/tickets.key")
+        #expect(local.publicPort == 8443)
+        #expect(local.strictTransportSecurity == .seconds(300))
+        let production = try #require(
+            try read("{\(least),\"profile\":\"production\",\"server\":{\"tlsPort\":443}}").tls)
+        #expect(production.publicPort == 443)
+        #expect(production.strictTransportSecurity == .seconds(31_536_000))
+    }
+
+    @Test(
+        "settings of TLS that do not go together are problems",
+        arguments: [
+            (#""ops":{"clientCA":"/x"}"#, "ops.clientCA"),
+            (#""tls":{"ticketPeriod":"1m","ticketLifetime":"7d"}"#, "tls.ticketLifetime"),
+            (#""tls":{"certificates":"/x"}"#, "tls.certificates"),
+        ])
+    func tlsProblems(_ section: String, _ path: String) {
+        let error = #expect(throws: ConfigurationError.self) { try read("{\(least),\(section)}") }
+        #expect(error?.problems.map(\.path) == [path])
+    }
+
     @Test("a file that cannot be read is a configuration error with a remedy")
     func missingFile() {
         let error = #expect(throws: ConfigurationError.self) {
