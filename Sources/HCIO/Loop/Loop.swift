@@ -443,7 +443,7 @@ package struct LoopStatistics: Sendable {
 }
 
 /// The runtime's hook (`CLinux`): a job without an executor of its own.
-@c func hc_loop_enqueue(_ job: UnsafeMutableRawPointer) {
+@c(hc_loop_enqueue) func enqueueForRuntime(_ job: UnsafeMutableRawPointer) {
     // The runtime's own representation of a job: one pointer.
     Loop.shared.accept(unsafeBitCast(job, to: UnownedJob.self))
 }
