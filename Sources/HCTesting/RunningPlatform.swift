@@ -195,20 +195,6 @@ package final class RunningPlatform: Sendable {
         throw FixtureError("the server's status is still \(last)")
     }
 
-    private static func freePort() throws -> Int {
-    /// Requests one after the other over one keep-alive connection, in the background; prints their status codes.
-    package func load(path: String, token: String, requests: Int) throws -> Subprocess {
-        let child = try Subprocess(
-            "/usr/bin/curl",
-            [
-                "-sS", "--resolve", "sunrise.localhost:\(port):127.0.0.1", "-H",
-                "Authorization: Bearer \(token)", "-o", "/dev/null", "-w", "%{http_code}\\n",
-                "http://sunrise.localhost:\(port)\(path)?n=[1-\(requests)]",
-            ], errorOutput: .merged)
-        child.closeInput()
-        return child
-    }
-
     package static func freePort() throws -> Int {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw FixtureError("socket failed") }
