@@ -234,6 +234,13 @@ struct RequestDecodingTests {
         let waste = try await post(fixture, "/d", [UInt8](repeating: 0, count: 80_000))
         #expect(waste.status == 413)
         await fixture.stop()
+
+        // Content of several pieces is counted over all of them.
+        let wide = try self.fixture(bodyBytesMax: 150_000)
+        let several = random.bytes(150_000).map { $0 % 26 + 97 }
+        #expect(try await post(wide, "/d", Codings.gzip(several)).content.utf8.count == 150_000)
+        #expect(try await post(wide, "/d", Codings.gzip(several + [97])).status == 413)
+        await wide.stop()
     }
 
     @Test("broken content is 400 with its reason, a bomb is 413, and the server goes on")
