@@ -57,6 +57,31 @@ final class FaultServer {
     }
 }
 
+extension Loop {
+    /// Lets the loop go round until something holds.
+    @LoopActor func turns(until isMet: () -> Bool) async throws {
+        let end = Deadline.after(RawClient.patience, from: now)
+        while !isMet() {
+            guard !end.isExpired(at: now) else { throw DeadlineExceeded() }
+            let turn = Waiter<Void>()
+            atEndOfTick { turn.succeed(()) }
+            try await turn.wait(until: .never)
+        }
+    }
+
+    /// Lets the loop go round until a number has stayed what it is for many turns.
+    @LoopActor func turnsUntilStill(_ number: () -> Int) async throws {
+        var last = number()
+        var still = 0
+        try await turns {
+            let next = number()
+            still = next == last ? still + 1 : 0
+            last = next
+            return still == 200
+        }
+    }
+}
+
 @LoopActor
 final class FaultConnection: ByteStreamDelegate {
     private let stream: PlainStream

@@ -244,14 +244,16 @@ struct HTTPClientFaultTests {
         #expect(await failure(of: request, client, soon()) == .timeout(.answer))
         #expect(await failure(of: request, client, soon()) == .timeout(.content))
         #expect(await failure(of: request, client, soon(-1)) == .timeout(.connecting))
+        let gate = Gate()
         let silent = HTTPClient(
             configuration(),
             lookup: NameLookup { _, _ in
-                try await Loop.shared.sleep(for: .seconds(5))
+                try await gate.pass()
                 return []
             })
         let named = OutboundRequest.testing(.get, server.url("/", host: "slow.example"))
         #expect(await failure(of: named, silent, soon()) == .timeout(.resolving))
+        gate.open()
         server.stop()
     }
 
@@ -299,8 +301,12 @@ struct HTTPClientFaultTests {
                 over.succeed(())
             }
             try await server.wait { $0.requestCount == count }
-            // Let what was answered arrive.
-            try await Loop.shared.sleep(for: .milliseconds(5))
+            // The first waits for an answer, the second for its content, the third for its next attempt.
+            switch count {
+            case 2: try await Loop.shared.turnsUntilStill({ server.connections[1].sentCount })
+            case 3: try await Loop.shared.turns(until: { client.transfersInFlight == 0 })
+            default: break
+            }
             task.cancel()
             try await over.wait(until: deadline)
             #expect(error == .cancelled)
@@ -319,11 +325,9 @@ struct HTTPClientFaultTests {
         let client = HTTPClient.testing(configuration)
         let request = OutboundRequest.testing(.get, server.url("/"))
         var errors: [HTTPClientError?] = []
-        let over = Waiter<Void>()
         func start(_ deadline: Deadline) -> Task<Void, Never> {
             Loop.shared.spawn {
                 errors.append(await self.failure(of: request, client, deadline))
-                if errors.count == 3 { over.succeed(()) }
             }
         }
         let first = start(deadline)
@@ -331,12 +335,12 @@ struct HTTPClientFaultTests {
         let third = start(deadline)
         #expect(await failure(of: request, client, deadline) == .overloaded)
         try await server.wait { $0.requestCount == 1 }
-        try await Loop.shared.sleep(until: soon(80))
+        try await Loop.shared.turns(until: { !errors.isEmpty })
         #expect(errors == [.timeout(.queue)])
         first.cancel()
         try await server.wait { $0.requestCount == 2 }
         third.cancel()
-        try await over.wait(until: deadline)
+        try await Loop.shared.turns(until: { errors.count == 3 })
         #expect(errors == [.timeout(.queue), .cancelled, .cancelled])
         #expect(client.transfersInFlight == 0)
         server.stop()
