@@ -19,6 +19,19 @@ enum HouseRules {
         }
     }
 
+    /// Who is behind a proxy is decided in one place of HCHTTP: whoever reads these fields himself believes the client.
+    static func forwardingFields(_ text: String) -> [Violation] {
+        let tokens = SwiftTokens(text)
+        return ["forwarded", "xForwardedFor", "xForwardedHost", "xForwardedProto"]
+            .flatMap { tokens.positions(of: $0) }
+            .filter { $0 > 0 && tokens[$0 - 1] == "." }.sorted()
+            .map {
+                Violation(
+                    line: tokens.line(of: $0),
+                    rule: "a request's remoteAddress, isSecure and host say who is behind a proxy")
+            }
+    }
+
     /// Tasks start on the loop (`Loop.spawn`), time passes by its timers, and nothing leaves it unseen.
     ///
     /// - Parameter isLoop: the loop itself makes the tasks that others spawn.

@@ -56,6 +56,16 @@ struct HouseRulesTests {
         #expect(HouseRules.strayConcurrency(text) == [])
     }
 
+    @Test("forwarding fields are found where they are read, and nowhere else")
+    func forwarding() {
+        for text in ["request.headers[.xForwardedFor]", "headers.single(.forwarded)"] {
+            #expect(HouseRules.forwardingFields(text).count == 1, "\(text)")
+        }
+        for text in ["// .xForwardedFor", "\"X-Forwarded-For\"", "let forwarded = 1", "forwarded"] {
+            #expect(HouseRules.forwardingFields(text) == [], "\(text)")
+        }
+    }
+
     @Test("the loop makes tasks, and does not sleep either")
     func loop() {
         #expect(

@@ -34,6 +34,12 @@ struct HouseTests {
         }
     }
 
+    @Test("nobody but the transport reads what proxies say of clients")
+    func forwarding() throws {
+        let rooms = try Self.sources().filter { $0.room != "HCHTTP" }
+        Self.check(rooms) { HouseRules.forwardingFields($0.text) }
+    }
+
     @Test("no write fails in silence")
     func writes() throws {
         Self.check(try Self.sources()) { HouseRules.swallowedWrites($0.text) }

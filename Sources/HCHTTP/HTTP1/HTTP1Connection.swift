@@ -606,7 +606,11 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// Answers in place of the handler, whose own answer will be too late.
     private func giveUp(_ problem: Problem) {
         requestTimeout = .never
-        guard machine.isAnswerPending else { return }
+        guard machine.isAnswerPending else {
+            // The answer has begun, and waits for content that does not come: its writer cuts the connection.
+            body?.fail(problem)
+            return
+        }
         machine.abandonInput()
         kept = []
         body?.fail(problem)
