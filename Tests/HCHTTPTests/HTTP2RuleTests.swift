@@ -449,7 +449,7 @@ struct HTTP2RuleTests {
         var builder = FrameBuilder.opening
         builder.frame(200, flags: 255, stream: 77, Array("whatever".utf8))
         builder.frame(16, FrameBuilder.number(1) + Array("u=1".utf8))
-        builder.settings([(0xFA, 7), (9, 1)])
+        builder.settings([(0xFA, 7)])
         builder.priority(1, on: 0)
         builder.priority(77, on: 1)
         builder.frame(6, flags: 0x16, Array("pingping".utf8))

@@ -81,7 +81,7 @@ final class HTTP2Driver {
     var consumes = true
     var now = MonotonicTime(nanoseconds: 1_000_000_000)
     private let fields = HTTP2FieldList()
-    private var complete: Set<Int> = []
+    private var isSettling = false
     private(set) var openSlots: Set<Int> = []
 
     init(limits: HTTP2Limits = HTTP2Limits(), common: HTTP1Limits = HTTP1Limits()) {
@@ -107,6 +107,19 @@ final class HTTP2Driver {
     }
 
     func settle(_ input: [UInt8], upTo bytesMax: Int = .max) {
+        guard !isSettling else { return }
+        isSettling = true
+        defer { isSettling = false }
+        repeat {
+            goThrough(input, bytesMax)
+            session.pull(upTo: bytesMax)
+            output += session.output[session.sentCount...]
+            session.sent(session.pendingCount)
+        } while !session.events.isEmpty
+        transcript.note(session, output)
+    }
+
+    private func goThrough(_ input: [UInt8], _ bytesMax: Int) {
         var index = 0
         while index < session.events.count {
             let event = session.events[index]
@@ -126,13 +139,7 @@ final class HTTP2Driver {
                 session.release(slot)
             default: break
             }
-            if index == session.events.count { session.pull(upTo: bytesMax) }
         }
         session.events = []
-        session.pull(upTo: bytesMax)
-        output += session.output[session.sentCount...]
-        session.sent(session.pendingCount)
-        transcript.note(session, output)
-        if !session.events.isEmpty { settle([], upTo: bytesMax) }
     }
 }

@@ -90,9 +90,9 @@ final class HTTP2Library: @unchecked Sendable {
         nghttp2_session_callbacks_set_send_data_callback(made) {
             _, _, head, count, source, owner in
             guard let head, let source else { return 0 }
-            HTTP2Library.session(owner).writeFrame(
+            let goesOn = HTTP2Library.session(owner).writeFrame(
                 Int(source.pointee.fd), UnsafeRawBufferPointer(start: head, count: 9), count)
-            return 0
+            return goesOn ? 0 : NGHTTP2_ERR_PAUSE.rawValue
         }
         return made
     }

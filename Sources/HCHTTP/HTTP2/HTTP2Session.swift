@@ -150,6 +150,8 @@ package final class HTTP2Session {
     package private(set) var output: [UInt8] = []
     package private(set) var sentCount = 0
     private var hasPatchedSettings = false
+    /// From how many waiting bytes on nghttp2 is to stop: it would go on from one DATA frame to the next.
+    private var pullMax = 0
 
     private var slots: [Slot] = []
     private var freeSlots: [Int] = []
@@ -272,8 +274,10 @@ package final class HTTP2Session {
             case .payload(let left, let isGiven):
                 let count = min(left, input.count - index)
                 index += count
-                if !isGiven { given = index }
                 scan = left == count ? .head : .payload(left - count, isGiven: isGiven)
+                // One frame at a time: what is said of the next may depend on it.
+                if isGiven, left == count { give(input, given, index) }
+                if !isGiven || left == count { given = index }
             case .head: scanHead(input, &index, &given)
             }
         }
@@ -288,26 +292,23 @@ package final class HTTP2Session {
             let wanted = headBytes(rest)
             if rest.count >= wanted {
                 let head = FrameHead(rest)
-                if dependsOnStreams(head) {
-                    give(input, given, index)
-                    given = index
-                    guard !hasFailed else { return }
-                }
                 let verdict = judge(head, rest)
                 if case .give = verdict {
                     index += FrameHead.bytes
                     scan = next(head.length, isGiven: true)
+                    guard head.length == 0 else { return }
+                    give(input, given, index)
+                    given = index
                     return
                 }
-                give(input, given, index)
                 index += wanted
                 given = index
-                guard !hasFailed else { return }
                 apply(verdict, head, wanted)
                 return
             }
         }
-        // A head that is cut: it is kept until it is whole, and nghttp2 has to wait for it too.
+        // A head that is cut: it is kept until it is whole, and nghttp2 has to wait for it too. But for the end of
+        // the preface nothing is left to give.
         give(input, given, index)
         while index < input.count, held.count < FrameHead.bytes || held.count < heldWanted {
             held.append(input[index])
@@ -367,12 +368,6 @@ package final class HTTP2Session {
     }
 
     // MARK: Judging frames
-
-    /// Whether what is to be said of a frame depends on frames before it that nghttp2 may not have seen.
-    private func dependsOnStreams(_ head: FrameHead) -> Bool {
-        (head.type == FrameType.data || head.type == FrameType.headers)
-            && head.streamID <= lastStreamID
-    }
 
     private func judge(_ head: FrameHead, _ bytes: UnsafeRawBufferPointer) -> Verdict {
         // The first frame is SETTINGS, and nghttp2 sees to it; so with a frame that is too long.
@@ -897,7 +892,8 @@ package final class HTTP2Session {
     }
 
     /// nghttp2 has made the head of a DATA frame.
-    func writeFrame(_ slot: Int, _ head: UnsafeRawBufferPointer, _ count: Int) {
+    /// - Returns: whether nghttp2 may go on with further frames.
+    func writeFrame(_ slot: Int, _ head: UnsafeRawBufferPointer, _ count: Int) -> Bool {
         output.append(contentsOf: head)
         let before = slots[slot].output.count
         slots[slot].output.move(count, to: &output)
@@ -907,6 +903,7 @@ package final class HTTP2Session {
         if !slots[slot].output.isComplete, before > mark, before - count <= mark {
             events.append(.roomToWrite(slot: slot))
         }
+        return pendingCount < pullMax
     }
 
     // MARK: Output
@@ -921,6 +918,7 @@ package final class HTTP2Session {
     /// in `pendingCount`.
     private func pullControl() {
         guard !hasFailed else { return }
+        pullMax = 0
         while hasControlFrames, !hasFailed, pullFrame() {}
     }
 
@@ -928,6 +926,7 @@ package final class HTTP2Session {
     package func pull(upTo bytesMax: Int) {
         guard !hasFailed else { return }
         pullControl()
+        pullMax = bytesMax
         while pendingCount < bytesMax, !hasFailed, pullFrame() {}
     }
 
@@ -966,6 +965,8 @@ package final class HTTP2Session {
     package func announceEnd() {
         guard !hasFailed else { return }
         check(nghttp2_submit_shutdown_notice(session))
+        // nghttp2 would send the PING first.
+        pullControl()
         check(nghttp2_submit_ping(session, 0, Self.drainPing))
         pullControl()
     }
