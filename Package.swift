@@ -135,6 +135,7 @@ let fuzzers: [Target] =
     ? []
     : [
         fuzzer("fuzz-http1", ["HCHTTP"], "HTTP1"),
+        fuzzer("fuzz-http2", ["HCCore", "HCHTTP"], "HTTP2"),
         fuzzer("fuzz-negotiation", ["HCCore", "HCHTTP"], "Negotiation"),
         fuzzer("fuzz-proxy", ["HCHTTP", "HCIO"], "Proxy"),
         fuzzer("fuzz-websocket", ["HCHTTP"], "WebSocket"),

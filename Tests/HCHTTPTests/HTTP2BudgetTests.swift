@@ -138,8 +138,10 @@ struct HTTP2BudgetTests {
             flood { builder, count in
                 if count == 1 { builder.headers(1, ends: false, isOpen: true) }
                 builder.continuation(
-                    1, [0] + FrameBuilder.string("x") + FrameBuilder.string(
-                        String(repeating: "y", count: 16_000)), isLast: false)
+                    1,
+                    [0] + FrameBuilder.string("x")
+                        + FrameBuilder.string(
+                            String(repeating: "y", count: 16_000)), isLast: false)
             }, .headerBlockTooLarge, after: 5)
     }
 
@@ -147,7 +149,9 @@ struct HTTP2BudgetTests {
     func headerBomb() {
         var block = FrameBuilder.block(FrameBuilder.get)
         // One field into the table, and then it and nothing else.
-        block += [0x40] + FrameBuilder.string("x") + FrameBuilder.string(String(repeating: "y", count: 3000))
+        block +=
+            [0x40] + FrameBuilder.string("x")
+            + FrameBuilder.string(String(repeating: "y", count: 3000))
         block += [UInt8](repeating: 0xBE, count: 12_000)
         var builder = FrameBuilder.opening
         builder.frame(1, flags: 5, stream: 1, block)
@@ -195,10 +199,18 @@ struct HTTP2BudgetTests {
             return frames
         }
         _ = send { $0 = .opening }
-        #expect(send { $0.headers(1); $0.headers(3) }.filter { $0.type == 3 }.isEmpty)
+        #expect(
+            send {
+                $0.headers(1)
+                $0.headers(3)
+            }.filter { $0.type == 3 }.isEmpty)
         #expect(send { $0.headers(5) }.first?.resetCode == HTTP2ErrorCode.refusedStream.rawValue)
         // Reset, and not released by its owner.
-        #expect(send { $0.reset(1); $0.headers(7) }.contains { $0.type == 3 && $0.stream == 7 })
+        #expect(
+            send {
+                $0.reset(1)
+                $0.headers(7)
+            }.contains { $0.type == 3 && $0.stream == 7 })
         session.release(0)
         #expect(send { $0.headers(9) }.allSatisfy { $0.type != 3 })
         #expect(session.streamCount == 2)

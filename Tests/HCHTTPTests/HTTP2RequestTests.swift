@@ -47,7 +47,9 @@ struct HTTP2RequestTests {
     func cookies() throws {
         let head = try #require(
             transcript(
-                fields([("cookie", "a=1"), ("accept", "x"), ("cookie", "b=2; c=3"), ("cookie", "d=4")])
+                fields([
+                    ("cookie", "a=1"), ("accept", "x"), ("cookie", "b=2; c=3"), ("cookie", "d=4"),
+                ])
             ).heads.first)
         #expect(head.headers.values(.cookie) == ["a=1; b=2; c=3; d=4"])
         #expect(head.headers.pairs.map(\.name) == ["cookie", "accept"])
@@ -103,8 +105,12 @@ struct HTTP2RequestTests {
 
     @Test("the host comes from the authority, else from the Host field; both may say the same")
     func hosts() {
-        #expect(transcript(fields(authority: nil, [("host", "B.example:80")])).heads.first?.host == "b.example")
-        #expect(transcript(fields(authority: "a.example:443", [("host", "A.example")])).heads.count == 1)
+        #expect(
+            transcript(fields(authority: nil, [("host", "B.example:80")])).heads.first?.host
+                == "b.example")
+        #expect(
+            transcript(fields(authority: "a.example:443", [("host", "A.example")])).heads.count == 1
+        )
         #expect(
             transcript(fields(authority: "a.example:80", scheme: "http", [("host", "a.example")]))
                 .heads.count == 1)

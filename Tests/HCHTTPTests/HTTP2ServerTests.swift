@@ -9,12 +9,13 @@ import Testing
 @LoopActor
 struct HTTP2ServerTests {
     private func fixture(
-        clock: ManualClock? = nil, _ change: (inout HTTPServerConfiguration) -> Void = { _ in },
+        clock: ManualClock? = nil,
+        with changes: [@Sendable (inout HTTPServerConfiguration) -> Void] = [],
         _ respond: @escaping @LoopActor (HTTPRequest) async throws -> HTTPResponse
     ) throws -> ServerFixture {
         var configuration = HTTPServerConfiguration()
         configuration.http2CleartextIsEnabled = true
-        change(&configuration)
+        for change in changes { change(&configuration) }
         return try ServerFixture(clock: clock, configuration: configuration, respond)
     }
 
@@ -99,9 +100,10 @@ struct HTTP2ServerTests {
         }
         let client = try await HTTP2Client.connect(fixture)
         func fields(_ method: String, _ path: String) -> [(String, String)] {
-            [(":method", method), (":path", path)] + FrameBuilder.get.filter {
-                $0.0 == ":scheme" || $0.0 == ":authority"
-            }
+            [(":method", method), (":path", path)]
+                + FrameBuilder.get.filter {
+                    $0.0 == ":scheme" || $0.0 == ":authority"
+                }
         }
         client.send {
             $0.headers(1, fields("GET", "/204"))
@@ -227,10 +229,12 @@ struct HTTP2ServerTests {
     @Test("content is given to the handler as it comes, and the window is opened as it is taken")
     func content() async throws {
         let gate = Gate()
-        let fixture = try fixture({
-            $0.http2.streamWindowBytes = 65_535
-            $0.http2.connectionWindowBytes = 65_535
-        }) { request in
+        let fixture = try fixture(with: [
+            {
+                $0.http2.streamWindowBytes = 65_535
+                $0.http2.connectionWindowBytes = 65_535
+            }
+        ]) { request in
             try await gate.pass()
             let content = try await request.body.collect(max: 1 << 20)
             return HTTPResponse(.ok, body: .bytes(Array("\(content.count)".utf8)))
@@ -255,10 +259,12 @@ struct HTTP2ServerTests {
     @Test("content that a handler leaves does not take the connection's window from others")
     func leftContent() async throws {
         let gate = Gate()
-        let fixture = try fixture({
-            $0.http2.streamWindowBytes = 65_535
-            $0.http2.connectionWindowBytes = 65_535
-        }) { request in
+        let fixture = try fixture(with: [
+            {
+                $0.http2.streamWindowBytes = 65_535
+                $0.http2.connectionWindowBytes = 65_535
+            }
+        ]) { request in
             if request.path == "/" { return HTTPResponse(.ok, body: .text("enough")) }
             return HTTPResponse(
                 .ok, body: .bytes(try await request.body.collect(max: 1 << 20)))
@@ -304,7 +310,8 @@ struct HTTP2ServerTests {
     @Test("an early answer stops the rest: the window stays shut, and a client that waits is told")
     func earlyAnswer() async throws {
         let clock = ManualClock()
-        let fixture = try fixture(clock: clock, { $0.http1.bodyBytesMax = 1000 }) { request in
+        let fixture = try fixture(clock: clock, with: [{ $0.http1.bodyBytesMax = 1000 }]) {
+            request in
             _ = try await request.body.collect(max: 10)
             return HTTPResponse(.ok)
         }
@@ -358,7 +365,8 @@ struct HTTP2ServerTests {
         gate.open()
         try await fixture.settle()
         #expect(log.errors == ["disconnected", "disconnected"])
-        #expect(fixture.metrics.lateAnswers.value == 2)
+        // The other's client had only sent its last.
+        #expect(fixture.metrics.lateAnswers.value == 1)
         #expect(fixture.metrics.http2.openStreams.value == 0)
         await fixture.stop()
     }
@@ -381,7 +389,7 @@ struct HTTP2ServerTests {
     @Test("handlers of requests that were reset count towards the limit until they are through")
     func runningHandlersCount() async throws {
         let gate = Gate()
-        let fixture = try fixture({ $0.http2.concurrentStreamsMax = 2 }) { _ in
+        let fixture = try fixture(with: [{ $0.http2.concurrentStreamsMax = 2 }]) { _ in
             try await gate.pass()
             return HTTPResponse(.ok, body: .text("done"))
         }

@@ -316,8 +316,8 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
             }
             guard session.pendingCount == 0 else { return waitToWrite() }
         }
-        // The rest after the others.
-        setWriteInterest(true)
+        // The rest after the others, if the client has room for more.
+        waitToWrite()
     }
 
     private func waitToWrite() {
