@@ -79,7 +79,7 @@ build_packages() {
 }
 
 # Packages that the tests need besides: the load client.
-test_packages() { printf '%s\n' python3 python3-h2; }
+test_packages() { printf '%s\n' python3 python3-h2 nghttp2-client; }
 
 # Installs what is missing of the named packages: as root, or through sudo. Otherwise says what to type.
 require_packages() {
