@@ -116,7 +116,7 @@ let allSuites: [Target] = [
     tests("HCAdminTests", ["HCCore", "HCControl", "HCAdmin"]),
     tests(
         "EndToEndTests", ["HCCore", "HCIO", "HCCrypto", "HCHTTP", "HCApp", "HCClinic", "CLinux"],
-        exclude: ["Load"]),
+        exclude: ["Clients", "Load"]),
     tests(
         "HouseTests",
         [

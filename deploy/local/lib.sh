@@ -78,8 +78,8 @@ build_packages() {
         libcurl4-openssl-dev pkg-config curl openssl ca-certificates tzdata
 }
 
-# Packages that the tests need besides: the load client.
-test_packages() { printf '%s\n' python3 python3-h2 nghttp2-client; }
+# Packages that the tests need besides: the load client, and clients that are not of our making.
+test_packages() { printf '%s\n' python3 python3-h2 python3-websockets nghttp2-client; }
 
 # Installs what is missing of the named packages: as root, or through sudo. Otherwise says what to type.
 require_packages() {
