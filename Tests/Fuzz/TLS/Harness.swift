@@ -89,7 +89,7 @@ private final class FuzzedConnection: ByteStreamDelegate {
             clientLower.deliver(lower.take())
         }
         precondition(isDone && !stream.isClosed, "a true client is let in")
-        clientLower.end()
+        client.cut()
     }
 
     func feed(_ bytes: [UInt8], piece: Int) {
