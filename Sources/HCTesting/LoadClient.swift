@@ -28,7 +28,34 @@ package final class LoadClient: Sendable {
         }
         /// The ids of patients whose registration was acknowledged.
         package var created: [String] { json["created"]?.asArray?.compactMap(\.asString) ?? [] }
+        /// Appointments whose booking was acknowledged.
+        package var booked: Int { number("booked") }
+        package var sockets: [Socket] { json["sockets"]?.asArray?.map { Socket(json: $0) } ?? [] }
         package var text: String { json.text }
+    }
+
+    /// What a socket that follows the calendar was told.
+    package struct Socket: Sendable {
+        package let json: JSONValue
+
+        /// Appointments that were acknowledged and not told.
+        package var missed: Int { json["missed"]?.asArray?.count ?? -1 }
+        package var resyncs: Int { Int(json["resyncs"]?.asInteger ?? -1) }
+        /// How often the server closed it to be replaced (1012).
+        package var replaced: Int { Int(json["codes"]?["1012"]?.asInteger ?? 0) }
+    }
+
+    /// Whose calendar is booked and followed.
+    package struct Calendar: Sendable {
+        package var practitioner: String
+        package var patient: String
+        package var sockets: Int
+
+        package init(practitioner: String, patient: String, sockets: Int = 4) {
+            self.practitioner = practitioner
+            self.patient = patient
+            self.sockets = sockets
+        }
     }
 
     private let child: Subprocess
@@ -37,8 +64,10 @@ package final class LoadClient: Sendable {
     ///   - rate: requests a second.
     ///   - family: the name of the patients that it registers: one in fifty requests.
     ///   - http2: how many of ten requests go over HTTP/2, by prior knowledge.
+    ///   - calendar: a new one: one in fifty requests books in it, and sockets follow it.
     package init(
-        _ platform: RunningPlatform, token: String, family: String, rate: Int = 500, http2: Int = 4
+        _ platform: RunningPlatform, token: String, family: String, rate: Int = 500, http2: Int = 4,
+        calendar: Calendar? = nil
     ) throws {
         child = try Subprocess(
             "/usr/bin/python3", [Repository.path("Tests/EndToEndTests/Load/load.py")])
@@ -47,6 +76,12 @@ package final class LoadClient: Sendable {
             "port": .integer(Int64(platform.port)), "token": .string(token),
             "rate": .integer(Int64(rate)), "http2": .integer(Int64(http2)),
             "family": .string(family),
+            "events": calendar.map {
+                [
+                    "practitioner": .string($0.practitioner), "patient": .string($0.patient),
+                    "sockets": .integer(Int64($0.sockets)), "from": "2031-01-01T00:00:00",
+                ]
+            } ?? .null,
         ]
         try child.write(configuration.text + "\n")
     }

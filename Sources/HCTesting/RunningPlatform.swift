@@ -119,7 +119,11 @@ package final class RunningPlatform: Sendable {
             try waitForExit(supervisor)
         }
         let log = try LogFollower(logFile)
+        // The file alone says where it listens, whatever the variables of this process are.
         var environment: [String: String?] = ["HC_CONFIG": state + "/hc.json"]
+        for name in ["STATE", "PORT", "TLS_PORT", "OPS_PORT", "WORKERS"] {
+            environment.updateValue(nil, forKey: "HC_" + name)
+        }
         for (name, value) in variables { environment[name] = value }
         let child = try Subprocess(
             "/bin/sh",

@@ -243,9 +243,26 @@ extension EndToEnd {
             #expect(try makePatient("sunrise", token: token, family: marker).status == 201)
             _ = try platform.curl(
                 "GET", "sunrise", "/v1/patients?familyName=\(marker)", token: token)
+            // What Redis holds in memory, as a file that is not compressed. That it says something is seen by a mark.
+            let place = try Repository.line(of: platform.state + "/services/place")
+            let dump = platform.state + "/redis.dump"
+            let secrets = platform.state + "/secrets"
+            func redis(_ arguments: [String]) throws {
+                try Subprocess.run(
+                    "/usr/bin/redis-cli",
+                    ["-s", try Repository.line(of: secrets + "/redis.socket")] + arguments,
+                    environment: [
+                        "REDISCLI_AUTH": try Repository.line(of: secrets + "/redis.password")
+                    ])
+            }
+            try redis(["CONFIG", "SET", "rdbcompression", "no"])
+            try redis(["SET", "test:clear", "Qqseenincleartext"])
+            try redis(["--rdb", dump])
+            try redis(["DEL", "test:clear"])
+            try Subprocess.run("/bin/grep", ["-aq", "Qqseenincleartext", dump])
             // -a: binary files too. grep exits 1 when nothing is found, which is what must happen.
             let search = try Subprocess(
-                "/bin/grep", ["-raliE", "\(marker)|15550100777", platform.state],
+                "/bin/grep", ["-raliE", "\(marker)|15550100777", platform.state, place],
                 errorOutput: .discarded)
             search.closeInput()
             let files = try search.readToEnd()

@@ -44,10 +44,12 @@ extension EndToEnd {
         /// - Returns: the counts before the faults and at the end.
         @discardableResult
         private func underLoad(
-            _ family: String, isServedAfterwards: Bool = true,
+            _ family: String, isServedAfterwards: Bool = true, replacesAll: Bool = true,
             _ faults: (LoadClient) throws -> Void
         ) throws -> (before: LoadClient.Counts, after: LoadClient.Counts) {
-            let load = try LoadClient(platform, token: token, family: family)
+            let load = try LoadClient(
+                platform, token: token, family: family,
+                calendar: isServedAfterwards ? makeCalendar(family) : nil)
             // Until the server is warm and every connection is open.
             let before = try load.advance(by: 500)
             try faults(load)
@@ -58,15 +60,33 @@ extension EndToEnd {
             #expect(after.doubled == 0, "\(after.text)")
             #expect(after.statuses == ["200", "201"], "\(after.text)")
             // Those that were working when the fault came were told to come again: it really met the load.
-            for wireProtocol in ["http1", "http2"] {
-                #expect(
-                    after.announced(wireProtocol) > before.announced(wireProtocol), "\(after.text)")
+            for name in replacesAll ? ["http1", "http2"] : ["http1"] {
+                #expect(after.announced(name) > before.announced(name), "\(after.text)")
             }
             if isServedAfterwards {
                 #expect(after.refused == 0 && after.untouched == 0, "\(after.text)")
                 try check(after.created, family)
+                #expect(after.booked > before.booked)
+                for socket in after.sockets {
+                    #expect(socket.missed == 0 && socket.resyncs == 0, "\(after.text)")
+                    #expect(!replacesAll || socket.replaced > 0, "\(after.text)")
+                }
             }
             return (before, after)
+        }
+
+        /// A practitioner whom nobody has booked yet.
+        private func makeCalendar(_ name: String) throws -> LoadClient.Calendar {
+            func make(_ path: String, _ json: String) throws -> String {
+                let made = try platform.curl("POST", "sunrise", path, token: token, json: json)
+                return try #require(try made.json["id"]?.asString, "\(made.body)")
+            }
+            return LoadClient.Calendar(
+                practitioner: try make("/v1/practitioners", #"{"name":"Dr. \#(name)"}"#),
+                patient: try make(
+                    "/v1/patients",
+                    #"{"givenName":"Booked","familyName":"For\#(name)","birthDate":"1980-02-29","sex":"other"}"#
+                ))
         }
 
         /// Every acknowledged registration is there, once, and there is no other.
@@ -122,7 +142,7 @@ extension EndToEnd {
             try RollTests.roll(platform)
             let log = try LogFollower(platform.logFile)
             let (_, old) = try platform.serverProcesses()
-            try underLoad("Heavy") { load in
+            try underLoad("Heavy", replacesAll: false) { load in
                 let ballast = try Subprocess(
                     "/usr/bin/python3", [Repository.path("Tests/EndToEndTests/Load/ballast.py")])
                 try ballast.write("\(platform.port)\n")
@@ -140,6 +160,28 @@ extension EndToEnd {
                 page.contains("hc_supervisor_worker_kills_total{reason=\"memory\"} 0"), "\(page)")
             try platform.configure("http", ["queueTarget": RollTests.patience])
             try RollTests.roll(platform)
+        }
+
+        @Test("the runbook's commands do what it says")
+        func runbook() throws {
+            let text = try Repository.contents(of: Repository.path("deploy/runbooks/upgrade.md"))
+            let blocks = text.split(separator: "```sh\n").dropFirst().map { block in
+                block.prefix { $0 != "`" }.split(separator: "\n").map(String.init)
+            }
+            let commands = blocks.flatMap { $0 }
+            #expect(commands.count >= 4)
+            let log = try LogFollower(platform.logFile)
+            for line in commands {
+                // Tests have no release build.
+                let command = line.replacing("deploy/local/hc-admin", with: ".build/debug/hc-admin")
+                try Subprocess.run(
+                    "/bin/sh", ["-c", "cd '\(Repository.root)' && \(command)"],
+                    environment: [
+                        "HC_STATE": platform.state, "HC_OPS_PORT": "\(platform.operatorPort)",
+                        "HC_CONFIG": platform.state + "/hc.json",
+                    ])
+                if command.contains("kill -") { try log.wait(for: "roll finished") }
+            }
         }
 
         // MARK: The program

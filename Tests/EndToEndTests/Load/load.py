@@ -8,13 +8,21 @@ the protocol says that the server has not touched it; every such case is counted
 Lost is a request that was written to a connection which then ended without its answer, unless the server had said
 before that the connection ends (HTTP/1.1: Connection: close; HTTP/2: GOAWAY with a lower last stream).
 
+Some requests book appointments, and sockets follow the calendar that they are in. A socket that is closed with 1012
+comes back with the last sequence it has seen; an appointment that was acknowledged and is not told to every socket is
+missed.
+
 The first line on standard input is the configuration, a JSON object. After that: `mark` prints the counts so far as
 one line of JSON, `reach N` does so when N requests have been answered, `stop` sends no more, waits for the answers that are owed, prints the counts and ends.
 """
 
 import asyncio
+import base64
 import collections
+import datetime
 import json
+import os
+import struct
 import sys
 import time
 
@@ -52,6 +60,8 @@ class Ledger:
         self.refused = []
         self.created = []
         self.behind = 0.0
+        self.booked = []
+        self.sockets = []
 
     def counts(self):
         return {
@@ -71,6 +81,8 @@ class Ledger:
             "refused": self.refused[:20],
             "refusedCount": len(self.refused),
             "created": self.created,
+            "booked": len(self.booked),
+            "sockets": [socket.counts(self.booked) for socket in self.sockets],
             "behindMilliseconds": int(self.behind * 1000),
         }
 
@@ -103,6 +115,8 @@ class Load:
         self.number = 0
         self.is_stopping = False
         self.settled = asyncio.Event()
+        # The calendar that is booked and followed, if any.
+        self.events = configuration.get("events")
         self.http1 = Http1Pool(self)
         self.http2 = Http2Pool(self)
 
@@ -122,6 +136,24 @@ class Load:
                 }
             ).encode()
             return Request(number, "POST", "/v1/patients", body, key)
+        if self.events and number % 50 == 27:
+            # No two overlap, in this run or another.
+            start = datetime.datetime.fromisoformat(self.events["from"]) + datetime.timedelta(
+                minutes=30 * (number // 50)
+            )
+            body = json.dumps(
+                {
+                    "patientId": self.events["patient"],
+                    "practitionerId": self.events["practitioner"],
+                    "startsAt": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    "endsAt": (start + datetime.timedelta(minutes=20)).strftime(
+                        "%Y-%m-%dT%H:%M:%SZ"
+                    ),
+                }
+            ).encode()
+            return Request(
+                number, "POST", "/v1/appointments", body, f"{self.family}-book-{number}"
+            )
         return Request(number, "GET", "/v1/auth/me" if number % 5 == 0 else "/health")
 
     async def run(self):
@@ -180,7 +212,8 @@ class Load:
         if identifier != request.id:
             self.ledger.mixed += 1
         if request.key is not None and status == 201:
-            self.ledger.created.append(json.loads(content)["id"])
+            made = self.ledger.booked if "appointments" in request.path else self.ledger.created
+            made.append(json.loads(content)["id"])
         self.settled.set()
 
     def lost(self, request, reason):
@@ -502,6 +535,136 @@ class Http2Connection(asyncio.Protocol):
         self.leave()
 
 
+class Follower:
+    """A socket that follows a calendar and comes back when its server is replaced."""
+
+    def __init__(self, load):
+        self.load = load
+        self.seen = collections.Counter()
+        self.last = None
+        self.told = set()
+        self.resyncs = 0
+        self.repeated = 0
+        self.codes = collections.Counter()
+        self.is_following = asyncio.Event()
+        self.arrived = asyncio.Event()
+
+    def counts(self, booked):
+        return {
+            "told": len(self.seen),
+            "missed": [one for one in booked if one not in self.seen][:20],
+            "resyncs": self.resyncs,
+            "repeated": self.repeated,
+            "codes": {str(code): count for code, count in self.codes.items()},
+        }
+
+    async def run(self):
+        while True:
+            try:
+                await self.follow(await self.open())
+            except (OSError, asyncio.IncompleteReadError) as error:
+                self.codes[type(error).__name__] += 1
+                await asyncio.sleep(0.05)
+
+    async def ticket(self):
+        reader, writer = await asyncio.open_connection(self.load.address, self.load.port)
+        writer.write(
+            (
+                f"POST /v1/events/tickets HTTP/1.1\r\nHost: {self.load.host}\r\n"
+                f"Authorization: Bearer {self.load.token}\r\nContent-Length: 0\r\n"
+                "Connection: close\r\n\r\n"
+            ).encode()
+        )
+        answer = await reader.read()
+        writer.close()
+        head, _, content = answer.partition(b"\r\n\r\n")
+        if b" 201 " not in head.split(b"\r\n")[0]:
+            raise OSError(f"no ticket: {head!r}")
+        return json.loads(content)["ticket"]
+
+    async def open(self):
+        ticket = await self.ticket()
+        reader, writer = await asyncio.open_connection(self.load.address, self.load.port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            (
+                f"GET /v1/events/ws?ticket={ticket} HTTP/1.1\r\nHost: {self.load.host}\r\n"
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: hc.events.v1\r\n\r\n"
+            ).encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 101 " not in head.split(b"\r\n")[0]:
+            raise OSError(f"no socket: {head!r}")
+        self.write(
+            writer,
+            1,
+            json.dumps(
+                {
+                    "type": "subscribe",
+                    "topics": ["calendar:" + self.load.events["practitioner"]],
+                    "after": self.last,
+                }
+            ).encode(),
+        )
+        return reader, writer
+
+    def write(self, writer, opcode, content):
+        """One masked frame (RFC 6455 5.2)."""
+        mask = os.urandom(4)
+        length = (
+            bytes([0x80 | len(content)])
+            if len(content) < 126
+            else bytes([0x80 | 126]) + struct.pack(">H", len(content))
+        )
+        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(content))
+        writer.write(bytes([0x80 | opcode]) + length + mask + masked)
+
+    async def follow(self, stream):
+        reader, writer = stream
+        while True:
+            first, second = await reader.readexactly(2)
+            count = second & 127
+            if count == 126:
+                count = struct.unpack(">H", await reader.readexactly(2))[0]
+            elif count == 127:
+                count = struct.unpack(">Q", await reader.readexactly(8))[0]
+            content = await reader.readexactly(count)
+            opcode = first & 15
+            if opcode == 1:
+                self.hear(json.loads(content))
+            elif opcode == 9:
+                self.write(writer, 10, content)
+            elif opcode == 8:
+                self.codes[struct.unpack(">H", content[:2])[0] if content else 1005] += 1
+                self.write(writer, 8, content[:2])
+                writer.close()
+                return
+
+    def hear(self, message):
+        kind = message["type"]
+        if kind == "subscribed":
+            self.last = max(self.last or 0, message["sequence"])
+            self.is_following.set()
+        elif kind == "resync":
+            self.resyncs += 1
+            self.last = max(self.last or 0, message["sequence"])
+        elif kind == "event":
+            self.last = max(self.last or 0, message["sequence"])
+            if message["eventId"] in self.told:
+                self.repeated += 1
+            self.told.add(message["eventId"])
+            self.seen[message["id"]] += 1
+        elif kind == "error":
+            raise OSError(f"refused: {message}")
+        self.arrived.set()
+
+    async def catch_up(self, booked):
+        while any(one not in self.seen for one in booked):
+            self.arrived.clear()
+            await self.arrived.wait()
+
+
 async def main():
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
@@ -509,6 +672,11 @@ async def main():
     load = Load(json.loads(await reader.readline()))
     if load.share and h2 is None:
         sys.exit("load.py: python3-h2 is missing")
+    followers = [Follower(load) for _ in range(load.events["sockets"] if load.events else 0)]
+    load.ledger.sockets = followers
+    following = [asyncio.ensure_future(follower.run()) for follower in followers]
+    for follower in followers:
+        await asyncio.wait_for(follower.is_following.wait(), PATIENCE)
     running = asyncio.ensure_future(load.run())
 
     def tell():
@@ -525,6 +693,13 @@ async def main():
             break
     load.is_stopping = True
     await running
+    try:
+        for follower in followers:
+            await asyncio.wait_for(follower.catch_up(load.ledger.booked), PATIENCE)
+    except asyncio.TimeoutError:
+        pass
+    for task in following:
+        task.cancel()
     counts = load.ledger.counts()
     if counts["owed"] > 0:
         load.ledger.lost.append(f"{counts['owed']} requests were not answered in {PATIENCE} s")
