@@ -79,7 +79,7 @@ package struct PlatformConfiguration: Sendable {
     ]
 
     /// Sections of single programs: known, and none of this room's business.
-    package static let programSections = ["http", "log", "sessions"]
+    package static let programSections = ["http", "http2", "log", "sessions"]
 
     /// Where the file is: `HC_CONFIG`, else `.local/hc.json`.
     package static func path(environment: [String: String]) -> String {
