@@ -176,8 +176,7 @@ package struct WebSocketDecoder: ~Copyable {
             inflater = own
         } else {
             inflater =
-                deflate.clientForgets
-                ? pool.takeInflater() : WebSocketInflater(windowBits: deflate.clientWindowBits)
+                deflate.clientForgets ? pool.takeInflater() : WebSocketInflater()
             self.inflater = inflater
         }
         let start = current.bytes.count

@@ -8,8 +8,6 @@ package struct WebSocketDeflateConfiguration: Sendable {
     package var keepsContext = false
     /// The largest window of our compressor, 9 to 15, as a power of two.
     package var windowBits = 15
-    /// The window that we ask a client to keep to, if it lets us: what we hold to inflate, 9 to 15.
-    package var clientWindowBits = 15
     /// zlib's memLevel, 1 to 9.
     package var memoryLevel = 8
     /// Smaller messages are sent as they are: they would hardly shrink.
@@ -23,7 +21,7 @@ package struct WebSocketDeflateConfiguration: Sendable {
     package var bytesPerSocket: Int {
         guard keepsContext else { return 0 }
         let deflate = 1 << (windowBits + 2) + 1 << (memoryLevel + 9)
-        return deflate + 1 << clientWindowBits + 7 << 10
+        return deflate + 1 << WebSocketInflater.windowBits + 7 << 10
     }
 
     func problems() -> [String] {
@@ -31,7 +29,6 @@ package struct WebSocketDeflateConfiguration: Sendable {
         func check(_ holds: Bool, _ text: String) { if !holds { found.append(text) } }
         check((1...9).contains(level), "deflate.level: must be 1 to 9")
         check((9...15).contains(windowBits), "deflate.windowBits: must be 9 to 15")
-        check((9...15).contains(clientWindowBits), "deflate.clientWindowBits: must be 9 to 15")
         check((1...9).contains(memoryLevel), "deflate.memoryLevel: must be 1 to 9")
         check(messageBytesMin >= 0, "deflate.messageBytesMin: must not be negative")
         check(
@@ -84,11 +81,10 @@ package struct WebSocketDeflateAgreement: Sendable, Equatable {
                 agreement.serverWindowBits = min(bits, configuration.windowBits)
             case ("client_max_window_bits", nil):
                 agreement.clientTakesBits = true
-                agreement.clientWindowBits = configuration.clientWindowBits
             case ("client_max_window_bits", let value?):
                 guard let bits = windowBits(value) else { return nil }
                 agreement.clientTakesBits = true
-                agreement.clientWindowBits = min(bits, configuration.clientWindowBits)
+                agreement.clientWindowBits = bits
             default: return nil
             }
         }

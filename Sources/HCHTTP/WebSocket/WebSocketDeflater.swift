@@ -62,15 +62,16 @@ final class WebSocketInflater {
     /// An empty block without compression, 00 00 FF FF: what a sender cut off.
     static let tail: UInt32 = 0xFFFF_0000
 
-    private let stream: UnsafeMutablePointer<z_stream>
-    let windowBits: Int
+    /// The largest, whatever the sender keeps to: with a smaller one zlib would refuse a sender that goes beyond its
+    /// own, or not, by how its message was cut.
+    static let windowBits = 15
 
-    /// - Parameter windowBits: 8 to 15: what the sender keeps to.
-    init(windowBits: Int) {
-        self.windowBits = windowBits
+    private let stream: UnsafeMutablePointer<z_stream>
+
+    init() {
         stream = .allocate(capacity: 1)
         stream.initialize(to: z_stream())
-        let result = hc_inflate_init(stream, Int32(-windowBits))
+        let result = hc_inflate_init(stream, Int32(-WebSocketInflater.windowBits))
         precondition(result == Z_OK, "inflateInit2: \(result)")
     }
 
@@ -171,9 +172,9 @@ package final class WebSocketDeflatePool {
         return made
     }
 
-    /// One that remembers nothing. A larger window than the sender's does no harm: all have the largest.
+    /// One that remembers nothing.
     func takeInflater() -> WebSocketInflater {
-        spare.popLast() ?? WebSocketInflater(windowBits: 15)
+        spare.popLast() ?? WebSocketInflater()
     }
 
     func giveBack(_ inflater: WebSocketInflater) {

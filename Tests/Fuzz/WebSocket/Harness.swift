@@ -28,11 +28,13 @@ struct WebSocketFuzzHarness {
         var configuration = WebSocketDeflateConfiguration()
         configuration.keepsContext = choice & 2 != 0
         configuration.windowBits = 9 + Int(choice >> 2 & 7) % 7
-        configuration.clientWindowBits = 9 + Int(choice >> 5 & 7) % 7
         configuration.messageBytesMin = 0
         configuration.memoryLevel = 1
         self.configuration = configuration
-        let offers = WebSocketExtensionOffer.list(["permessage-deflate; client_max_window_bits"])
+        let bits = 9 + Int(choice >> 5 & 7) % 7
+        let offers = WebSocketExtensionOffer.list([
+            "permessage-deflate; client_max_window_bits=\(bits)"
+        ])
         agreement =
             choice & 1 == 0
             ? nil : offers.flatMap { WebSocketDeflateAgreement.choose($0, configuration) }

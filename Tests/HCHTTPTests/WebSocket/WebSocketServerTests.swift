@@ -211,7 +211,7 @@ struct WebSocketServerTests {
         let frame = try #require(try await client.frames(1).first)
         #expect(frame.first == 0xC1)
         var inflated: [UInt8] = []
-        let inflater = WebSocketInflater(windowBits: 15)
+        let inflater = WebSocketInflater()
         try frame.content.withUnsafeBytes {
             try inflater.inflate($0, onto: &inflated, countMax: 1 << 20)
         }
