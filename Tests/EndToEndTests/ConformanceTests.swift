@@ -60,6 +60,14 @@ extension EndToEnd {
             #expect(try send(50 << 20 + 1, "application/json").hasSuffix(" 413"))
         }
 
+        @Test("without the variable both are paths like any other that is not there")
+        func absent() throws {
+            let common = try RunningPlatform.shared()
+            for path in ["/_conformance/echo", "/_conformance/ws", "/_conformance/nothing"] {
+                #expect(try common.curl("GET", "sunrise", path).status == 404)
+            }
+        }
+
         @Test("production refuses to start with them, and config check says so")
         func production() throws {
             let (status, output) = try platform.admin(
