@@ -33,6 +33,24 @@ struct HTTPTimeoutTests {
         await fixture.stop()
     }
 
+    @Test("connections that come and go leave nothing behind to be looked at")
+    func churn() async throws {
+        let fixture = try hello(clock: ManualClock())
+        for _ in 0..<50 {
+            let client = try await fixture.connect()
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            try await client.end()
+            client.close()
+            while fixture.server.connectionCount > 0 { try await fixture.settle() }
+        }
+        #expect(fixture.server.armedCount <= 4)
+        let last = try await fixture.connect()
+        try await fixture.settle()
+        fixture.advance(by: .seconds(70))
+        try await last.end()
+        await fixture.stop()
+    }
+
     @Test("a head that takes longer than 66 seconds is 408, however often a byte comes")
     func slowHead() async throws {
         var configuration = HTTPServerConfiguration()

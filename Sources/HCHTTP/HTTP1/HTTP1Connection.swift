@@ -12,7 +12,6 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     private let origin: ConnectionOrigin
     /// The place in the server's registry.
     let place: Int
-    var armedTick = TimeoutWheel.unarmed
 
     private var machine: HTTP1ConnectionMachine
     /// Input that was not consumed: part of a head, or requests that wait for their turn.

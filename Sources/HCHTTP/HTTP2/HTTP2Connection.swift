@@ -27,7 +27,6 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
     let origin: ConnectionOrigin
     /// The place in the server's registry.
     let place: Int
-    var armedTick = TimeoutWheel.unarmed
 
     let session: HTTP2Session
     /// By slot of the session.

@@ -5,7 +5,6 @@ package import HCIO
 @LoopActor
 protocol HTTPServerConnection: AnyObject {
     var place: Int { get }
-    var armedTick: Int64 { get set }
     /// Whether it may be asked to leave when there is no room.
     var idleness: ConnectionIdleness { get }
     func start()
@@ -36,6 +35,9 @@ package final class HTTPServer {
     /// The pass of the connection at the same place.
     private var passes: [ConnectionPass?] = []
     private var freePlaces: [Int] = []
+    /// For which tick each place is armed. It stays when a connection ends: the next at its place is looked at no
+    /// later for it, and connections that come and go leave nothing in the wheel.
+    private var armedTicks: [Int64] = []
     private let secureHeaders: HTTPHeaders
     let gate: ConnectionGate
     private var eviction = EvictionSweep()
@@ -196,6 +198,7 @@ package final class HTTPServer {
         if place == connections.count {
             connections.append(nil)
             passes.append(nil)
+            armedTicks.append(TimeoutWheel.unarmed)
         }
         let connection = make(place)
         connections[place] = connection
@@ -308,20 +311,22 @@ package final class HTTPServer {
     private var wallClockReadAt = MonotonicTime.zero
     var dateLine: [UInt8] { date.bytes }
 
+    /// Entries in the wheel.
+    var armedCount: Int { wheel.count }
+
     func arm(_ connection: any HTTPServerConnection, at time: MonotonicTime) {
-        guard wheel.tick(of: time) < connection.armedTick else { return }
-        connection.armedTick = wheel.arm(connection.place, at: time)
+        let place = connection.place
+        guard wheel.tick(of: time) < armedTicks[place] else { return }
+        armedTicks[place] = wheel.arm(place, at: time)
     }
 
     /// Ends waits that are over. The server's own timer calls it; a test that has its own clock calls it too.
     package func checkTimeouts() {
         readClock()
         for entry in wheel.advance(to: now) {
-            guard let connection = connections[entry.connection],
-                connection.armedTick == entry.tick
-            else { continue }
-            connection.armedTick = TimeoutWheel.unarmed
-            connection.checkTimeouts(now)
+            guard armedTicks[entry.connection] == entry.tick else { continue }
+            armedTicks[entry.connection] = TimeoutWheel.unarmed
+            connections[entry.connection]?.checkTimeouts(now)
         }
     }
 

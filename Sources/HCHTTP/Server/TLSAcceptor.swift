@@ -100,7 +100,6 @@ final class TLSHandshakeConnection: HTTPServerConnection {
     private let server: HTTPServer
     private let startedAt: MonotonicTime
     let place: Int
-    var armedTick = TimeoutWheel.unarmed
 
     init(
         _ stream: TLSStream, number: Int, place: Int, acceptor: TLSAcceptor, server: HTTPServer

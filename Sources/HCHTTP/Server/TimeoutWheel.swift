@@ -24,6 +24,9 @@ struct TimeoutWheel: Sendable {
         current = now.nanoseconds / self.resolution
     }
 
+    /// Entries that are still to come up.
+    var count: Int { slots.reduce(0) { $0 + $1.count } }
+
     /// The tick at which `time` has passed: never early.
     func tick(of time: MonotonicTime) -> Int64 {
         time.nanoseconds / resolution + 1
