@@ -13,7 +13,9 @@ enum HouseRules {
             "class", "func", "var", "let", "subscript", "override", "static", "final", "import",
         ]
         let isPublic = tokens.positions(of: "public").filter { tokens[$0 - 1] != "." }
-        let isOpen = tokens.positions(of: "open").filter { declarations.contains(tokens[$0 + 1]) }
+        let isOpen = tokens.positions(of: "open").filter {
+            tokens[$0 - 1] != "." && declarations.contains(tokens[$0 + 1])
+        }
         return (isPublic + isOpen).sorted().map {
             Violation(line: tokens.line(of: $0), rule: "nothing is public or open")
         }

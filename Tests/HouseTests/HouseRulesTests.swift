@@ -79,7 +79,10 @@ struct HouseRulesTests {
         {
             #expect(HouseRules.publicDeclarations(text).count == 1)
         }
-        for text in ["open(path, flags)", "state = .open", "case open", "x.public", "// public"] {
+        for text in [
+            "open(path, flags)", "state = .open", "state = .open\n var a", "case open", "x.public",
+            "// public",
+        ] {
             #expect(HouseRules.publicDeclarations(text) == [])
         }
     }

@@ -303,6 +303,7 @@ package import HCCore
 
     private static let chooseCertificate: Callback = { ssl, _ in
         guard let ssl, let stream = TLSContext.stream(of: ssl) else { return 0 }
+        // Used on the loop's thread only, where OpenSSL has called us from a stream's own call.
         nonisolated(unsafe) let connection = ssl
         return LoopActor.assumeIsolated {
             guard let certificates = stream.context.certificates else { return 0 }
@@ -316,6 +317,7 @@ package import HCCore
 
     private static let staple: Callback = { ssl, _ in
         guard let ssl, let stream = TLSContext.stream(of: ssl) else { return SSL_TLSEXT_ERR_NOACK }
+        // Used on the loop's thread only, where OpenSSL has called us from a stream's own call.
         nonisolated(unsafe) let connection = ssl
         return LoopActor.assumeIsolated {
             guard let certificate = stream.certificate, let expires = certificate.stapleExpires,
