@@ -316,7 +316,8 @@ struct PatientLiveTests {
                     FROM json_each_text(row_to_json(t)) WHERE value ~ '^\\\\x([0-9a-f]{2})+$'), '')
                 FROM \(table) t WHERE tenant_id = '\(clinic.context.id)'
                 """)
-            #expect(!rows.isEmpty, "\(table)")
+            // Outbox rows go when they are published, which may have happened already.
+            #expect(!rows.isEmpty || table == "outbox", "\(table)")
             for mark in marks {
                 #expect(!rows.lowercased().contains(mark.lowercased()), "\(table) shows \(mark)")
             }
