@@ -64,6 +64,7 @@ package final class AppointmentService {
                             appointment,
                             sealed: try store.seal(appointment.notes, id: appointment.id),
                             clinicZone: zone),
+                        store.awaitTurn(at: appointment.practitionerID),
                         store.book(
                             dependencies.makeUUID(), for: appointment,
                             isOverbooked: draft.overbooking != nil),
@@ -262,6 +263,7 @@ package final class AppointmentService {
                     if !practice.mayBeOverbooked(by: actor) { moved.notes.overbookReason = nil }
                     wanted = moved
                     _ = try await transaction.execute([
+                        store.awaitTurn(at: moved.practitionerID),
                         store.unbook(id),
                         store.update(moved, sealed: try store.seal(moved.notes, id: id)),
                         store.book(
@@ -353,6 +355,7 @@ package final class AppointmentService {
                     store.update(changed, sealed: try store.seal(changed.notes, id: id))
                 ]
                 if changed.state.isBlocking != appointment.state.isBlocking {
+                    queries.append(store.awaitTurn(at: changed.practitionerID))
                     queries.append(store.setBlocking(id, changed.state.isBlocking))
                 }
                 _ = try await transaction.execute(queries)

@@ -157,6 +157,15 @@ struct AppointmentStore {
             ])
     }
 
+    /// Waits for others who are booking the same practitioner, until the transaction ends. To come right before
+    /// what takes time: two who insert conflicting rows at once would each wait for the other until PostgreSQL
+    /// finds the deadlock, a second later. Locks of the two-argument form; 1 and 2 have other uses.
+    func awaitTurn(at practitioner: PractitionerID) -> Query {
+        Query(
+            "SELECT pg_advisory_xact_lock(3, hashtext($1::uuid::text || $2::uuid::text))",
+            [.id(tenant), .id(practitioner)])
+    }
+
     /// Takes the time, with the practitioner's buffers or else the clinic's, in the first lane that this
     /// statement sees free: one of the practitioner's, or with `isOverbooked` one beyond. Sees it none, it takes
     /// the first and fails on the constraint `booking_slot`; so do all but one of those who took a lane at once.
