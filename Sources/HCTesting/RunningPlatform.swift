@@ -150,6 +150,14 @@ package final class RunningPlatform: Sendable {
         try Files.replace(file, with: Array(JSONValue.object(object).text.utf8))
     }
 
+    /// Replaces the workers (SIGHUP), so that they read the configuration; returns when all of the new ones are ready.
+    package func reload() throws {
+        let (supervisor, workers) = try serverProcesses()
+        guard kill(supervisor, SIGHUP) == 0 else { throw FixtureError("cannot signal the server") }
+        for worker in workers { try waitForExit(worker) }
+        try waitReady { $0["workersReady"]?.asInteger == Int64(workers.count) }
+    }
+
     /// Which program's file a process runs, also when the file has no name any more.
     package static func programInode(of process: Int32) throws -> UInt64 {
         try inode(of: "/proc/\(process)/exe")

@@ -213,11 +213,11 @@ extension EndToEnd {
             http.set(.string(String(folder)), for: "assets")
             changed.set(.object(http), for: "http")
             try Files.replace(file, with: Array(JSONValue.object(changed).text.utf8))
-            try reload()
+            try platform.reload()
             defer {
                 do {
                     try Files.replace(file, with: before)
-                    try reload()
+                    try platform.reload()
                 } catch {
                     Issue.record("the configuration is not as it was: \(error)")
                 }
@@ -237,14 +237,6 @@ extension EndToEnd {
             #expect(answer.body == script)
             #expect(try platform.curl("GET", "sunrise", "/console/app.js").status == 404)
             #expect(try platform.curl("GET", "sunrise", "/console").status == 308)
-        }
-
-        /// Replaces the workers, so that they read the configuration.
-        private func reload() throws {
-            let (supervisor, workers) = try platform.serverProcesses()
-            #expect(kill(supervisor, SIGHUP) == 0)
-            for worker in workers { try platform.waitForExit(worker) }
-            try platform.waitReady { $0["workersReady"]?.asInteger == Int64(workers.count) }
         }
     }
 }
