@@ -1,4 +1,5 @@
 import HCCore
+import HCIO
 import HCTesting
 import Testing
 
@@ -78,13 +79,11 @@ extension EndToEnd {
 
         /// The platform's own configuration with the other profile.
         private func productionFile() throws -> String {
-            let text = try Repository.contents(of: platform.state + "/hc.json")
+            let before = try Files.read(platform.state + "/hc.json")
+            var object = try JSONReader.parse(before).asObject ?? JSONObject()
+            object.set("production", for: "profile")
             let file = platform.state + "/production.json"
-            let changed = text.replacing(
-                "\"profile\": \"local\"", with: "\"profile\": \"production\"")
-            _ = try Subprocess.run(
-                "/bin/sh",
-                ["-c", "printf '%s' \"$1\" >\"$2\" && chmod 600 \"$2\"", "sh", changed, file])
+            try Files.replace(file, with: Array(JSONValue.object(object).text.utf8))
             return file
         }
     }
