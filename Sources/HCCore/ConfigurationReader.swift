@@ -293,11 +293,11 @@ package struct ConfigurationReader {
         _ key: String, in range: ClosedRange<Duration>, default standard: Duration? = nil
     ) -> Duration {
         let remedy =
-            "write a duration such as 250ms, 30s, 5m, 2h or 7d, from \(ConfigurationUnits.text(range.lowerBound))"
-            + " to \(ConfigurationUnits.text(range.upperBound))"
+            "write a duration such as 250ms, 30s, 5m, 2h or 7d, from \(Quantity.text(range.lowerBound))"
+            + " to \(Quantity.text(range.upperBound))"
         let fallback = standard ?? range.lowerBound
         return measure(key, remedy, standard, fallback) { text in
-            ConfigurationUnits.duration(text).flatMap { range.contains($0) ? $0 : nil }
+            Quantity.duration(text).flatMap { range.contains($0) ? $0 : nil }
         }
     }
 
@@ -309,7 +309,7 @@ package struct ConfigurationReader {
             "write a size such as 8KiB, 50MiB or 1GiB, from \(range.lowerBound) to \(range.upperBound) bytes"
         let fallback = standard ?? range.lowerBound
         return measure(key, remedy, standard, fallback) { text in
-            ConfigurationUnits.bytes(text).flatMap { range.contains($0) ? $0 : nil }
+            Quantity.bytes(text).flatMap { range.contains($0) ? $0 : nil }
         }
     }
 
@@ -383,55 +383,5 @@ extension JSONValue {
         case .integer, .double, .bool: text
         default: kind
         }
-    }
-}
-
-/// Quantities with a unit, as an operator writes them.
-enum ConfigurationUnits {
-    static func duration(_ text: String) -> Duration? {
-        guard let (number, unit) = split(text) else { return nil }
-        let milliseconds: Int64
-        switch unit {
-        case "ms": milliseconds = 1
-        case "s": milliseconds = 1000
-        case "m": milliseconds = 60_000
-        case "h": milliseconds = 3_600_000
-        case "d": milliseconds = 86_400_000
-        default: return nil
-        }
-        let (product, overflow) = Int64(number).multipliedReportingOverflow(by: milliseconds)
-        return overflow ? nil : .milliseconds(product)
-    }
-
-    static func bytes(_ text: String) -> Int? {
-        guard let (number, unit) = split(text) else { return nil }
-        let factor: Int
-        switch unit {
-        case "", "B": factor = 1
-        case "KiB": factor = 1 << 10
-        case "MiB": factor = 1 << 20
-        case "GiB": factor = 1 << 30
-        default: return nil
-        }
-        let (product, overflow) = number.multipliedReportingOverflow(by: factor)
-        return overflow ? nil : product
-    }
-
-    static func text(_ duration: Duration) -> String {
-        let milliseconds = duration.inMilliseconds
-        let units: [(Int64, String)] = [
-            (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"),
-        ]
-        for (factor, unit) in units
-        where milliseconds >= factor && milliseconds.isMultiple(of: factor) {
-            return "\(milliseconds / factor)\(unit)"
-        }
-        return "\(milliseconds)ms"
-    }
-
-    private static func split(_ text: String) -> (Int, Substring)? {
-        let digits = text.prefix { $0.isASCII && $0.isNumber }
-        guard !digits.isEmpty, let number = Int(digits) else { return nil }
-        return (number, text[digits.endIndex...])
     }
 }

@@ -18,8 +18,8 @@ extension Routes {
             var json = JSONWriter()
             json.beginObject()
             json.member("tier", request.tenant.tier.name)
-            json.member("unitsPerSecond", request.tenant.tier.unitsPerSecond)
-            json.member("burstUnits", request.tenant.tier.burstUnits)
+            json.member("unitsPerSecond", request.tenant.tier.bucketUnitsPerSecond)
+            json.member("burstUnits", request.tenant.tier.bucketBurst)
             if let limit = request.limit {
                 json.member("remaining", limit.remaining)
                 json.member("resetSeconds", limit.resetAfter.inSecondsRoundedUp)

@@ -161,9 +161,7 @@ package final class TenantDoor {
 
     /// A tier that cannot be read must not close the clinics that have it: they get little.
     private func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {
-        map?.findTier(record.tierName)
-            ?? TierDefinition(
-                name: record.tierName, unitsPerSecond: 10, burstUnits: RequestCost.largest)
+        map?.findTier(record.tierName) ?? .least(record.tierName)
     }
 
     func keys(of record: TenantRecord) throws(TenancyError) -> TenantKeys {
@@ -218,7 +216,7 @@ package final class TenantDoor {
                 let place = record
                 try await turns.enter(
                     place.id,
-                    limit: tier(of: place, directory.snapshot).transactionsMax,
+                    limit: tier(of: place, directory.snapshot).pool.inFlightMax,
                     deadline: deadline)
                 defer { turns.leave(place.id) }
                 return try await shards.withConnection(to: place.shard, deadline: deadline) {

@@ -48,9 +48,9 @@ final class Gate {
         }
         if !answer.isAllowed { metrics.gateRefused.increment() }
         let decision = RateDecision(
-            isAllowed: answer.isAllowed, capacity: tier.burstUnits,
+            isAllowed: answer.isAllowed, capacity: tier.bucketBurst,
             windowSeconds: max(
-                1, (tier.burstUnits + tier.unitsPerSecond - 1) / tier.unitsPerSecond),
+                1, (tier.bucketBurst + tier.bucketUnitsPerSecond - 1) / tier.bucketUnitsPerSecond),
             remaining: answer.remaining, retryAfter: answer.isAllowed ? nil : answer.retryAfter,
             resetAfter: answer.resetAfter, isLocal: false)
         return GateAnswer(
@@ -73,8 +73,8 @@ final class Gate {
             let value = try await redis.evaluate(
                 GateScript.script, keys: keys,
                 arguments: [
-                    .integer(Int64(cost.units)), .integer(Int64(tier.burstUnits)),
-                    .integer(Int64(tier.unitsPerSecond)),
+                    .integer(Int64(cost.units)), .integer(Int64(tier.bucketBurst)),
+                    .integer(Int64(tier.bucketUnitsPerSecond)),
                 ], deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
             // An answer over another connection than the one we looked at says nothing about its age.
             guard redis.connectedSince == connection, let answer = GateScript.Answer(value) else {
@@ -87,5 +87,19 @@ final class Gate {
             }
             return nil
         }
+    }
+}
+
+extension TierDefinition {
+    /// The bucket that counts everything that a clinic does.
+    private var bucket: RateRule? {
+        rates.first { $0.scope == .tenant && $0.classes == nil && $0.algorithm == .tokenBucket }
+    }
+
+    package var bucketBurst: Int { bucket?.capacity ?? RequestCost.largest }
+
+    package var bucketUnitsPerSecond: Int {
+        guard let bucket else { return 10 }
+        return max(1, Int(Int64(bucket.units) * 1000 / max(1, bucket.window.inMilliseconds)))
     }
 }

@@ -25,7 +25,7 @@ struct LocalShares {
     mutating func take(
         _ units: Int, of tenant: TenantID, tier: TierDefinition, at now: MonotonicTime
     ) -> RateDecision {
-        let capacity = max(tier.burstUnits / processes, RequestCost.largest)
+        let capacity = max(tier.bucketBurst / processes, RequestCost.largest)
         var share: Share
         if let known = shares.find(tenant), known.tier == tier {
             share = known
@@ -33,7 +33,7 @@ struct LocalShares {
             share = Share(
                 tier: tier,
                 bucket: TokenBucket(
-                    capacity: Int64(capacity), refill: Int64(tier.unitsPerSecond),
+                    capacity: Int64(capacity), refill: Int64(tier.bucketUnitsPerSecond),
                     per: .seconds(processes), at: now))
         }
         let decision = share.bucket.take(Int64(units), at: now)
@@ -45,7 +45,7 @@ struct LocalShares {
         return RateDecision(
             isAllowed: retryAfter == nil, capacity: capacity,
             windowSeconds: max(
-                1, (capacity * processes + tier.unitsPerSecond - 1) / tier.unitsPerSecond),
+                1, (capacity * processes + tier.bucketUnitsPerSecond - 1) / tier.bucketUnitsPerSecond),
             remaining: Int(remaining), retryAfter: retryAfter, resetAfter: reset, isLocal: true)
     }
 }

@@ -72,8 +72,8 @@ struct LocalSharesTests {
         }
         let elapsed = Double((now - start).inMicroseconds) / 1_000_000
         let most =
-            Double(tier.unitsPerSecond) * elapsed
-            + Double(processes * max(tier.burstUnits / processes, 500))
+            Double(tier.bucketUnitsPerSecond) * elapsed
+            + Double(processes * max(tier.bucketBurst / processes, 500))
         #expect(Double(admitted) <= most + 1, "seed \(seed)")
     }
 }
@@ -98,50 +98,5 @@ struct RateDecisionTests {
             resetAfter: .zero, isLocal: true)
         #expect(decision.retryAfterField == "1")
         #expect(decision.limitField == #""tenant";r=0;t=0"#)
-    }
-}
-
-@Suite("Tiers")
-struct TierTests {
-    @Test("a file of tiers is read, with defaults")
-    func read() throws {
-        let tiers = try TierDefinition.parseFile(
-            Array(
-                """
-                {"tiers":[{"name":"basic","unitsPerSecond":50,"burstUnits":1000},
-                {"name":"enterprise","weight":10,"unitsPerSecond":1000,"burstUnits":20000,"parkedRequestsMax":256}]}
-                """.utf8))
-        #expect(tiers.map(\.name) == ["basic", "enterprise"])
-        #expect(tiers[0].weight == 1)
-        #expect(tiers[1].parkedRequestsMax == 256)
-        #expect(try tiers.map { try TierDefinition(json: $0.json) } == tiers)
-    }
-
-    @Test("every problem of a file is told at once")
-    func problems() {
-        let error = #expect(throws: TierFileError.self) {
-            try TierDefinition.parseFile(
-                Array(
-                    """
-                    {"tiers":[{"name":"Basic","unitsPerSecond":0,"burstUnits":499,"colour":"red"},
-                    {"name":"a","unitsPerSecond":1,"burstUnits":500},{"name":"a","unitsPerSecond":1,"burstUnits":500}],
-                    "more":1}
-                    """.utf8))
-        }
-        let problems = error?.problems ?? []
-        #expect(problems.contains { $0.hasPrefix("more") })
-        #expect(problems.contains { $0.hasPrefix("tiers[0].name") })
-        #expect(problems.contains { $0.hasPrefix("tiers[0].unitsPerSecond") })
-        #expect(problems.contains { $0.hasPrefix("tiers[0].burstUnits") })
-        #expect(problems.contains { $0.hasPrefix("tiers[0].colour") })
-        #expect(problems.contains { $0.contains("there twice") })
-        #expect(problems.count == 6)
-    }
-
-    @Test(
-        "what is no file of tiers is said to be none",
-        arguments: ["", "[]", "{}", #"{"tiers":{}}"#])
-    func nonsense(text: String) {
-        #expect(throws: TierFileError.self) { try TierDefinition.parseFile(Array(text.utf8)) }
     }
 }

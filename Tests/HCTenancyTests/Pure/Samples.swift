@@ -48,3 +48,10 @@ enum Sample {
 
     static let metrics = TenancyMetrics(MetricsRegistry())
 }
+
+extension TierDefinition {
+    /// One bucket for everything.
+    init(name: String, unitsPerSecond: Int, burstUnits: Int) {
+        self.init(name: name, rates: [.bucket(units: unitsPerSecond, burst: burstUnits)])
+    }
+}
