@@ -111,7 +111,8 @@ let allSuites: [Target] = [
         "HCClinicTests",
         ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis", "HCTenancy", "HCClinic"]),
     tests(
-        "HCControlTests", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl"]),
+        "HCControlTests",
+        ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl", "CLinux"]),
     tests("HCAppTests", ["HCCore", "HCIO", "HCHTTP", "HCTenancy", "HCClinic", "HCApp"]),
     tests("HCAdminTests", ["HCCore", "HCControl", "HCAdmin"]),
     tests(

@@ -41,7 +41,7 @@ package enum AdminProgram {
             let admin = AdminEnvironment(
                 variables: environment, clocks: .system,
                 operatorName: environment["SUDO_USER"] ?? environment["USER"] ?? "uid-\(getuid())",
-                tell: { print($0, to: &standardError) })
+                tell: { print($0, to: &standardError) }, ask: terminalQuestion())
             let report: Report
             do {
                 report = try await command.init().run(invocation, admin)
@@ -65,6 +65,15 @@ package enum AdminProgram {
         if !standardOutput.isEmpty { writeAll(1, standardOutput) }
         if !text.isEmpty { print(text, to: &standardError) }
         exit(status.rawValue)
+    }
+}
+
+/// How to ask who sits at the terminal; nil if nobody does.
+private func terminalQuestion() -> (@Sendable (String) -> String?)? {
+    guard isatty(0) == 1, isatty(2) == 1 else { return nil }
+    return { question in
+        writeAll(2, question)
+        return readLine()
     }
 }
 

@@ -71,13 +71,3 @@ import Testing
         #expect(error?.code == "bad-migrations")
     }
 }
-
-@Suite struct TierDifferenceTests {
-    @Test("a change of tiers is told field by field")
-    func fields() {
-        #expect(
-            TierRegistry.differences(
-                from: ["a": 1, "b": ["c": 2], "d": 3], to: ["a": 1, "b": ["c": 4], "e": 5])
-                == ["b.c: 2 -> 4", "d: 3 -> null", "e: null -> 5"])
-    }
-}

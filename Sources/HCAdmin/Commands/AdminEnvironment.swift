@@ -10,6 +10,8 @@ final class AdminEnvironment {
     let clocks: Clocks
     let operatorName: String
     let tell: @Sendable (String) -> Void
+    /// Asks the person at the terminal and gives the answer's line; nil when there is no terminal.
+    private let ask: (@Sendable (String) -> String?)?
     private var openPlane: ControlPlane?
 
     /// Variables of the process, which win over the file.
@@ -17,13 +19,28 @@ final class AdminEnvironment {
 
     init(
         variables: [String: String], clocks: Clocks, operatorName: String,
-        tell: @escaping @Sendable (String) -> Void
+        tell: @escaping @Sendable (String) -> Void,
+        ask: (@Sendable (String) -> String?)? = nil
     ) {
         self.variables = variables
         configurationFile = PlatformConfiguration.path(environment: variables)
         self.clocks = clocks
         self.operatorName = operatorName
         self.tell = tell
+        self.ask = ask
+    }
+
+    /// Shows what would be done and asks whether to do it. Without a terminal, with `--json` or with `--yes`
+    /// nothing is asked: then the command itself is the answer.
+    ///
+    /// - Throws: `ControlError` (`declined`) for any answer but yes.
+    func confirm(_ preview: [String], _ invocation: Invocation) throws(ControlError) {
+        guard let ask, !invocation.wantsJSON, !invocation.flag("yes") else { return }
+        for line in preview { tell(line) }
+        let answer = ask("Apply this? [y/N] ") ?? ""
+        guard ["y", "yes"].contains(answer.lowercased()) else {
+            throw ControlError(.refused, code: "declined", "nothing was changed")
+        }
     }
 
     /// - Throws: `ConfigurationError` with every problem of the file.

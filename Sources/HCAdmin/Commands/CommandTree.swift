@@ -5,8 +5,9 @@ import HCIO
 struct CommandTree {
     static let commands: [any Command.Type] = [
         TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
+        TenantSetTier.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
-        TierList.self, TierApply.self,
+        TierList.self, TierShow.self, TierApply.self,
         MigrateStatus.self, MigrateUp.self,
         ConfigCheck.self, DoctorCommand.self, DemoSeed.self,
     ]

@@ -20,6 +20,14 @@ struct CommandSpecification: Sendable {
             Option(name: name, value: nil, help: help)
         }
 
+        /// For the operators' audit.
+        static let reason = Option.value(
+            "reason", "TEXT", "Why, for the operators' audit; at most 500 characters.")
+
+        /// Beside a command that shows a change and asks before it makes it.
+        static let yes = Option.flag(
+            "yes", "Do not ask; nothing is asked without a terminal either.")
+
         static func value(_ name: String, _ value: String, _ help: String) -> Option {
             Option(name: name, value: value, help: help)
         }

@@ -85,6 +85,15 @@ struct Invocation: Sendable {
 
     func flag(_ name: String) -> Bool { option(name) != nil }
 
+    /// - Throws: `UsageError` for a reason that says nothing or is too long to keep.
+    func reason() throws(UsageError) -> String? {
+        guard let text = option("reason") else { return nil }
+        guard (1...500).contains(text.count), text.contains(where: { !$0.isWhitespace }) else {
+            throw UsageError("'--reason' takes 1 to 500 characters", specification)
+        }
+        return text
+    }
+
     /// - Throws: `UsageError` unless the value is a whole number in `range`.
     func integer(_ name: String, in range: ClosedRange<Int>) throws(UsageError) -> Int? {
         guard let text = option(name) else { return nil }

@@ -109,7 +109,7 @@ package struct TenantProvisioner {
                 remedy: "Choose another slug, or see 'hc-admin tenant show \(request.slug)'.")
         }
         let shard = try await chooseShard(
-            for: request, weight: TierRegistry.weight(of: tier.definition))
+            for: request, weight: TierRegistry.weight(of: tier))
         try await requireMeans(on: shard)
         return shard
     }

@@ -41,11 +41,12 @@ package struct TenantRegistry {
 
     /// - Parameters:
     ///   - shard: only those placed on it.
+    ///   - tier: only those of it.
     ///   - limit: at most so many, by slug.
-    package func list(shard: String? = nil, state: String? = nil, limit: Int) async throws
-        -> [TenantSummary]
-    {
-        try await fetch(slug: nil, shard: shard, state: state, limit: limit)
+    package func list(
+        shard: String? = nil, state: String? = nil, tier: String? = nil, limit: Int
+    ) async throws -> [TenantSummary] {
+        try await fetch(slug: nil, shard: shard, state: state, tier: tier, limit: limit)
     }
 
     /// - Throws: `ControlError` of kind `notFound`.
@@ -65,7 +66,7 @@ package struct TenantRegistry {
     }
 
     private func fetch(
-        slug: String?, shard: String?, state: String?, limit: Int
+        slug: String?, shard: String?, state: String?, tier: String? = nil, limit: Int
     ) async throws -> [TenantSummary] {
         try await plane.attempt("the clinics cannot be read") {
             let rows = try await plane.control().execute(
@@ -83,9 +84,13 @@ package struct TenantRegistry {
                             AND ($1::text IS NULL OR slug = $1)
                             AND ($2::text IS NULL OR placement.shard_id = $2)
                             AND ($3::text IS NULL OR tenant.state = $3)
-                        ORDER BY slug LIMIT $4
+                            AND ($4::text IS NULL OR tenant.tier = $4)
+                        ORDER BY slug LIMIT $5
                         """,
-                        [.optional(slug), .optional(shard), .optional(state), .int8(Int64(limit))])
+                        [
+                            .optional(slug), .optional(shard), .optional(state), .optional(tier),
+                            .int8(Int64(limit)),
+                        ])
                 ], deadline: plane.deadline)[0]
             return try rows.rows.map { row in
                 TenantSummary(

@@ -1,59 +1,22 @@
-package import HCCore
+import HCCore
 package import HCIO
 import HCPostgres
-import HCTenancy
+package import HCTenancy
 
 /// What clinics may use, by tier: the file `tenants/tiers.json` is applied to the control database.
+///
+/// A change is made in two steps, and a person may think between them: `plan` reads and compares, `apply` writes if
+/// nobody else has written since. Of two operators the later one is told, and has changed nothing.
 @LoopActor
 package struct TierRegistry {
-    package struct Tier: Sendable {
-        package var name: String
-        package var version: Int
-        package var tenants: Int
-        package var definition: JSONValue
-    }
-
-    package struct Change: Sendable, Equatable {
-        package enum Kind: String, Sendable {
-            case add
-            case change
-            case remove
-        }
-
-        package var kind: Kind
-        package var tier: String
-        /// `limit: old -> new`, one for each field that differs.
-        package var fields: [String]
-    }
-
     let plane: ControlPlane
 
     package init(plane: ControlPlane) {
         self.plane = plane
     }
 
-    package func list() async throws -> [Tier] {
-        try await plane.attempt("the tiers cannot be read") {
-            let rows = try await plane.control().execute(
-                [
-                    Query(
-                        """
-                        SELECT name, version::int4, definition, (
-                            SELECT count(*)::int4 FROM tenant
-                            WHERE tenant.tier = tier.name AND tenant.state NOT IN ('deleted', 'erased'))
-                        FROM tier ORDER BY name
-                        """)
-                ], deadline: plane.deadline)[0]
-            return try rows.rows.map { row in
-                Tier(
-                    name: try row.text(0), version: try row.int(1), tenants: try row.int(3),
-                    definition: try JSONReader.parse(try row.json(2)))
-            }
-        }
-    }
-
     /// Reads and validates the file: every problem in it is named at once.
-    package static func load(file: String) throws -> [(name: String, definition: JSONValue)] {
+    package static func load(file: String) throws -> [TierDefinition] {
         let bytes: [UInt8]
         do {
             bytes = try Files.read(file, bytesMax: 1 << 20)
@@ -63,93 +26,141 @@ package struct TierRegistry {
                 remedy: "Name the file with --file FILE.", cause: error)
         }
         do {
-            return try TierDefinition.parseFile(bytes).map { ($0.name, $0.json) }
+            return try TierDefinition.parseFile(bytes)
         } catch {
             throw ControlError(
-                .invalid, code: "bad-tiers", "\(file) is not a file of tiers",
-                remedy: "Mend it and try again; nothing was changed.", cause: error)
+                .invalid, code: "bad-tiers",
+                "\(file) is not a file of tiers:\n" + error.problems.joined(separator: "\n"),
+                remedy:
+                    "Mend it and try again; nothing was changed. tenants/README.md has the bounds.")
         }
     }
 
-    /// What applying the file would change, in the order of its names.
-    package func plan(_ wanted: [(name: String, definition: JSONValue)]) async throws -> [Change] {
-        let present = try await list()
-        var changes: [Change] = []
-        for (name, definition) in wanted {
-            guard let tier = present.first(where: { $0.name == name }) else {
-                changes.append(Change(kind: .add, tier: name, fields: []))
-                continue
-            }
-            let fields = TierRegistry.differences(from: tier.definition, to: definition)
-            if !fields.isEmpty { changes.append(Change(kind: .change, tier: name, fields: fields)) }
+    private static let query = Query(
+        """
+        SELECT name, version, definition, coalesce(used.tenants, 0)::int4
+        FROM tier
+        LEFT JOIN (
+            SELECT tier, count(*) AS tenants FROM tenant WHERE state <> 'erased' GROUP BY tier
+        ) AS used ON used.tier = tier.name
+        ORDER BY name
+        """)
+
+    private static func tiers(_ result: PostgresResult) throws -> [Tier] {
+        try result.rows.map { row in
+            Tier(
+                name: try row.text(0), version: Int64(try row.int(1)), tenants: try row.int(3),
+                stored: try JSONReader.parse(try row.json(2)))
         }
-        for tier in present where !wanted.contains(where: { $0.name == tier.name }) {
-            guard tier.tenants == 0 else {
+    }
+
+    package func list() async throws -> [Tier] {
+        try await plane.attempt("the tiers cannot be read") {
+            try TierRegistry.tiers(
+                try await plane.control().execute([TierRegistry.query], deadline: plane.deadline)[0]
+            )
+        }
+    }
+
+    /// - Throws: `ControlError` of kind `notFound`.
+    package func find(_ name: String) async throws -> Tier {
+        let tiers = try await list()
+        if let tier = tiers.first(where: { $0.name == name }) { return tier }
+        throw ControlError(
+            .notFound, code: "tier-unknown", "there is no tier '\(name)'",
+            remedy: tiers.isEmpty
+                ? "Apply tenants/tiers.json first: hc-admin tier apply"
+                : "Tiers: " + tiers.map(\.name).joined(separator: ", "))
+    }
+
+    package func plan(
+        _ wanted: [TierDefinition], removals: Set<String> = []
+    ) async throws -> TierPlan {
+        try TierPlan(present: try await list(), wanted: wanted, removals: removals)
+    }
+
+    /// Applies a plan in one transaction, with a line for each change in the operators' audit. Every process follows
+    /// within a second through the directory's feed.
+    ///
+    /// - Throws: `ControlError`: `conflict` when the tiers are not those of the plan any more, `refused` when a clinic
+    ///   was placed in a tier that is to go.
+    package func apply(_ plan: TierPlan, reason: String?) async throws {
+        guard !plan.changes.isEmpty else { return }
+        try await plane.attempt("the tiers cannot be applied") {
+            do {
+                try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                    // The lock lets clinics be served and placed, and other operators wait.
+                    let results = try await transaction.execute([
+                        Query("LOCK TABLE tier IN SHARE ROW EXCLUSIVE MODE"), TierRegistry.query,
+                    ])
+                    let present = try TierRegistry.tiers(results[1])
+                    if let name = plan.overtaken(by: present) {
+                        throw try await TierRegistry.conflict(over: name, transaction)
+                    }
+                    let going = plan.changes.filter { $0.kind == .remove }.map(\.tier)
+                    try TierPlan.refuseInUse(present.filter { going.contains($0.name) })
+                    _ = try await transaction.execute(
+                        plan.changes.flatMap { queries($0, reason: reason) })
+                }
+            } catch let error as PostgresError where error.sqlstate == .foreignKeyViolation {
                 throw ControlError(
                     .refused, code: "tier-in-use",
-                    "tier '\(tier.name)' is missing from the file but \(tier.tenants) clinics use it",
-                    remedy: "Keep it in the file, or move those clinics to another tier first.")
+                    "a clinic is just being placed in a tier that was to be removed",
+                    remedy: "Nothing was changed. See 'hc-admin tier list'.")
             }
-            changes.append(Change(kind: .remove, tier: tier.name, fields: []))
         }
-        return changes
     }
 
-    /// Applies the file in one transaction; every process follows within a second through the directory's feed.
-    package func apply(
-        _ wanted: [(name: String, definition: JSONValue)], dryRun: Bool
-    ) async throws -> [Change] {
-        let changes = try await plan(wanted)
-        guard !dryRun, !changes.isEmpty else { return changes }
+    private func queries(_ change: TierPlan.Change, reason: String?) -> [Query] {
         var queries: [Query] = []
-        for change in changes {
-            if change.kind == .remove {
-                queries.append(Query("DELETE FROM tier WHERE name = $1", [.text(change.tier)]))
-            } else if let definition = wanted.first(where: { $0.name == change.tier })?.definition {
-                queries.append(
-                    Query(
-                        """
-                        INSERT INTO tier (name, definition) VALUES ($1, $2)
-                        ON CONFLICT (name) DO UPDATE SET
-                            definition = excluded.definition, version = tier.version + 1, updated_at = now()
-                        """, [.text(change.tier), .json(definition.serialized)]))
-            }
+        if change.kind == .remove {
             queries.append(
-                plane.audit(
-                    "tier.\(change.kind.rawValue)", subject: change.tier,
-                    detail: ["fields": .array(change.fields.map { .string($0) })]))
+                Query(
+                    "UPDATE tenant SET tier = NULL WHERE tier = $1 AND state = 'erased'",
+                    [.text(change.tier)]))
+            queries.append(Query("DELETE FROM tier WHERE name = $1", [.text(change.tier)]))
+        } else if let definition = change.after {
+            queries.append(
+                Query(
+                    """
+                    INSERT INTO tier (name, definition) VALUES ($1, $2)
+                    ON CONFLICT (name) DO UPDATE SET
+                        definition = excluded.definition, version = tier.version + 1, updated_at = now()
+                    """, [.text(change.tier), .json(definition.serialized)]))
         }
-        try await plane.attempt("the tiers cannot be applied") {
-            _ = try await plane.control().execute(queries, deadline: plane.deadline)
+        queries.append(
+            plane.audit(
+                "tier.\(change.kind.rawValue)", subject: change.tier,
+                detail: [
+                    "reason": reason.map { .string($0) } ?? .null,
+                    "before": change.before ?? .null, "after": change.after ?? .null,
+                    "tenants": .integer(Int64(change.tenants)),
+                ]))
+        return queries
+    }
+
+    /// Who was faster, as the audit has it.
+    private static func conflict(
+        over name: String, _ transaction: PostgresTransaction
+    ) async throws -> ControlError {
+        let rows = try await transaction.execute([
+            Query(
+                """
+                SELECT operator_name, at FROM operator_audit
+                WHERE subject = $1 AND action LIKE 'tier.%' ORDER BY seq DESC LIMIT 1
+                """, [.text(name)])
+        ])[0].rows
+        var by = ""
+        if let row = rows.first {
+            by = " by \(try row.text(0)) at \(try row.timestamp(1).rfc3339)"
         }
-        return changes
+        return ControlError(
+            .conflict, code: "tiers-changed",
+            "tier '\(name)' was changed\(by), after this change was planned; nothing was changed",
+            remedy:
+                "Look at the tiers as they are now and give the command again: hc-admin tier list")
     }
 
     /// What a clinic of the tier counts for in placement; 1 unless the tier says otherwise.
-    nonisolated static func weight(of definition: JSONValue) -> Int {
-        guard case .object(let fields) = definition, case .integer(let weight) = fields["weight"]
-        else {
-            return 1
-        }
-        return Int(weight)
-    }
-
-    /// `path: old -> new` for every leaf that differs.
-    nonisolated static func differences(from old: JSONValue, to new: JSONValue, path: String = "")
-        -> [String]
-    {
-        if case .object(let before) = old, case .object(let after) = new {
-            let names = Set(before.names).union(after.names).sorted()
-            return names.flatMap { name in
-                differences(
-                    from: before[name] ?? .null, to: after[name] ?? .null,
-                    path: path.isEmpty ? name : "\(path).\(name)")
-            }
-        }
-        guard old != new else { return [] }
-        return [
-            "\(path): \(String(decoding: old.serialized, as: UTF8.self))"
-                + " -> \(String(decoding: new.serialized, as: UTF8.self))"
-        ]
-    }
+    nonisolated static func weight(of tier: Tier) -> Int { tier.definition?.weight ?? 1 }
 }

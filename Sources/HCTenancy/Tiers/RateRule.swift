@@ -1,3 +1,5 @@
+import HCCore
+
 /// Whose requests a rule counts together.
 package enum RateScope: String, CaseIterable, Sendable {
     /// All of the clinic.
@@ -66,6 +68,11 @@ package struct RateRule: Hashable, Sendable {
 
     /// Most units that the rule lets pass at one moment, if nothing was used before.
     package var capacity: Int { burst ?? units }
+
+    /// Whole units that are gained in a second, at least 1.
+    package var unitsPerSecond: Int {
+        max(1, Int(Int64(units) * 1000 / max(1, window.inMilliseconds)))
+    }
 
     /// What the rule must allow at once, or some request would never pass.
     package var largestCost: Int {
