@@ -2,24 +2,32 @@
 # Sourced by deploy/local/bench: does the memory grow while connections come and go?
 # shellcheck disable=SC2154 # what bench sets
 
-# Connections with one request each, in clear text and over TLS, for the whole time. Memory is looked at after a
-# third of it, when everything that is kept has been made, and at the end.
+# Connections with one request each for the whole time. Memory is looked at after a sixth of it, when everything
+# that is kept has been made, and each sixth from there on. Without HC_BENCH_CHURN_RATE they come as fast as they
+# are served (wrk, in clear text and over TLS); with it so many come in a second, of all five kinds in turn.
 bench_churn() {
-    local length=${HC_BENCH_CHURN_SECONDS:-60} third middle end
+    local length=${HC_BENCH_CHURN_SECONDS:-60} rate=${HC_BENCH_CHURN_RATE:-} step part first now
     positive HC_BENCH_CHURN_SECONDS "$length"
-    third=$((length / 3 > 0 ? length / 3 : 1))
+    [[ -z $rate ]] || positive HC_BENCH_CHURN_RATE "$rate"
+    step=$(((length + 5) / 6))
     echo 'request = function() return wrk.format("GET", "/health", { ["Host"] = "bench.localhost", ["Connection"] = "close" }) end' \
         >"$scratch/churn.lua"
     echo
-    echo "== connections that come, ask and go for $length seconds"
-    churn "$third"
+    echo "== connections that come, ask and go for $((6 * step)) seconds${rate:+, $rate a second}"
     # shellcheck disable=SC2046
-    middle=$(memory_of $(server_pids))
-    churn $((length - third))
-    # shellcheck disable=SC2046
-    end=$(memory_of $(server_pids))
-    echo "server memory after $third seconds: $middle KiB, at the end: $end KiB (target: no growth)"
-    ratio "$end" "$middle" x "memory at the end / after a third"
+    echo "at the start: $(memory_of $(server_pids)) KiB"
+    for part in 1 2 3 4 5 6; do
+        if [[ -n $rate ]]; then
+            python3 "$HC_ROOT/deploy/local/benchmarks/churn_clients.py" "$HC_PORT" "$HC_TLS_PORT" "$rate" "$step"
+        else
+            churn "$step"
+        fi
+        # shellcheck disable=SC2046
+        now=$(memory_of $(server_pids))
+        first=${first:-$now}
+        echo "after $((part * step)) seconds: $now KiB"
+    done
+    ratio "$now" "$first" x "memory at the end / after a sixth (target: no growth)"
 }
 
 churn() {
