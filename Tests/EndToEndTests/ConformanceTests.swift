@@ -43,6 +43,28 @@ extension EndToEnd {
                     == ["1", "2"])
         }
 
+        @Test(
+            "what follows a request's content comes back behind the answer's, by HTTP/1.1 and HTTP/2"
+        )
+        func trailers() throws {
+            let script = Repository.path("Tests/EndToEndTests/Clients/trailers.py")
+            let output = try Subprocess.run(
+                "/usr/bin/python3", [script, String(platform.port), String(platform.tlsPort)])
+            #expect(output == "done\n")
+        }
+
+        @Test("nghttp, which can send trailers, is shown those it gets")
+        func nghttpTrailers() throws {
+            let output = try Subprocess.run(
+                "/usr/bin/nghttp",
+                [
+                    "-nv", "--data=/etc/hostname", "--trailer=x-sum: 5d41402a",
+                    "https://127.0.0.1:\(platform.tlsPort)/_conformance/echo",
+                ])
+            #expect(output.contains(":status: 200"))
+            #expect(output.ranges(of: "x-sum: 5d41402a").count == 2, "\(output)")
+        }
+
         @Test("a content of 50 MB comes back, one byte more is 413")
         func large() throws {
             let url = "http://127.0.0.1:\(platform.port)/_conformance/echo"

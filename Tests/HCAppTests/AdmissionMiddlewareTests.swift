@@ -166,7 +166,7 @@ struct AdmissionMiddlewareTests {
             Issue.record("no stream")
             return
         }
-        try await content.write(NullWriter())
+        #expect(try await content.write(NullWriter()).isEmpty)
         #expect(ground.inFlight("bulk") == 0)
 
         var dropped: HTTPResponse? = try await ground.get("/export")

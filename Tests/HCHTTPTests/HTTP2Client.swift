@@ -13,6 +13,7 @@ final class HTTP2Client {
         var interim: [String] = []
         var fields: [(String, String)] = []
         var content: [UInt8] = []
+        var trailers: [(String, String)] = []
         var isComplete = false
         var resetCode: HTTP2ErrorCode?
 
@@ -73,7 +74,9 @@ final class HTTP2Client {
             case 1:
                 let fields = decoder.decode(frame.payload)
                 let status = fields.first?.1 ?? ""
-                if status.hasPrefix("1") {
+                if found[frame.stream]?.fields.isEmpty == false {
+                    found[frame.stream]?.trailers = fields
+                } else if status.hasPrefix("1") {
                     found[frame.stream, default: Answer()].interim.append(status)
                 } else {
                     found[frame.stream, default: Answer()].fields = fields

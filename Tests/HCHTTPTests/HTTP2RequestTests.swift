@@ -148,7 +148,7 @@ struct HTTP2RequestTests {
         builder.data(1, "abc")
         builder.headers(3)
         builder.data(1, "def")
-        builder.headers(1, [("x-checksum", "1"), ("content-length", "7")])
+        builder.headers(1, [("x-checksum", "1"), ("x-more", "7")])
         let whole = HTTP2Transcript(builder)
         #expect(whole.contents[0] == Array("abcdef".utf8))
         #expect(whole.events.last == "end")

@@ -358,6 +358,14 @@ struct HTTP2RuleTests {
             $0.headers(1, FrameBuilder.post, ends: false)
             $0.headers(1, [(":method", "GET")])
         },
+        StreamCase("RFC 9110 6.5.1 a length behind the content", .protocolError) {
+            $0.headers(1, FrameBuilder.post, ends: false)
+            $0.headers(1, [("content-length", "0")])
+        },
+        StreamCase("RFC 9110 6.5.1 credentials behind the content", .protocolError) {
+            $0.headers(1, FrameBuilder.post, ends: false)
+            $0.headers(1, [("authorization", "Bearer x")])
+        },
         StreamCase("8.2 trailers in upper case", .protocolError) {
             $0.headers(1, FrameBuilder.post, ends: false)
             $0.headers(1, [("X-A", "1")])

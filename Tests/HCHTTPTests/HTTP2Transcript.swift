@@ -133,7 +133,7 @@ final class HTTP2Driver {
                 openSlots.insert(slot)
                 if answers, session.isOpen(slot) { answer(slot, HTTPResponse(.badRequest)) }
             case .content(let slot, _): if consumes { session.consume(slot) }
-            case .contentEnd(let slot): if answers, session.isOpen(slot) { answer(slot) }
+            case .contentEnd(let slot, _): if answers, session.isOpen(slot) { answer(slot) }
             case .closed(let slot, _):
                 openSlots.remove(slot)
                 session.release(slot)

@@ -123,6 +123,8 @@ struct RawAnswer {
     let status: Int
     let fields: [(String, String)]
     let content: String
+    /// What followed the last chunk.
+    var trailers: [(String, String)] = []
 
     func values(_ name: String) -> [String] {
         fields.filter { $0.0.lowercased() == name.lowercased() }.map(\.1)
@@ -138,10 +140,7 @@ struct RawAnswer {
             let lines = String(decoding: rest[..<end], as: UTF8.self)
                 .split(separator: "\r\n", omittingEmptySubsequences: false)
             let status = Int(lines[0].split(separator: " ")[1]) ?? 0
-            let fields = lines.dropFirst().map { line in
-                let colon = line.firstIndex(of: ":") ?? line.endIndex
-                return (String(line[..<colon]), String(line[colon...].dropFirst(2)))
-            }
+            let fields = lines.dropFirst().map(field)
             rest = rest[(end + 4)...]
             var answer = RawAnswer(status: status, fields: fields, content: "")
             let isHead = heads.contains(found.count)
@@ -157,16 +156,33 @@ struct RawAnswer {
                         let size = Int(String(decoding: rest[..<line], as: UTF8.self), radix: 16),
                         rest.endIndex - line >= size + 4
                     else { return found }
+                    if size == 0 {
+                        rest = rest[(line + 2)...]
+                        break
+                    }
                     content.append(contentsOf: rest[(line + 2)..<(line + 2 + size)])
                     rest = rest[(line + 4 + size)...]
-                    if size == 0 { break }
+                }
+                var trailers: [(String, String)] = []
+                while true {
+                    guard let line = index(of: [13, 10], in: rest) else { return found }
+                    let text = String(decoding: rest[..<line], as: UTF8.self)
+                    rest = rest[(line + 2)...]
+                    if text.isEmpty { break }
+                    trailers.append(field(Substring(text)))
                 }
                 let text = String(decoding: content, as: UTF8.self)
-                answer = RawAnswer(status: status, fields: fields, content: text)
+                answer = RawAnswer(
+                    status: status, fields: fields, content: text, trailers: trailers)
             }
             found.append(answer)
         }
         return found
+    }
+
+    private static func field(_ line: Substring) -> (String, String) {
+        let colon = line.firstIndex(of: ":") ?? line.endIndex
+        return (String(line[..<colon]), String(line[colon...].dropFirst(2)))
     }
 
     private static func index(of pattern: [UInt8], in bytes: ArraySlice<UInt8>) -> Int? {

@@ -70,9 +70,10 @@ final class AdmissionMiddleware: Middleware {
         if case .stream(let content) = response.body {
             let slot = AdmissionSlot { self.finish(lane) }
             response.body = .stream(
-                ResponseStream(count: content.count) { writer in
-                    try await content.write(writer)
+                ResponseStream(count: content.count, trailers: content.trailers) { writer in
+                    let trailers = try await content.write(writer)
                     slot.end()
+                    return trailers
                 })
         } else {
             finish(lane)

@@ -10,12 +10,14 @@ import HCIO
 ///
 /// The content is read to its end before the answer begins, for a client need not read while it sends; the answer
 /// is then written piece by piece. A client that accepts only application/octet-stream gets its content back as it
-/// is, while it comes.
+/// is, while it comes. Trailers come back as trailers; while content is passed on, those that were announced.
 @LoopActor
 enum ConformanceEcho {
     static let bodyBytesMax = 50 << 20
     /// Answers up to this size are written at once, with a Content-Length.
     static let wholeBytesMax = 64 << 10
+    /// Names of trailers that are taken over from a `Trailer` field.
+    private static let trailersMax = 32
 
     static func answer(_ request: HTTPRequest) async throws -> HTTPResponse {
         if request.headers[.accept] == "application/octet-stream" { return stream(request) }
@@ -31,7 +33,8 @@ enum ConformanceEcho {
         }
         isText = isText && text.isComplete
         let head = head(of: request, count: count, isText: isText)
-        guard count > wholeBytesMax else {
+        let trailers = request.body.trailers
+        guard count > wholeBytesMax || !trailers.isEmpty else {
             var whole = head
             var encoder = EchoEncoder(isText: isText)
             for piece in pieces { encoder.append(piece, to: &whole) }
@@ -44,7 +47,7 @@ enum ConformanceEcho {
         var response = HTTPResponse(
             .ok,
             body: .stream(
-                ResponseStream { writer in
+                ResponseStream(trailers: names(of: trailers)) { writer in
                     try await writer.write(head)
                     var encoder = EchoEncoder(isText: isText)
                     for piece in content {
@@ -55,6 +58,7 @@ enum ConformanceEcho {
                     var end: [UInt8] = []
                     encoder.finish(&end)
                     try await writer.write(end)
+                    return trailers
                 }))
         response.headers.append(.contentType, "application/json" as StaticString)
         return response
@@ -64,13 +68,30 @@ enum ConformanceEcho {
         var response = HTTPResponse(
             .ok,
             body: .stream(
-                ResponseStream(count: request.body.announcedCount) { writer in
+                ResponseStream(
+                    count: request.body.announcedCount, trailers: announced(by: request)
+                ) { writer in
                     while let piece = try await request.body.nextChunk() {
                         try await writer.write(piece)
                     }
+                    return request.body.trailers
                 }))
         response.headers.append(.contentType, "application/octet-stream" as StaticString)
         return response
+    }
+
+    private static func names(of trailers: HTTPHeaders) -> [HTTPFieldName] {
+        var names: [HTTPFieldName] = []
+        for (name, _) in trailers.pairs {
+            guard let name = HTTPFieldName(name), !names.contains(name) else { continue }
+            names.append(name)
+        }
+        return names
+    }
+
+    /// The names in the request's `Trailer` fields (RFC 9110 6.6.2).
+    private static func announced(by request: HTTPRequest) -> [HTTPFieldName] {
+        request.headers.elements(.trailer).prefix(trailersMax).compactMap { HTTPFieldName($0) }
     }
 
     /// All of the document that comes before the content.

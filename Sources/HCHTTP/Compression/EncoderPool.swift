@@ -48,7 +48,7 @@ package final class EncoderPool {
     /// Codes a stream piece by piece. Each piece is on its way when `write` returns, coded as it would be uncoded: a
     /// stream that is slow is not held back, at a few bytes for each piece.
     func encode(_ stream: ResponseStream, _ coding: ContentCoding) -> ResponseStream {
-        ResponseStream { writer in
+        ResponseStream(trailers: stream.trailers) { writer in
             let encoder = try self.take(coding, count: nil)
             self.streamCount += 1
             defer {
@@ -56,8 +56,9 @@ package final class EncoderPool {
                 self.giveBack(encoder)
             }
             let coded = EncodingWriter(writer, encoder, remaining: stream.count)
-            try await stream.write(coded)
+            let trailers = try await stream.write(coded)
             try await coded.finish()
+            return trailers
         }
     }
 

@@ -139,8 +139,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 pace.receive(range.count, at: server.now)
                 bodyTimeout = .never
                 body?.receive(input.slice(range))
-            case .contentEnd:
-                body?.finish()
+            case .contentEnd(let trailers):
+                body?.finish(trailers)
                 bodyTimeout = .never
                 _ = handOver(isFollowed: consumed < input.count)
             case .refuse(.http2Preface) where before == 0 && exchange == 0 && speaksHTTP2:
@@ -321,8 +321,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             return
         }
         do {
-            try await content.write(writer)
-            try writer.finish()
+            let trailers = try await content.write(writer)
+            try writer.finish(trailers)
             self.writer = nil
             if !stream.isClosed { finishAnswer() }
         } catch {
@@ -358,6 +358,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         isAnswering = true
         requestTimeout = .never
         let plan: HTTP1ConnectionMachine.AnswerPlan
+        let trailers = trailers(of: response)
         if case .tunnel = response.body {
             precondition(
                 response.status == .switchingProtocols && request?.upgrade != nil,
@@ -365,12 +366,15 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             plan = machine.switchProtocol()
         } else {
             precondition(response.status.code >= 200, "an interim status is no answer")
+            // Only a chunked message has a place for trailers.
             plan = machine.answer(
-                response.status, count: response.body.count, isFollowed: hasNextRequest)
+                response.status, count: trailers.isEmpty ? response.body.count : nil,
+                isFollowed: hasNextRequest)
         }
         if output.isEmpty { output = server.takeBuffer() }
         HTTP1Writer.writeHead(
-            response, plan, id: request?.id ?? server.lastRequestID, date: server.dateLine,
+            response, plan, trailers: plan.sendsContent ? trailers : [],
+            id: request?.id ?? server.lastRequestID, date: server.dateLine,
             common: server.commonHeaders(isSecure: request?.isSecure ?? origin.isSecure),
             into: &output)
         server.metrics.responded(response.status)
@@ -385,11 +389,21 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         case .stream(let content):
             guard plan.sendsContent else { return nil }
             let writer = HTTP1ResponseWriter(
-                self, isChunked: plan.framing == .chunked, remaining: content.count)
+                self, isChunked: plan.framing == .chunked, remaining: content.count,
+                trailers: trailers)
             self.writer = writer
             return writer
         }
         return nil
+    }
+
+    /// The names of the fields that follow the answer's content, if there may be any and the client wants them
+    /// (RFC 9110 6.5.1, 10.1.4).
+    private func trailers(of response: HTTPResponse) -> [HTTPFieldName] {
+        guard case .stream(let content) = response.body, !content.trailers.isEmpty,
+            let request, request.version == .http11, request.headers.hasToken(.te, "trailers")
+        else { return [] }
+        return content.trailers
     }
 
     /// Whether the client has sent more than the request in progress: only a draining connection wants to know.
@@ -668,54 +682,6 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         tunnel?.detach()
         tunnel = nil
         server.connectionEnded(self)
-    }
-}
-
-/// Writes a stream's content to its connection, in chunks or as it is.
-@LoopActor
-final class HTTP1ResponseWriter: ResponseWriter {
-    private let connection: HTTP1Connection
-    private let isChunked: Bool
-    private var remaining: Int?
-    private var waiter: CheckedContinuation<Void, Never>?
-
-    init(_ connection: HTTP1Connection, isChunked: Bool, remaining: Int?) {
-        self.connection = connection
-        self.isChunked = isChunked
-        self.remaining = remaining
-    }
-
-    func write(_ bytes: [UInt8]) async throws {
-        guard !connection.isClosed else { throw ResponseWriterError.disconnected }
-        guard !bytes.isEmpty else { return }
-        if let left = remaining {
-            guard bytes.count <= left else { throw ResponseWriterError.wrongCount }
-            remaining = left - bytes.count
-        }
-        let mayGoOn = connection.write { output in
-            if isChunked {
-                HTTP1Writer.writeChunk(bytes, into: &output)
-            } else {
-                output.append(contentsOf: bytes)
-            }
-        }
-        if !mayGoOn {
-            precondition(waiter == nil, "a stream has one writer at a time")
-            await withCheckedContinuation { waiter = $0 }
-        }
-        guard !connection.isClosed else { throw ResponseWriterError.disconnected }
-    }
-
-    func finish() throws {
-        if let remaining, remaining > 0 { throw ResponseWriterError.wrongCount }
-        guard isChunked, !connection.isClosed else { return }
-        _ = connection.write { $0.append(HTTP1Writer.lastChunk) }
-    }
-
-    func resume() {
-        guard let waiter else { return }
-        self.waiter = nil
-        waiter.resume()
     }
 }
 

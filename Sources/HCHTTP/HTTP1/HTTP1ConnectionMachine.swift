@@ -53,7 +53,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         /// A head; `content` and `contentEnd` of this request follow.
         case request(HTTP1Head)
         case content(Range<Int>)
-        case contentEnd
+        case contentEnd(trailers: HTTPHeaders)
         /// No request came of it: answer with this error; the connection ends with that answer.
         case refuse(HTTP1Error)
         /// The content of the request in progress is broken: tell whoever reads it.
@@ -196,14 +196,14 @@ package struct HTTP1ConnectionMachine: ~Copyable {
                 exchange.remaining = exchange.remaining.map { $0 - range.count }
                 state = .exchange(exchange)
                 return isWanted ? .content(range) : .drop
-            case .end:
+            case .end(let trailers):
                 exchange.input = .complete
                 guard isWanted else {
                     state = .waiting
                     return .discarded
                 }
                 state = .exchange(exchange)
-                return .contentEnd
+                return .contentEnd(trailers: trailers)
             }
         } catch {
             consumed = input.count

@@ -227,16 +227,8 @@ struct HTTP1Parser: Sendable {
     }
 
     private func refuseForbiddenTrailer() throws(HTTP1Error) {
-        // Framing, routing, authentication, content format and controls do not come after the content (RFC 9110 6.5.1).
-        switch fields.last?.known {
-        case .contentLength, .transferEncoding, .host, .connection, .te, .trailer, .upgrade,
-            .expect,
-            .keepAlive, .authorization, .proxyAuthorization, .cookie, .contentType,
-            .contentEncoding, .contentRange, .cacheControl, .maxForwards, .range, .ifMatch,
-            .ifNoneMatch, .ifModifiedSince, .idempotencyKey, .origin, .forwarded, .xForwardedFor,
-            .xForwardedHost, .xForwardedProto, .xRequestId:
+        if let known = fields.last?.known, TrailerFields.isForbidden(known) {
             throw .invalidTrailer
-        default: break
         }
     }
 

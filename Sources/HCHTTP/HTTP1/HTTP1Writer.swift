@@ -1,7 +1,7 @@
 /// Writes the heads of answers and the frames of chunks (RFC 9112 4, 7.1).
 enum HTTP1Writer {
     static let continueHead: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"
-    static let lastChunk: StaticString = "0\r\n\r\n"
+    private static let lastChunk: StaticString = "0\r\n"
 
     /// Fields that only the connection can know; a handler's are not sent.
     private static let ownFields =
@@ -9,10 +9,13 @@ enum HTTP1Writer {
         | KnownField.keepAlive.bit | KnownField.date.bit | KnownField.xRequestId.bit
         | KnownField.upgrade.bit | KnownField.te.bit | KnownField.trailer.bit
 
-    /// - Parameter date: the line "Date: …" with its CRLF.
+    /// - Parameters:
+    ///   - trailers: the names of the fields that may follow the content.
+    ///   - date: the line "Date: …" with its CRLF.
     static func writeHead(
-        _ response: HTTPResponse, _ plan: HTTP1ConnectionMachine.AnswerPlan, id: RequestID?,
-        date: [UInt8], common: HTTPHeaders, into output: inout [UInt8]
+        _ response: HTTPResponse, _ plan: HTTP1ConnectionMachine.AnswerPlan,
+        trailers: [HTTPFieldName], id: RequestID?, date: [UInt8], common: HTTPHeaders,
+        into output: inout [UInt8]
     ) {
         output.append("HTTP/1.1 ")
         output.append(decimal: response.status.code)
@@ -40,6 +43,12 @@ enum HTTP1Writer {
             output.append("\r\n")
         case .chunked: output.append("Transfer-Encoding: chunked\r\n")
         }
+        if !trailers.isEmpty {
+            output.append("Trailer: ")
+            output.append(
+                contentsOf: trailers.map(\.text).joined(separator: ", ").utf8)
+            output.append("\r\n")
+        }
         switch plan.connectionField {
         case .none: if isUpgradeRequired { output.append("Connection: Upgrade\r\n") }
         case .close:
@@ -66,6 +75,13 @@ enum HTTP1Writer {
         output.append(hex: bytes.count)
         output.append("\r\n")
         output.append(contentsOf: bytes)
+        output.append("\r\n")
+    }
+
+    /// The chunk of size 0 and the trailer section (RFC 9112 7.1.2).
+    static func writeLastChunk(_ trailers: HTTPHeaders, into output: inout [UInt8]) {
+        output.append(lastChunk)
+        trailers.write(into: &output)
         output.append("\r\n")
     }
 }

@@ -175,7 +175,7 @@ final class HTTP2Connection: HTTPServerConnection, ByteStreamDelegate {
                 guard session.isOpen(slot) else { continue }
                 open(slot, isHead: isHead).refuse(error.problem, id: server.makeRequestID())
             case .content(let slot, let range): at(slot)?.receive(input.slice(range))
-            case .contentEnd(let slot): at(slot)?.inputEnded()
+            case .contentEnd(let slot, let trailers): at(slot)?.inputEnded(trailers)
             case .contentTooLarge(let slot):
                 server.metrics.refused(.contentTooLarge)
                 at(slot)?.failInput(HTTP1Error.contentTooLarge.problem)

@@ -40,12 +40,15 @@ final class HTTP2FieldList {
     ///   - length: of the content, if the answer is to tell it.
     ///   - date: the line "Date: …" with its CRLF.
     ///   - common: fields of every answer; what the answer has itself goes first.
+    ///   - trailers: the names of the fields that may follow the content.
     func withFields(
         of response: HTTPResponse, status: Int, length: Int?, id: RequestID?, date: [UInt8],
-        common: HTTPHeaders, _ body: (UnsafePointer<nghttp2_nv>, Int) -> Void
+        common: HTTPHeaders, trailers: [HTTPFieldName] = [],
+        _ body: (UnsafePointer<nghttp2_nv>, Int) -> Void
     ) {
         let headers = response.headers
-        let otherBytes = otherNameBytes(headers) + otherNameBytes(common)
+        var otherBytes = otherNameBytes(headers) + otherNameBytes(common)
+        for name in trailers { otherBytes += name.text.utf8.count + 2 }
         reset(reserving: otherBytes)
         headers.bytes.withUnsafeBytes { own in
             common.bytes.withUnsafeBytes { shared in
@@ -59,6 +62,7 @@ final class HTTP2FieldList {
                     for field in headers.fields where field.known.bit & Self.ownFields == 0 {
                         add(field, in: own)
                     }
+                    if !trailers.isEmpty { add(trailers) }
                     if let length { add(length: length) }
                     if let id { add(id) }
                     let isApart = common.knownFields & headers.knownFields == 0
@@ -72,6 +76,17 @@ final class HTTP2FieldList {
                         if let base = list.baseAddress { body(base, list.count) }
                     }
                 }
+            }
+        }
+    }
+
+    /// Lends the fields of a trailer section.
+    func withTrailers(_ trailers: HTTPHeaders, _ body: (UnsafePointer<nghttp2_nv>, Int) -> Void) {
+        reset(reserving: otherNameBytes(trailers))
+        trailers.bytes.withUnsafeBytes { bytes in
+            for field in trailers.fields { add(field, in: bytes, isLent: false) }
+            list.withUnsafeBufferPointer { list in
+                if let base = list.baseAddress { body(base, list.count) }
             }
         }
     }
@@ -116,24 +131,42 @@ final class HTTP2FieldList {
             isIndexed: false)
     }
 
-    private func add(_ field: HTTPHeaders.Field, in bytes: UnsafeRawBufferPointer) {
+    private func add(
+        _ field: HTTPHeaders.Field, in bytes: UnsafeRawBufferPointer, isLent: Bool = true
+    ) {
         let value = bytes.slice(field.value)
         guard field.known == .other else {
             // A value of one user is not kept beside those of another (RFC 7541 7.1.3).
-            return add(Self.names[field.known], value, isIndexed: field.known != .setCookie)
+            return add(
+                Self.names[field.known], value, isIndexed: field.known != .setCookie,
+                isLent: isLent)
         }
         let start = used
         for byte in bytes.slice(field.name) {
             scratch[used] = ByteClass.lower(byte)
             used += 1
         }
-        add(UnsafeRawBufferPointer(rebasing: scratch[start..<used]), value)
+        add(UnsafeRawBufferPointer(rebasing: scratch[start..<used]), value, isLent: isLent)
     }
 
+    /// The names of the fields that follow the content.
+    private func add(_ trailers: [HTTPFieldName]) {
+        let start = used
+        for (index, name) in trailers.enumerated() {
+            if index > 0 { put(", ") }
+            put(name.text)
+        }
+        add(Self.names[.trailer], UnsafeRawBufferPointer(rebasing: scratch[start..<used]))
+    }
+
+    /// - Parameter isLent: whether name and value stay where they are until they are encoded.
     private func add(
-        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, isIndexed: Bool = true
+        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, isIndexed: Bool = true,
+        isLent: Bool = true
     ) {
-        var flags = NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue | NGHTTP2_NV_FLAG_NO_COPY_VALUE.rawValue
+        var flags: UInt32 =
+            isLent
+            ? NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue | NGHTTP2_NV_FLAG_NO_COPY_VALUE.rawValue : 0
         if !isIndexed { flags |= NGHTTP2_NV_FLAG_NO_INDEX.rawValue }
         // nghttp2 reads only, whatever its types say.
         list.append(
@@ -143,6 +176,13 @@ final class HTTP2FieldList {
                 value: UnsafeMutablePointer(
                     mutating: value.baseAddress?.assumingMemoryBound(to: UInt8.self)),
                 namelen: name.count, valuelen: value.count, flags: UInt8(flags)))
+    }
+
+    private func put(_ text: String) {
+        for byte in text.utf8 {
+            scratch[used] = byte
+            used += 1
+        }
     }
 
     private func put(decimal value: Int) {

@@ -160,11 +160,8 @@ struct HTTP2HeaderBlock {
             refusal = .tooManyHeaders
             return
         }
-        // Trailers are checked and dropped, as over HTTP/1.
-        guard !isTrailers else {
-            fields.append(
-                HTTPHeaders.Field(
-                    nameStart: 0, valueStart: 0, valueCount: 0, nameCount: 0, known: known))
+        if isTrailers, TrailerFields.isForbidden(known) {
+            isMalformed = true
             return
         }
         let start = bytes.count
@@ -194,6 +191,12 @@ struct HTTP2HeaderBlock {
 
     /// Of a trailer section.
     var areTrailersTooLarge: Bool { refusal != nil }
+
+    /// The fields of a trailer section.
+    var trailers: HTTPHeaders {
+        fields.isEmpty
+            ? HTTPHeaders() : HTTPHeaders(head: bytes, fields: fields, knownFields: knownFields)
+    }
 
     /// - Parameter isComplete: no content follows.
     mutating func finish(isComplete: Bool) -> Outcome {

@@ -14,6 +14,8 @@ struct HTTP2Output {
     private var offset = 0
     private var more: [UInt8] = []
 
+    /// What follows the content.
+    var trailers = HTTPHeaders()
     /// Whether nothing comes after what is here.
     var isComplete = true
     /// Whether nghttp2 has been told that there is nothing for now, and waits to be told that there is.

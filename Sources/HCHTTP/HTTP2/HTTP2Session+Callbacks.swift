@@ -134,5 +134,6 @@ let readHTTP2Content: nghttp2_data_source_read_callback = { _, _, _, max, flags,
     }
     flags.pointee |= UInt32(NGHTTP2_DATA_FLAG_NO_COPY.rawValue)
     if plan.isLast { flags.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue) }
+    if plan.isFollowed { flags.pointee |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue) }
     return plan.count
 }

@@ -18,7 +18,7 @@ package final class HTTP2Session {
         /// Content, by its place in the input that is being received; never empty. It counts against the
         /// client's window until `consume`.
         case content(slot: Int, Range<Int>)
-        case contentEnd(slot: Int)
+        case contentEnd(slot: Int, trailers: HTTPHeaders)
         /// The content is larger than is accepted; the rest of it is dropped.
         case contentTooLarge(slot: Int)
         /// So little waits to be sent that the writer may go on.
@@ -592,7 +592,7 @@ package final class HTTP2Session {
             return reset(slot, .malformedRequest)
         }
         guard !block.areTrailersTooLarge else { return reset(slot, .trailersTooLarge) }
-        completedInput(slot)
+        completedInput(slot, trailers: block.trailers)
     }
 
     func received(_ streamID: Int32, _ data: UnsafeRawBufferPointer) {
@@ -625,13 +625,13 @@ package final class HTTP2Session {
         completedInput(slot)
     }
 
-    private func completedInput(_ slot: Int) {
+    private func completedInput(_ slot: Int, trailers: HTTPHeaders = HTTPHeaders()) {
         slots[slot].isInputComplete = true
         guard !slots[slot].isReset, !slots[slot].isContentDropped else { return }
         if let announced = slots[slot].announcedCount, slots[slot].receivedCount != announced {
             return reset(slot, .contentLengthMismatch)
         }
-        events.append(.contentEnd(slot: slot))
+        events.append(.contentEnd(slot: slot, trailers: trailers))
     }
 
     func receivedReset(_ streamID: Int32) {
@@ -826,13 +826,17 @@ package final class HTTP2Session {
     ) {
         guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset else { return }
         var hasContent = true
+        var trailers: [HTTPFieldName] = []
         switch content {
         case .none: hasContent = false
         case .whole(let body): slots[slot].output.set(body)
-        case .open: slots[slot].output.isComplete = false
+        case .open:
+            slots[slot].output.isComplete = false
+            if case .stream(let stream) = response.body { trailers = stream.trailers }
         }
         list.withFields(
-            of: response, status: status, length: length, id: id, date: date, common: common
+            of: response, status: status, length: length, id: id, date: date, common: common,
+            trailers: trailers
         ) { fields, count in
             // nghttp2 keeps a pointer to the fields until they are encoded: `pullControl` sees to that before
             // they go away.
@@ -862,10 +866,11 @@ package final class HTTP2Session {
         resume(slot)
     }
 
-    /// Ends the content of an open answer.
-    package func finish(_ slot: Int) {
+    /// Ends the content of an open answer. With trailers, they are what ends the stream (RFC 9113 8.1).
+    package func finish(_ slot: Int, trailers: HTTPHeaders = HTTPHeaders()) {
         guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset else { return }
         slots[slot].output.isComplete = true
+        slots[slot].output.trailers = trailers
         resume(slot)
     }
 
@@ -882,13 +887,27 @@ package final class HTTP2Session {
     }
 
     /// nghttp2 asks how much of a content goes into the next DATA frame.
-    func plan(_ slot: Int, upTo max: Int) -> (count: Int, isLast: Bool)? {
+    func plan(_ slot: Int, upTo max: Int) -> (count: Int, isLast: Bool, isFollowed: Bool)? {
         let count = min(max, slots[slot].output.count)
         if count == 0, !slots[slot].output.isComplete {
             slots[slot].output.isDeferred = true
             return nil
         }
-        return (count, slots[slot].output.isComplete && count == slots[slot].output.count)
+        let isLast = slots[slot].output.isComplete && count == slots[slot].output.count
+        return (count, isLast, isLast && submitTrailers(slot))
+    }
+
+    /// To be called while nghttp2 asks for the last content, as it wants it (nghttp2_submit_trailer). It copies the
+    /// fields.
+    /// - Returns: whether there are any.
+    private func submitTrailers(_ slot: Int) -> Bool {
+        let trailers = slots[slot].output.trailers
+        guard !trailers.isEmpty else { return false }
+        slots[slot].output.trailers = HTTPHeaders()
+        HTTP2FieldList().withTrailers(trailers) { fields, count in
+            check(nghttp2_submit_trailer(session, slots[slot].streamID, fields, count))
+        }
+        return true
     }
 
     /// nghttp2 has made the head of a DATA frame.

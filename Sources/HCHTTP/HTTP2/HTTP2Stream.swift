@@ -80,9 +80,9 @@ final class HTTP2Stream: RequestBodySource {
         body.receive(bytes)
     }
 
-    func inputEnded() {
+    func inputEnded(_ trailers: HTTPHeaders) {
         bodyTimeout = .never
-        body?.finish()
+        body?.finish(trailers)
         tunnel?.inputEnded()
     }
 
@@ -127,11 +127,11 @@ final class HTTP2Stream: RequestBodySource {
         }
         guard let writer = begin(response, id: request?.id) else { return }
         do {
-            try await content.write(writer)
+            let trailers = try await content.write(writer)
             try writer.finish()
             self.writer = nil
             guard !isClosed else { return }
-            session.finish(slot)
+            session.finish(slot, trailers: trailers.trailers(content.trailers))
             watchOutput()
             connection.planFlush()
         } catch {

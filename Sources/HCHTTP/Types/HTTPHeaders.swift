@@ -114,6 +114,17 @@ package struct HTTPHeaders: Sendable {
         return found
     }
 
+    /// The elements of a comma-separated list field in their order, without the empty ones (RFC 9110 5.6.1).
+    package func elements(_ name: HTTPFieldName) -> [String] {
+        var elements: [String] = []
+        forEachValue(name) { line in
+            line.forEachListElement { element in
+                if !element.isEmpty { elements.append(String(decoding: element, as: UTF8.self)) }
+            }
+        }
+        return elements
+    }
+
     /// Every field in its order, as text.
     package var pairs: [(name: String, value: String)] {
         fields.indices.map { index in
@@ -172,6 +183,22 @@ package struct HTTPHeaders: Sendable {
     /// Adds every field of `other`.
     package mutating func append(contentsOf other: HTTPHeaders) {
         for index in other.fields.indices { append(from: other, index) }
+    }
+
+    /// The fields of these names that may follow content.
+    func trailers(_ names: [HTTPFieldName]) -> HTTPHeaders {
+        var trailers = HTTPHeaders()
+        guard !isEmpty, !names.isEmpty else { return trailers }
+        bytes.withUnsafeBytes { bytes in
+            for index in fields.indices {
+                let name = bytes.slice(fields[index].name)
+                guard names.contains(where: { isNamed(index, $0) }),
+                    !TrailerFields.isForbiddenInAnswer(fields[index].known, name)
+                else { continue }
+                trailers.append(from: self, index)
+            }
+        }
+        return trailers
     }
 
     /// Writes the fields as HTTP/1.1 lines, without the empty line that ends a head.

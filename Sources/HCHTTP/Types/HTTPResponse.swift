@@ -63,12 +63,28 @@ package struct HTTPResponse: Sendable {
 package struct ResponseStream: Sendable {
     /// The exact number of bytes that will be written; nil if unknown (chunked over HTTP/1.1).
     package let count: Int?
-    package let write: @LoopActor (any ResponseWriter) async throws -> Void
+    /// The names of fields that may follow the content (RFC 9110 6.6.2); others do not.
+    package let trailers: [HTTPFieldName]
+    /// Returns the fields that follow the content. They are a service to those who can read them: over HTTP/1.1 they
+    /// are sent to a client that says `TE: trailers`, and to none over HTTP/1.0.
+    package let write: @LoopActor (any ResponseWriter) async throws -> HTTPHeaders
 
     package init(
         count: Int? = nil, _ write: @escaping @LoopActor (any ResponseWriter) async throws -> Void
     ) {
+        self.init(count: count, trailers: []) { writer in
+            try await write(writer)
+            return HTTPHeaders()
+        }
+    }
+
+    /// - Parameter write: returns the trailers.
+    package init(
+        count: Int? = nil, trailers: [HTTPFieldName],
+        _ write: @escaping @LoopActor (any ResponseWriter) async throws -> HTTPHeaders
+    ) {
         self.count = count
+        self.trailers = trailers
         self.write = write
     }
 }

@@ -19,7 +19,8 @@ extension RequestBodySource {
 package final class RequestBody {
     private enum State {
         case receiving
-        case complete
+        /// With what followed the content.
+        case complete(HTTPHeaders)
         case failed(any Error)
     }
 
@@ -45,7 +46,7 @@ package final class RequestBody {
     /// A body that is there already: for tests and for requests made inside the server.
     package init(complete bytes: [UInt8]) {
         announcedCount = bytes.count
-        state = .complete
+        state = .complete(HTTPHeaders())
         buffered = bytes
     }
 
@@ -86,6 +87,13 @@ package final class RequestBody {
     package func nextChunk() async throws -> [UInt8]? {
         if decoding != nil { return try await nextDecoded() }
         return try await nextReceived()
+    }
+
+    /// The fields that followed the content (RFC 9110 6.5), checked like those of the head. Empty until the content
+    /// was read to its end, and for a client that sent none. They are apart from the head's and change nothing of it.
+    package var trailers: HTTPHeaders {
+        guard case .complete(let trailers) = state, buffered.isEmpty else { return HTTPHeaders() }
+        return trailers
     }
 
     /// From now on what is read is decoded from gzip.
@@ -155,9 +163,9 @@ package final class RequestBody {
         wake()
     }
 
-    func finish() {
+    func finish(_ trailers: HTTPHeaders = HTTPHeaders()) {
         guard case .receiving = state else { return }
-        state = .complete
+        state = .complete(trailers)
         wake()
     }
 

@@ -142,7 +142,7 @@ enum HTTP2FuzzHarness {
             unconsumed += range.count
             precondition(
                 outcome.content[slot, default: []].count <= 65_535, "content above the window")
-        case .contentEnd(let slot): say(slot, "end")
+        case .contentEnd(let slot, _): say(slot, "end")
         case .contentTooLarge(let slot): say(slot, "too large")
         case .closed(let slot, let isReset):
             open.remove(slot)
