@@ -82,6 +82,11 @@ package struct LRUCache<Key: Hashable, Value> {
         self = LRUCache(capacityMax: capacityMax)
     }
 
+    /// Visits every entry, in no order, without touching that of their use. O(n).
+    package func forEach(_ body: (Key, Value) -> Void) {
+        for case let node? in nodes { body(node.key, node.value) }
+    }
+
     /// Removes entries in O(n).
     package mutating func removeAll(where condition: (Key, Value) -> Bool) {
         for node in nodes {

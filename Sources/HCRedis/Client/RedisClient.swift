@@ -264,17 +264,43 @@ package import HCIO
         _ script: RedisScript, keys: [RedisArgument], arguments: [RedisArgument],
         deadline: Deadline
     ) async throws(RedisError) -> RESPValue {
-        let call =
-            ["EVALSHA", .text(script.digest), .integer(keys.count)] + keys + arguments
-        let reply = try await pipeline([call], deadline: deadline)[0]
-        guard case .error(let refusal) = reply else { return reply }
-        guard refusal.code == "NOSCRIPT" else { throw .server(refusal) }
+        let call = RedisScriptCall(keys: keys, arguments: arguments)
+        let reply = try await evaluate(script, [call], deadline: deadline)[0]
+        if case .error(let error) = reply { throw .server(error) }
+        return reply
+    }
+
+    /// Runs a script several times in one round trip, and in two more if Redis does not have it.
+    ///
+    /// - Returns: one reply for each call; an error reply is a value here.
+    package func evaluate(
+        _ script: RedisScript, _ calls: [RedisScriptCall], deadline: Deadline
+    ) async throws(RedisError) -> [RESPValue] {
+        let commands = calls.map { $0.command(of: script) }
+        var replies = try await pipeline(commands, deadline: deadline)
+        let missing = replies.indices.filter { replies[$0].asError?.code == "NOSCRIPT" }
+        guard !missing.isEmpty else { return replies }
         metrics.scriptLoads.increment()
         let load: [RedisArgument] = ["SCRIPT", "LOAD", .name(script.source)]
-        let replies = try await pipeline([load, call], deadline: deadline)
-        if case .error(let error) = replies[0] { throw .server(error) }
-        if case .error(let error) = replies[1] { throw .server(error) }
-        return replies[1]
+        let second = try await pipeline([load] + missing.map { commands[$0] }, deadline: deadline)
+        if case .error(let error) = second[0] { throw .server(error) }
+        for (index, reply) in zip(missing, second.dropFirst()) { replies[index] = reply }
+        return replies
+    }
+}
+
+/// The keys and arguments of one run of a script.
+package struct RedisScriptCall: Sendable {
+    let keys: [RedisArgument]
+    let arguments: [RedisArgument]
+
+    package init(keys: [RedisArgument], arguments: [RedisArgument]) {
+        self.keys = keys
+        self.arguments = arguments
+    }
+
+    fileprivate func command(of script: RedisScript) -> [RedisArgument] {
+        ["EVALSHA", .text(script.digest), .integer(keys.count)] + keys + arguments
     }
 }
 

@@ -267,8 +267,8 @@ package final class EventFeed: Service {
     private func isSameRun() async throws(RedisError) -> Bool {
         guard let connection = reader.connectedSince else { throw .unavailable }
         if let run, run.connection == connection { return true }
-        let id = try await EventStream.run(
-            of: reader, deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+        let id = try await reader.runID(
+            deadline: .after(limits.redisTimeout, from: Loop.shared.now))
         guard reader.connectedSince == connection else { throw .connectionLost }
         let isSame = run == nil || run?.id == id
         run = (connection, id)

@@ -153,18 +153,11 @@ final class EventStream {
     private func currentRun(deadline: Deadline) async throws(RedisError) -> String {
         guard let connection = redis.connectedSince else { throw .unavailable }
         if let run, run.connection == connection { return run.id }
-        let id = try await EventStream.run(of: redis, deadline: deadline)
+        let id = try await redis.runID(deadline: deadline)
         // Another connection meanwhile may lead to another Redis.
         guard redis.connectedSince == connection else { throw .connectionLost }
         run = (connection, id)
         return id
-    }
-
-    static func run(of redis: RedisClient, deadline: Deadline) async throws(RedisError) -> String {
-        let text = try await redis.send(["INFO", "server"], deadline: deadline).asString ?? ""
-        let line = text.split(whereSeparator: \.isNewline).first { $0.hasPrefix("run_id:") }
-        guard let line else { throw .unexpectedReply }
-        return String(line.dropFirst("run_id:".count))
     }
 
     /// The entries of a reply of XRANGE or XREAD; nil for what is none.

@@ -39,4 +39,12 @@ extension RedisClient {
         self.init(
             configuration: configuration, connector: connector, logger: logger, metrics: metrics)
     }
+
+    /// Names the run of Redis at the other end: it changes when Redis restarts or another takes over.
+    func runID(deadline: Deadline) async throws(RedisError) -> String {
+        let text = try await send(["INFO", "server"], deadline: deadline).asString ?? ""
+        let line = text.split(whereSeparator: \.isNewline).first { $0.hasPrefix("run_id:") }
+        guard let line else { throw .unexpectedReply }
+        return String(line.dropFirst("run_id:".count))
+    }
 }

@@ -1,0 +1,339 @@
+package import HCCore
+package import HCIO
+import HCRedis
+
+/// A void that has begun: no process uses or makes copies of the names until it is released or its time is over.
+package struct CopyHold: Sendable {
+    let tenant: TenantID
+    let id: VoidID
+    let names: [String]
+    /// Those who were told, and are to be told of the end.
+    fileprivate(set) var holders: [String] = []
+    /// Redis knows of it. Otherwise it is told afterwards that the names were voided.
+    fileprivate(set) var isTold = false
+}
+
+/// Lets processes keep copies in memory of what they share, and nobody see a copy from before a change.
+///
+/// Whoever changes something `hold`s the names of what it was copied under, commits, and `release`s. When `hold`
+/// returns, no process in the world can use such a copy, nor make one before the release: each has acknowledged
+/// that, or its lease has run out (Gray and Cheriton, "Leases", 1989). What processes may do is `CopyLedger`'s;
+/// this tells them.
+///
+/// Without Redis nobody's lease lasts longer than `leaseLife`, and so long the first who changes something then
+/// waits. A process that alone is cut off from Redis cannot know of others' leases: it waits as long, and what they
+/// have copied holds until it reaches Redis again, which it tries all the time, or until the copy's own end.
+@LoopActor
+package final class Coherence: Service {
+    let redis: RedisClient
+    /// Waits for messages, and so is nobody else's; nil for programs that only change things.
+    let reader: RedisClient?
+    let limits: CoherenceLimits
+    let metrics: CoherenceMetrics
+    let logger: Logger
+    var ledger: CopyLedger
+    /// The name of this process, a new one for each time that it begins anew.
+    var process: String
+    var random = SystemRandomNumberGenerator()
+    /// Called at once when copies are to be dropped; with nil for those of all clinics.
+    package var onVoid: [@LoopActor (TenantID?, VoidedNames) -> Void] = []
+
+    private var run: (connection: MonotonicTime, id: String)?
+    private var voids: UInt64 = 0
+    private var waits: [VoidID: AcknowledgementWait] = [:]
+    private var outageSince: MonotonicTime?
+    private var isRegistering = false
+    private var untold: RingBuffer<(TenantID, [String])>
+    private var isTelling = false
+
+    init(
+        redis: RedisClient, reader: RedisClient?, limits: CoherenceLimits,
+        metrics: CoherenceMetrics, logger: Logger
+    ) {
+        self.redis = redis
+        self.reader = reader
+        self.limits = limits
+        self.metrics = metrics
+        self.logger = logger
+        ledger = CopyLedger(limits: limits)
+        process = Coherence.name(using: &random)
+        untold = RingBuffer(capacityMax: limits.untoldMax)
+    }
+
+    static func name(using random: inout SystemRandomNumberGenerator) -> String {
+        String(random.next(), radix: 16) + String(random.next(), radix: 16)
+    }
+
+    package var serviceName: String { "copies" }
+
+    // MARK: Using copies
+
+    /// Whether copies of the clinic's data may be used now. Costs no more than two look-ups in memory.
+    package func mayUseCopies(of tenant: TenantID) -> Bool {
+        let isAllowed = ledger.mayUse(tenant, at: Loop.shared.now)
+        if ledger.hasWanted, !isRegistering { register() }
+        return isAllowed
+    }
+
+    /// To be asked for before the source is read.
+    /// - Returns: nil if what is read may not be kept.
+    package func ticket(for tenant: TenantID) -> CopyTicket? {
+        guard mayUseCopies(of: tenant) else { return nil }
+        return ledger.ticket(tenant, at: Loop.shared.now)
+    }
+
+    /// Whether what was read since may be kept under these names.
+    package func isCurrent(_ ticket: CopyTicket, of tenant: TenantID, _ names: [String]) -> Bool {
+        ledger.isCurrent(ticket, tenant, names, at: Loop.shared.now)
+    }
+
+    package func isHeld(_ name: String, of tenant: TenantID) -> Bool {
+        ledger.isHeld(tenant, name, at: Loop.shared.now)
+    }
+
+    private func register() {
+        isRegistering = true
+        Loop.shared.spawn { [self] in
+            while ledger.hasWanted { await registerBatch() }
+            isRegistering = false
+        }
+    }
+
+    private func registerBatch() async {
+        let (tenants, forgotten) = ledger.takeWanted(at: Loop.shared.now)
+        let (era, process) = (ledger.era, process)
+        for tenant in forgotten { drop(tenant, .all) }
+        do throws(RedisError) {
+            let replies = try await redis.evaluate(
+                CoherenceScripts.register,
+                tenants.map {
+                    RedisScriptCall(
+                        keys: [.text(CoherenceScripts.key(of: $0))],
+                        arguments: [.text(process), .integer(limits.keyLife.inMilliseconds)])
+                }, deadline: soon)
+            for (tenant, reply) in zip(tenants, replies) {
+                guard let holds = CopyLedger.Hold.list(reply) else { continue }
+                ledger.registered(tenant, holds, era: era, at: Loop.shared.now)
+            }
+        } catch {
+            // Then nobody is registered, and whoever asks next asks again.
+            logger.debug("copies are not agreed on", [("error", .string("\(error)"))])
+        }
+        metrics.clinics.set(ledger.count)
+    }
+
+    var soon: Deadline { .after(limits.redisTimeout, from: Loop.shared.now) }
+
+    func drop(_ tenant: TenantID?, _ names: VoidedNames) {
+        for observer in onVoid { observer(tenant, names) }
+    }
+
+    // MARK: Changing what is copied
+
+    /// Makes sure that no process uses a copy of these names from now on, or makes one before the release.
+    ///
+    /// To be called before the change is committed, which must have happened, or be certain not to happen any more,
+    /// within `life` of the call. A change whose outcome is not known is not released.
+    ///
+    /// - Parameters:
+    ///   - names: at most `CoherenceLimits.namesMax`, each of at most `nameBytesMax` bytes without line breaks.
+    ///   - life: zero for what is committed already: then there is nothing to release.
+    /// - Returns: in one round trip to Redis and one to those who have copies; after `leaseLife` at the latest.
+    package func hold(
+        _ names: [String], of tenant: TenantID, for life: Duration
+    ) async -> CopyHold {
+        precondition(!names.isEmpty && names.count <= CoherenceLimits.namesMax, "a few names")
+        precondition(
+            names.allSatisfy {
+                $0.utf8.count <= CoherenceLimits.nameBytesMax && !$0.contains("\n")
+            }, "a name is short and a line")
+        voids += 1
+        var hold = CopyHold(
+            tenant: tenant, id: VoidID(text: "\(process):\(voids)"), names: names)
+        let begin = Loop.shared.now
+        void(tenant, hold.id, names, life)
+        metrics.voids.increment()
+        for attempt in 1...2 {
+            do throws(RedisError) {
+                try await tell(&hold, life: life)
+                outageSince = nil
+                hold.isTold = true
+                break
+            } catch {
+                let since = outageSince ?? begin
+                outageSince = since
+                // Nobody's lease can be renewed meanwhile, and after that nobody has one.
+                if attempt == 1 { await wait(until: since + limits.leaseLife) }
+            }
+        }
+        if !hold.isTold {
+            metrics.untold.increment()
+            if life == .zero { remember(hold) }
+        }
+        metrics.wait.observe(Loop.shared.now - begin)
+        return hold
+    }
+
+    /// Ends a hold: the change is committed, or will not be. Returns at once; who has not heard of it waits for the
+    /// hold's own end.
+    package func release(_ hold: CopyHold) {
+        ledger.released(hold.tenant, hold.id)
+        guard hold.isTold else {
+            // Whoever copied while Redis was away copied what has just been changed.
+            void(hold.tenant, hold.id, hold.names, .zero)
+            remember(hold)
+            return
+        }
+        Loop.shared.spawn { [self] in
+            do throws(RedisError) {
+                _ = try await redis.send(
+                    [
+                        "HDEL", .text(CoherenceScripts.key(of: hold.tenant)),
+                        .text("h:" + hold.id.text),
+                    ], deadline: soon)
+                let message = CoherenceMessage.release(hold.tenant, hold.id)
+                _ = try await post(message, to: hold.holders)
+            } catch {
+                logger.debug("a hold ends by itself", [("error", .string("\(error)"))])
+            }
+        }
+    }
+
+    private func void(_ tenant: TenantID, _ id: VoidID, _ names: [String], _ life: Duration) {
+        let hold = CopyLedger.Hold(id: id, names: VoidedNames(names), left: life)
+        if ledger.voided(tenant, hold, at: Loop.shared.now) { drop(tenant, hold.names) }
+    }
+
+    /// Tells Redis, and everybody who may have copies, and waits for them.
+    private func tell(_ hold: inout CopyHold, life: Duration) async throws(RedisError) {
+        let run = try await currentRun()
+        let reply = try await redis.evaluate(
+            CoherenceScripts.begin,
+            keys: [
+                .text(CoherenceScripts.key(of: hold.tenant)), .text(CoherenceScripts.born),
+            ],
+            arguments: [
+                .text(hold.id.text), .integer(life.inMicroseconds),
+                .text(hold.names.joined(separator: "\n")),
+                .integer(limits.keyLife.inMilliseconds), .text(run),
+            ], deadline: soon)
+        guard let parts = reply.asArray, let age = parts.first?.asInteger,
+            parts.count <= limits.holdersMax
+        else { throw .unexpectedReply }
+        // Processes that Redis has forgotten have what is left of their leases.
+        let forgottenUntil = Loop.shared.now + (limits.leaseLife - .microseconds(age))
+        let others = parts.dropFirst().compactMap(\.asString).filter { $0 != process }
+        if !others.isEmpty { try await ask(others, about: &hold, life: life) }
+        await wait(until: forgottenUntil)
+    }
+
+    private func ask(
+        _ others: [String], about hold: inout CopyHold, life: Duration
+    ) async throws(RedisError) {
+        let wait = AcknowledgementWait()
+        waits[hold.id] = wait
+        defer { waits[hold.id] = nil }
+        let message = CoherenceMessage.void(
+            hold.tenant, hold.id, names: hold.names, life: life, process: process)
+        var gone: [String] = []
+        for (other, left) in zip(others, try await post(message, to: others)) {
+            if left > .zero {
+                hold.holders.append(other)
+                wait.expect(other, until: Loop.shared.now + left)
+            } else {
+                gone.append(other)
+            }
+        }
+        if await !wait.finish() { metrics.expiredWaits.increment() }
+        if !gone.isEmpty { forget(gone, of: hold.tenant) }
+    }
+
+    private func currentRun() async throws(RedisError) -> String {
+        guard let connection = redis.connectedSince else { throw .unavailable }
+        if let run, run.connection == connection { return run.id }
+        let id = try await redis.runID(deadline: soon)
+        // Another connection meanwhile may lead to another Redis.
+        guard redis.connectedSince == connection else { throw .connectionLost }
+        run = (connection, id)
+        return id
+    }
+
+    /// - Returns: what is left of each one's lease; zero for who is gone.
+    @discardableResult
+    func post(
+        _ message: CoherenceMessage, to processes: [String]
+    ) async throws(RedisError) -> [Duration] {
+        guard !processes.isEmpty else { return [] }
+        let life = limits.leaseLife * 30
+        let replies = try await redis.evaluate(
+            CoherenceScripts.tell,
+            processes.map {
+                RedisScriptCall(
+                    keys: [
+                        .text(CoherenceScripts.lease(of: $0)),
+                        .text(CoherenceScripts.inbox(of: $0)),
+                    ], arguments: [.text(message.text), .integer(life.inMilliseconds)])
+            }, deadline: soon)
+        // Of whom nothing is known it is believed that a lease has just begun.
+        return replies.map { $0.asInteger.map { .milliseconds($0) } ?? limits.leaseLife }
+    }
+
+    /// Nobody waits for the dead again.
+    private func forget(_ processes: [String], of tenant: TenantID) {
+        Loop.shared.spawn { [self] in
+            do throws(RedisError) {
+                _ = try await redis.send(
+                    ["HDEL", .text(CoherenceScripts.key(of: tenant))]
+                        + processes.map { .text("p:" + $0) }, deadline: soon)
+            } catch {
+                logger.debug("a process is not forgotten", [("error", .string("\(error)"))])
+            }
+        }
+    }
+
+    /// Waits in a task that is cancelled as well: what follows may be a commit.
+    private func wait(until time: MonotonicTime) async {
+        guard time > Loop.shared.now else { return }
+        await withUnsafeContinuation { continuation in
+            _ = Loop.shared.schedule(at: Deadline(time)) { continuation.resume() }
+        }
+    }
+
+    func acknowledged(_ id: VoidID, by process: String) {
+        waits[id]?.acknowledged(by: process)
+    }
+
+    // MARK: What Redis has not heard of
+
+    private func remember(_ hold: CopyHold) {
+        if untold.appendDroppingFirst((hold.tenant, hold.names)) != nil {
+            metrics.untoldDropped.increment()
+        }
+        guard !isTelling else { return }
+        isTelling = true
+        Loop.shared.spawn { [self] in
+            await tellLater()
+            isTelling = false
+        }
+    }
+
+    private func tellLater() async {
+        var backoff = Backoff(initial: .milliseconds(20), maximum: .seconds(1))
+        while let (tenant, names) = untold.first {
+            voids += 1
+            var hold = CopyHold(
+                tenant: tenant, id: VoidID(text: "\(process):\(voids)"), names: names)
+            do {
+                try await tell(&hold, life: .zero)
+                _ = untold.popFirst()
+                backoff.reset()
+            } catch {
+                do throws(CancellationError) {
+                    try await Loop.shared.sleep(for: backoff.next(using: &random))
+                } catch {
+                    return
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+import HCCore
+import HCIO
+
+/// One clinic in the ledger of a process. Belongs to it alone.
+final class CopyRegistration {
+    private struct Held {
+        var names: VoidedNames
+        var until: MonotonicTime
+    }
+
+    private struct Past {
+        var generation: UInt64
+        var names: VoidedNames
+    }
+
+    /// Whether Redis counts this process among those who are told of the clinic's voids, ...
+    var isRegistered = false
+    /// ... which it forgets some time after this.
+    var staleAt = MonotonicTime.zero
+
+    private let holdsMax: Int
+    private var holds: [VoidID: Held] = [:]
+    /// Too many holds to remember each: no copy is used before this time.
+    private var blockedUntil = MonotonicTime.zero
+
+    /// The last voids, oldest first, ...
+    private var recent: RingBuffer<Past>
+    /// ... and the newest of those that are forgotten.
+    private var floor: UInt64
+
+    /// - Parameter generation: voids up to it are not known.
+    init(after generation: UInt64, limits: CoherenceLimits) {
+        floor = generation
+        holdsMax = limits.holdsMax
+        recent = RingBuffer(capacityMax: limits.recentMax)
+    }
+
+    func isUsable(at now: MonotonicTime) -> Bool {
+        isRegistered && now >= blockedUntil && now < staleAt
+    }
+
+    // MARK: Voids
+
+    func void(_ names: VoidedNames, generation: UInt64) {
+        if let forgotten = recent.appendDroppingFirst(Past(generation: generation, names: names)) {
+            floor = forgotten.generation
+        }
+    }
+
+    func wasVoided(since before: UInt64, _ names: [String]) -> Bool {
+        if before < floor { return true }
+        // The newest come last, and most tickets are younger than all of them.
+        for index in (0..<recent.count).reversed() {
+            guard recent[index].generation > before else { return false }
+            if names.contains(where: { recent[index].names.contains($0) }) { return true }
+        }
+        return false
+    }
+
+    // MARK: Holds
+
+    func isHeld(_ name: String, at now: MonotonicTime) -> Bool {
+        if holds.isEmpty { return false }
+        return holds.values.contains { $0.until > now && $0.names.contains(name) }
+    }
+
+    func insert(_ hold: CopyLedger.Hold, at now: MonotonicTime) {
+        if holds.count >= holdsMax { holds = holds.filter { $0.value.until > now } }
+        if holds.count < holdsMax {
+            holds[hold.id] = Held(names: hold.names, until: now + hold.left)
+        } else {
+            blockedUntil = max(blockedUntil, now + hold.left)
+        }
+    }
+
+    func remove(_ id: VoidID) { holds[id] = nil }
+}
