@@ -14,6 +14,8 @@ final class WorkerPlatform {
     private let redis: RedisClient
     /// Reads events, and waits for them: what else is asked of Redis must not stand in line behind it.
     private let eventReader: RedisClient
+    /// Takes in what others void of copies, and waits for it.
+    private let copyReader: RedisClient
     private let door: TenantDoor
     private let shards: ShardPools
     private let clocks: Clocks
@@ -43,6 +45,9 @@ final class WorkerPlatform {
         eventReader = try RedisClient(
             platform.redis, name: "hc-worker-\(slot)-events", blocking: blocking, logger: logger,
             metrics: registry)
+        copyReader = try RedisClient(
+            platform.redis, name: "hc-worker-\(slot)-copies", blocking: blocking, logger: logger,
+            metrics: registry)
         directory = DirectoryFollower(
             DirectoryConfiguration(
                 applicationName: name, file: platform.directoryFile,
@@ -57,7 +62,8 @@ final class WorkerPlatform {
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master,
             processes: budget.processes, clocks: clocks, logger: logger, metrics: metrics,
-            events: EventFeedSetup(metrics: EventMetrics(registry), reader: eventReader))
+            events: EventFeedSetup(metrics: EventMetrics(registry), reader: eventReader),
+            copies: CoherenceSetup(metrics: CoherenceMetrics(registry), reader: copyReader))
 
         let services = ClinicServices(
             ClinicDependencies(
@@ -121,6 +127,7 @@ final class WorkerPlatform {
         let origin = try await directory.load(deadline: directoryDeadline)
         redis.start()
         eventReader.start()
+        copyReader.start()
         let sweeper: [any Service] = door.sweeper.map { [$0] } ?? []
         let group = ServiceGroup(door.services + sweeper, logger: logger)
         self.group = group
@@ -136,11 +143,13 @@ final class WorkerPlatform {
     }
 
     func stop() async {
+        await door.coherence?.leave()
         group?.shutDown()
         await running?.value
         await shards.shutDown(deadline: .after(.seconds(2), from: clocks.monotonic()))
         redis.close()
         eventReader.close()
+        copyReader.close()
     }
 
     /// What a worker's start needs of files, tried before anything is opened.

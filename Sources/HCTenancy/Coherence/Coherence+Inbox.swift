@@ -13,26 +13,18 @@ extension Coherence {
             return
         }
         var backoff = Backoff(initial: .milliseconds(20), maximum: .seconds(1))
-        while !Task.isCancelled {
+        while !Task.isCancelled, !hasLeft {
             do throws(RedisError) {
                 try await reader.waitUntilReady(deadline: .never)
                 try await follow(reader) { backoff.reset() }
             } catch {
+                metrics.losses.increment()
                 beginAnew()
                 if Task.isCancelled { throw CancellationError() }
                 try await Loop.shared.sleep(for: backoff.next(using: &random))
             }
         }
-        throw CancellationError()
-    }
-
-    private func beginAnew() {
-        ledger.lost()
-        process = Coherence.name(using: &random)
-        metrics.isTrusted.set(0)
-        metrics.clinics.set(0)
-        metrics.losses.increment()
-        drop(nil, .all)
+        try await Loop.shared.sleep(until: .never)
     }
 
     /// Never returns.
@@ -50,7 +42,7 @@ extension Coherence {
                     .text(CoherenceScripts.inbox(of: process)), "LEFT", "COUNT",
                     .integer(limits.readMax),
                 ], deadline: .after(left + limits.trust, from: Loop.shared.now))
-            guard reader.connectedSince == connection else { throw .connectionLost }
+            guard reader.connectedSince == connection, !hasLeft else { throw .connectionLost }
             if let pair = reply.asArray, pair.count == 2 { take(pair[1].asArray ?? []) }
             guard Loop.shared.now - renewed >= limits.renewAfter else { continue }
             renewed = Loop.shared.now

@@ -1,4 +1,4 @@
-package import HCCore
+import HCCore
 package import HCIO
 import HCRedis
 
@@ -41,23 +41,30 @@ package final class Coherence: Service {
     private var run: (connection: MonotonicTime, id: String)?
     private var voids: UInt64 = 0
     private var waits: [VoidID: AcknowledgementWait] = [:]
+    /// Since when Redis could not be asked.
     private var outageSince: MonotonicTime?
     private var isRegistering = false
+    /// What was held before Redis forgot it may be held until then: no clinic is registered.
+    private var quietUntil = MonotonicTime.zero
+    /// This process takes part no more.
+    private(set) var hasLeft = false
     private var untold: RingBuffer<(TenantID, [String])>
     private var isTelling = false
 
-    init(
-        redis: RedisClient, reader: RedisClient?, limits: CoherenceLimits,
-        metrics: CoherenceMetrics, logger: Logger
-    ) {
+    init(redis: RedisClient, _ setup: CoherenceSetup, logger: Logger) {
         self.redis = redis
-        self.reader = reader
-        self.limits = limits
-        self.metrics = metrics
         self.logger = logger
+        reader = setup.reader
+        limits = setup.limits
+        metrics = setup.metrics
         ledger = CopyLedger(limits: limits)
         process = Coherence.name(using: &random)
         untold = RingBuffer(capacityMax: limits.untoldMax)
+        if redis.state != .ready { outageSince = Loop.shared.now }
+        redis.observe { [weak self] state in
+            guard let self, state != .ready else { return }
+            outageSince = outageSince ?? Loop.shared.now
+        }
     }
 
     static func name(using random: inout SystemRandomNumberGenerator) -> String {
@@ -91,6 +98,27 @@ package final class Coherence: Service {
         ledger.isHeld(tenant, name, at: Loop.shared.now)
     }
 
+    /// Ends this process' part, so that nobody waits for its lease to run out. Copies are not used from now on.
+    package func leave() async {
+        hasLeft = true
+        let keys = [CoherenceScripts.lease(of: process), CoherenceScripts.inbox(of: process)]
+        beginAnew()
+        do throws(RedisError) {
+            _ = try await redis.send(["DEL"] + keys.map { .text($0) }, deadline: soon)
+        } catch {
+            logger.debug("a lease ends by itself", [("error", .string("\(error)"))])
+        }
+    }
+
+    /// Nobody counts on this process any more: it goes on under another name, without copies.
+    func beginAnew() {
+        ledger.lost()
+        process = Coherence.name(using: &random)
+        metrics.isTrusted.set(0)
+        metrics.clinics.set(0)
+        drop(nil, .all)
+    }
+
     private func register() {
         isRegistering = true
         Loop.shared.spawn { [self] in
@@ -100,6 +128,13 @@ package final class Coherence: Service {
     }
 
     private func registerBatch() async {
+        guard Loop.shared.now >= quietUntil else { return ledger.dropWanted() }
+        let run: String
+        do throws(RedisError) {
+            run = try await currentRun()
+        } catch {
+            return ledger.dropWanted()
+        }
         let (tenants, forgotten) = ledger.takeWanted(at: Loop.shared.now)
         let (era, process) = (ledger.era, process)
         for tenant in forgotten { drop(tenant, .all) }
@@ -108,10 +143,19 @@ package final class Coherence: Service {
                 CoherenceScripts.register,
                 tenants.map {
                     RedisScriptCall(
-                        keys: [.text(CoherenceScripts.key(of: $0))],
-                        arguments: [.text(process), .integer(limits.keyLife.inMilliseconds)])
+                        keys: [
+                            .text(CoherenceScripts.key(of: $0)), .text(CoherenceScripts.born),
+                        ],
+                        arguments: [
+                            .text(process), .integer(limits.keyLife.inMilliseconds), .text(run),
+                            .integer(CoherenceLimits.holdLifeMax.inMicroseconds),
+                        ])
                 }, deadline: soon)
             for (tenant, reply) in zip(tenants, replies) {
+                if let left = reply.asInteger {
+                    quietUntil = Loop.shared.now + .microseconds(left)
+                    continue
+                }
                 guard let holds = CopyLedger.Hold.list(reply) else { continue }
                 ledger.registered(tenant, holds, era: era, at: Loop.shared.now)
             }
@@ -137,11 +181,12 @@ package final class Coherence: Service {
     ///
     /// - Parameters:
     ///   - names: at most `CoherenceLimits.namesMax`, each of at most `nameBytesMax` bytes without line breaks.
-    ///   - life: zero for what is committed already: then there is nothing to release.
+    ///   - life: at most `CoherenceLimits.holdLifeMax`; zero for what is committed already: then there is nothing to release.
     /// - Returns: in one round trip to Redis and one to those who have copies; after `leaseLife` at the latest.
     package func hold(
         _ names: [String], of tenant: TenantID, for life: Duration
     ) async -> CopyHold {
+        precondition(life <= CoherenceLimits.holdLifeMax, "a hold is short")
         precondition(!names.isEmpty && names.count <= CoherenceLimits.namesMax, "a few names")
         precondition(
             names.allSatisfy {
@@ -217,18 +262,21 @@ package final class Coherence: Service {
                 .text(hold.names.joined(separator: "\n")),
                 .integer(limits.keyLife.inMilliseconds), .text(run),
             ], deadline: soon)
-        guard let parts = reply.asArray, let age = parts.first?.asInteger,
-            parts.count <= limits.holdersMax
+        guard let parts = reply.asArray, parts.count >= 2, let age = parts[0].asInteger,
+            let born = parts[1].asString, parts.count <= limits.holdersMax
         else { throw .unexpectedReply }
+        // Whoever was registered before this moment is told by us, and whoever comes after it by Redis: this process
+        // may have come in between.
+        void(hold.tenant, hold.id, hold.names, life)
         // Processes that Redis has forgotten have what is left of their leases.
         let forgottenUntil = Loop.shared.now + (limits.leaseLife - .microseconds(age))
-        let others = parts.dropFirst().compactMap(\.asString).filter { $0 != process }
-        if !others.isEmpty { try await ask(others, about: &hold, life: life) }
+        let others = parts.dropFirst(2).compactMap(\.asString).filter { $0 != process }
+        if !others.isEmpty { try await ask(others, born: born, about: &hold, life: life) }
         await wait(until: forgottenUntil)
     }
 
     private func ask(
-        _ others: [String], about hold: inout CopyHold, life: Duration
+        _ others: [String], born: String, about hold: inout CopyHold, life: Duration
     ) async throws(RedisError) {
         let wait = AcknowledgementWait()
         waits[hold.id] = wait
@@ -236,7 +284,7 @@ package final class Coherence: Service {
         let message = CoherenceMessage.void(
             hold.tenant, hold.id, names: hold.names, life: life, process: process)
         var gone: [String] = []
-        for (other, left) in zip(others, try await post(message, to: others)) {
+        for (other, left) in zip(others, try await post(message, to: others, born: born)) {
             if left > .zero {
                 hold.holders.append(other)
                 wait.expect(other, until: Loop.shared.now + left)
@@ -258,10 +306,12 @@ package final class Coherence: Service {
         return id
     }
 
+    /// - Parameter born: what Redis said when it named the processes; where that has changed it may have forgotten
+    ///   leases that hold.
     /// - Returns: what is left of each one's lease; zero for who is gone.
     @discardableResult
     func post(
-        _ message: CoherenceMessage, to processes: [String]
+        _ message: CoherenceMessage, to processes: [String], born: String = ""
     ) async throws(RedisError) -> [Duration] {
         guard !processes.isEmpty else { return [] }
         let life = limits.leaseLife * 30
@@ -271,8 +321,12 @@ package final class Coherence: Service {
                 RedisScriptCall(
                     keys: [
                         .text(CoherenceScripts.lease(of: $0)),
-                        .text(CoherenceScripts.inbox(of: $0)),
-                    ], arguments: [.text(message.text), .integer(life.inMilliseconds)])
+                        .text(CoherenceScripts.inbox(of: $0)), .text(CoherenceScripts.born),
+                    ],
+                    arguments: [
+                        .text(message.text), .integer(life.inMilliseconds), .text(born),
+                        .integer(limits.leaseLife.inMilliseconds),
+                    ])
             }, deadline: soon)
         // Of whom nothing is known it is believed that a lease has just begun.
         return replies.map { $0.asInteger.map { .milliseconds($0) } ?? limits.leaseLife }

@@ -1,4 +1,4 @@
-package import HCCore
+import HCCore
 
 /// Bounds of the agreement on copies.
 package struct CoherenceLimits: Sendable {
@@ -35,6 +35,9 @@ package struct CoherenceLimits: Sendable {
     /// Redis is asked within this time.
     package var redisTimeout = Duration.milliseconds(250)
 
+    /// The longest time from the call of `hold` to the end of its commit. When Redis has forgotten everything, no copies
+    /// are made for so long.
+    package static let holdLifeMax = Duration.seconds(10)
     /// Names in one void, and bytes of each.
     package static let namesMax = 16
     package static let nameBytesMax = 128

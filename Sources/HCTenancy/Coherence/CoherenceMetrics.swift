@@ -1,4 +1,4 @@
-import HCCore
+package import HCCore
 
 /// What the agreement on copies counts. No label names a clinic.
 package final class CoherenceMetrics: Sendable {

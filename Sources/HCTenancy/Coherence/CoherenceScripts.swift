@@ -14,14 +14,22 @@ enum CoherenceScripts {
     static func lease(of process: String) -> String { "hc:copies:{p:\(process)}:lease" }
     static func inbox(of process: String) -> String { "hc:copies:{p:\(process)}:inbox" }
 
-    /// Counts a process among those who are told. Keys: the clinic. Arguments: process, life of the key in
-    /// milliseconds. Answers the holds: id, microseconds left, names, and so on.
+    /// Counts a process among those who are told. Keys: the clinic, `born`. Arguments: process, life of the key in
+    /// milliseconds, the run of Redis, for how many microseconds Redis must have forgotten nothing. Answers the
+    /// holds: id, microseconds left, names, and so on; or how many microseconds are missing.
     static let register = RedisScript(
         """
-        redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], '1')
-        redis.call('PEXPIRE', KEYS[1], ARGV[2])
         local clock = redis.call('TIME')
         local now = clock[1] * 1000000 + clock[2]
+        local run, since = string.match(redis.call('GET', KEYS[2]) or '', '^(.*)|(%d+)$')
+        if run ~= ARGV[3] then
+            since = now
+            redis.call('SET', KEYS[2], ARGV[3] .. '|' .. string.format('%.0f', now))
+        end
+        local missing = tonumber(since) + tonumber(ARGV[4]) - now
+        if missing > 0 then return missing end
+        redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], '1')
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
         local fields = redis.call('HGETALL', KEYS[1])
         local holds = {}
         for i = 1, #fields, 2 do
@@ -43,7 +51,7 @@ enum CoherenceScripts {
 
     /// Begins a void. Keys: the clinic, `born`. Arguments: id, life of its hold in microseconds or 0, names, life
     /// of the key in milliseconds, the run of Redis. Answers for how many microseconds Redis has forgotten nothing,
-    /// and the processes to tell.
+    /// `born` as it stands, and the processes to tell.
     ///
     /// Another run than the one that wrote `born` (Redis was restarted, or another took over) may have lost what was
     /// written last, and without the key all is lost.
@@ -56,7 +64,7 @@ enum CoherenceScripts {
             since = now
             redis.call('SET', KEYS[2], ARGV[5] .. '|' .. string.format('%.0f', now))
         end
-        local answer = {now - tonumber(since)}
+        local answer = {now - tonumber(since), redis.call('GET', KEYS[2])}
         for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
             local process = string.match(field, '^p:(.*)$')
             if process then answer[#answer + 1] = process end
@@ -70,13 +78,17 @@ enum CoherenceScripts {
         return answer
         """)
 
-    /// Puts a message into a process' inbox. Keys: its lease, its inbox. Arguments: the message, life of the inbox
-    /// in milliseconds. Answers the milliseconds that its lease has left; 0 if it has none, and there is nobody to
-    /// tell.
+    /// Puts a message into a process' inbox. Keys: its lease, its inbox, `born`. Arguments: the message, life of the
+    /// inbox in milliseconds, `born` as it stood when the process was found, life of a lease in milliseconds. Answers
+    /// the milliseconds that its lease has left, or may have if Redis has forgotten it meanwhile; 0 if it has none,
+    /// and there is nobody to tell.
     static let tell = RedisScript(
         """
         local left = redis.call('PTTL', KEYS[1])
-        if left <= 0 then return 0 end
+        if left <= 0 then
+            if redis.call('GET', KEYS[3]) ~= ARGV[3] then return tonumber(ARGV[4]) end
+            return 0
+        end
         redis.call('RPUSH', KEYS[2], ARGV[1])
         redis.call('PEXPIRE', KEYS[2], ARGV[2])
         return left

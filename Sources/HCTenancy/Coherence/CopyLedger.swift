@@ -28,6 +28,7 @@ package struct CopyTicket: Hashable, Sendable {
     fileprivate let era: UInt64
     /// Voids that were counted when it was made.
     fileprivate let generation: UInt64
+    fileprivate let time: MonotonicTime
 }
 
 /// Which copies of clinics' data this process may use: its lease, the clinics that it is registered for, and what
@@ -93,7 +94,7 @@ struct CopyLedger {
     /// To be asked for before the source is read.
     /// - Returns: nil if no copies may be made now.
     mutating func ticket(_ tenant: TenantID, at now: MonotonicTime) -> CopyTicket? {
-        mayUse(tenant, at: now) ? CopyTicket(era: era, generation: generation) : nil
+        mayUse(tenant, at: now) ? CopyTicket(era: era, generation: generation, time: now) : nil
     }
 
     /// Whether what was read after the ticket was made is still what the source says, under all these names.
@@ -101,10 +102,10 @@ struct CopyLedger {
         _ ticket: CopyTicket, _ tenant: TenantID, _ names: [String], at now: MonotonicTime
     ) -> Bool {
         guard ticket.era == era, now < trustedUntil, let clinic = clinics.peek(tenant),
-            clinic.isUsable(at: now)
+            clinic.isUsable(at: now), clinic.isUsable(at: ticket.time)
         else { return false }
         return !clinic.wasVoided(since: ticket.generation, names)
-            && !names.contains { clinic.isHeld($0, at: now) }
+            && !names.contains { clinic.wasHeld($0, since: ticket.time) }
     }
 
     // MARK: Clinics
@@ -127,14 +128,23 @@ struct CopyLedger {
         return (batch, forget.filter { clinics.peek($0) == nil })
     }
 
+    /// Nobody can be registered now: whoever asks next asks again.
+    mutating func dropWanted() {
+        wanted = []
+        isWanted = []
+    }
+
     /// Redis counts this process among those who are told.
     ///
     /// - Parameters:
     ///   - holds: of the moment at which it began to.
     ///   - era: of the ledger when that was asked for.
-    func registered(_ tenant: TenantID, _ holds: [Hold], era: UInt64, at now: MonotonicTime) {
+    mutating func registered(
+        _ tenant: TenantID, _ holds: [Hold], era: UInt64, at now: MonotonicTime
+    ) {
         guard era == self.era, let clinic = clinics.peek(tenant) else { return }
-        for hold in holds { clinic.insert(hold, at: now) }
+        generation += 1
+        for hold in holds { clinic.insert(hold, generation: generation, at: now) }
         clinic.isRegistered = true
         clinic.staleAt = now + limits.registrationLife
     }
@@ -147,12 +157,14 @@ struct CopyLedger {
         guard let clinic = clinics.peek(tenant) else { return false }
         generation += 1
         clinic.void(hold.names, generation: generation)
-        if hold.left > .zero { clinic.insert(hold, at: now) }
+        if hold.left > .zero { clinic.insert(hold, generation: generation, at: now) }
         return true
     }
 
-    func released(_ tenant: TenantID, _ id: VoidID) {
-        clinics.peek(tenant)?.remove(id)
+    /// What began to be read during the hold may be from before the commit: the release voids it once more.
+    mutating func released(_ tenant: TenantID, _ id: VoidID) {
+        generation += 1
+        clinics.peek(tenant)?.remove(id, generation: generation)
     }
 
     // MARK: The lease
@@ -167,8 +179,7 @@ struct CopyLedger {
     mutating func lost() {
         era += 1
         trustedUntil = .zero
-        wanted = []
-        isWanted = []
+        dropWanted()
         clinics.removeAll()
     }
 }

@@ -59,19 +59,30 @@ final class CopyRegistration {
 
     // MARK: Holds
 
-    func isHeld(_ name: String, at now: MonotonicTime) -> Bool {
+    func isHeld(_ name: String, at now: MonotonicTime) -> Bool { wasHeld(name, since: now) }
+
+    /// Holds that have run out are remembered: during them, too, somebody may have begun to read.
+    func wasHeld(_ name: String, since time: MonotonicTime) -> Bool {
         if holds.isEmpty { return false }
-        return holds.values.contains { $0.until > now && $0.names.contains(name) }
+        return holds.values.contains { $0.until > time && $0.names.contains(name) }
     }
 
-    func insert(_ hold: CopyLedger.Hold, at now: MonotonicTime) {
-        if holds.count >= holdsMax { holds = holds.filter { $0.value.until > now } }
-        if holds.count < holdsMax {
+    /// - Parameter generation: later than that of every ticket.
+    func insert(_ hold: CopyLedger.Hold, generation: UInt64, at now: MonotonicTime) {
+        if holds.count >= holdsMax {
+            for (id, held) in holds where held.until <= now {
+                remove(id, generation: generation)
+            }
+        }
+        if holds.count < holdsMax || holds[hold.id] != nil {
             holds[hold.id] = Held(names: hold.names, until: now + hold.left)
         } else {
             blockedUntil = max(blockedUntil, now + hold.left)
         }
     }
 
-    func remove(_ id: VoidID) { holds[id] = nil }
+    func remove(_ id: VoidID, generation: UInt64) {
+        guard let held = holds.removeValue(forKey: id) else { return }
+        void(held.names, generation: generation)
+    }
 }

@@ -177,9 +177,24 @@ package struct TenantContext: Sendable {
     @LoopActor package func gate(
         session: SessionID?, cost: RequestCost, deadline: Deadline
     ) async -> GateAnswer {
-        await door.gate.pass(
-            tenant, tier: tier, session: session, cost: cost, now: door.clocks.now(),
-            deadline: deadline)
+        let now = door.clocks.now()
+        if let session, let entry = door.sessionCopies?.find(session, of: id, at: now) {
+            let answer = await door.gate.pass(
+                tenant, tier: tier, session: nil, cost: cost, now: now, deadline: deadline)
+            return GateAnswer(limit: answer.limit, session: .active(entry))
+        }
+        let ticket = session.flatMap { _ in door.coherence?.ticket(for: id) }
+        let answer = await door.gate.pass(
+            tenant, tier: tier, session: session, cost: cost, now: now, deadline: deadline)
+        if let session, let ticket, case .active(let entry) = answer.session {
+            door.sessionCopies?.keep(session, of: id, entry, ticket: ticket)
+        }
+        return answer
+    }
+
+    /// Copies of this clinic's data in memory, here and in other processes; nil in programs without Redis.
+    @LoopActor package var coherence: TenantCoherence? {
+        door.coherence.map { TenantCoherence($0, tenant: id) }
     }
 
     /// What the cache says of sessions, in one round trip for all of them. Never fails: without Redis they are

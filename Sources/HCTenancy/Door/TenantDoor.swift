@@ -39,6 +39,10 @@ package final class TenantDoor {
     let gate: Gate
     let redis: RedisClient?
     let sessions: SessionCache
+    /// Lets this process keep copies of what it shares with others; nil for programs without Redis.
+    package let coherence: Coherence?
+    /// Sessions that need not be asked for; nil for programs that keep no copies.
+    let sessionCopies: SessionCopies?
     /// What sockets follow; nil for programs without sockets.
     package private(set) var events: EventFeed?
     /// Publishes what is left behind; to be run beside the door's services by one kind of program.
@@ -66,11 +70,12 @@ package final class TenantDoor {
     ///   - redis: nil for programs without one: limits are then local, sessions are not cached.
     ///   - processes: how many processes share the clinics' limits when Redis is away.
     ///   - events: for programs that publish what they commit.
+    ///   - copies: for programs that change what others may have copied.
     package init(
         directory: DirectoryFollower, shards: ShardPools, redis: RedisClient?, master: MasterKey,
         processes: Int, sessions: SessionCacheConfiguration = SessionCacheConfiguration(),
         limits: Limits = Limits(), clocks: Clocks, logger: Logger, metrics: TenancyMetrics,
-        events: EventFeedSetup? = nil
+        events: EventFeedSetup? = nil, copies: CoherenceSetup? = nil
     ) {
         self.directory = directory
         self.shards = shards
@@ -82,6 +87,16 @@ package final class TenantDoor {
         keyCache = KeyCache(master: master, tenantsMax: limits.keysMax)
         let cache = SessionCache(redis: redis, sessions, metrics: metrics)
         self.sessions = cache
+        let coherence = redis.flatMap { redis in
+            copies.map { Coherence(redis: redis, $0, logger: logger) }
+        }
+        self.coherence = coherence
+        sessionCopies =
+            copies?.reader == nil
+            ? nil
+            : coherence.map {
+                SessionCopies($0, life: sessions.copyLife, copiesMax: sessions.copiesMax)
+            }
         gate = Gate(
             redis: redis, sessions: cache, processes: processes, sharesMax: limits.sharesMax,
             metrics: metrics)
@@ -119,7 +134,7 @@ package final class TenantDoor {
 
     /// What must run while the door is in use.
     package var services: [any Service] {
-        [directory, sessions] + (events.map { [$0] } ?? [])
+        [directory, sessions] + (coherence.map { [$0] } ?? []) + (events.map { [$0] } ?? [])
     }
 
     // MARK: The door
@@ -170,14 +185,24 @@ package final class TenantDoor {
     }
 
     func revoke(_ session: SessionID, of record: TenantRecord, deadline: Deadline) async -> Bool {
-        await sessions.revoke(session, prefixes: sessionPrefixes(of: record), deadline: deadline)
+        let isDelivered = await sessions.revoke(
+            session, prefixes: sessionPrefixes(of: record), deadline: deadline)
+        await voidCopies(of: session, record)
+        return isDelivered
     }
 
     func renew(
         _ session: SessionID, _ entry: SessionEntry, of record: TenantRecord, deadline: Deadline
     ) async -> Bool {
-        await sessions.renew(
+        let isDelivered = await sessions.renew(
             session, entry, prefixes: sessionPrefixes(of: record), deadline: deadline)
+        await voidCopies(of: session, record)
+        return isDelivered
+    }
+
+    /// Redis is told first: what is copied from there after this is what holds now.
+    private func voidCopies(of session: SessionID, _ record: TenantRecord) async {
+        _ = await coherence?.hold([SessionCopies.name(of: session)], of: record.id, for: .zero)
     }
 
     /// A revocation may come with a context from before a move, and other processes may not have heard of the
@@ -393,6 +418,23 @@ package struct EventFeedSetup: Sendable {
 
     package init(
         metrics: EventMetrics, reader: RedisClient?, limits: EventLimits = EventLimits()
+    ) {
+        self.metrics = metrics
+        self.reader = reader
+        self.limits = limits
+    }
+}
+
+/// What a program brings that takes part in the agreement on copies.
+package struct CoherenceSetup: Sendable {
+    package var metrics: CoherenceMetrics
+    /// A client of its own, for messages that are waited for; nil for a program that keeps no copies.
+    package var reader: RedisClient?
+    package var limits: CoherenceLimits
+
+    package init(
+        metrics: CoherenceMetrics, reader: RedisClient?,
+        limits: CoherenceLimits = CoherenceLimits()
     ) {
         self.metrics = metrics
         self.reader = reader

@@ -5,6 +5,9 @@ import HCRedis
 package struct SessionCacheConfiguration: Sendable {
     /// An entry admits requests for as long as this before PostgreSQL is asked again.
     package var entryLife = Duration.seconds(60)
+    /// A copy in memory of an entry is used for as long as this at most.
+    package var copyLife = Duration.seconds(30)
+    package var copiesMax = 65_536
     /// At least as long as an access token lives: a revoked session stays revoked in Redis.
     package var tombstoneLife = Duration.seconds(3600)
     /// A request that asked PostgreSQL before a revocation fills the cache within this time or not at all.
