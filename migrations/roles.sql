@@ -4,6 +4,7 @@
 --   hc_owner    owns every database and object and runs migrations; row-level security holds for it too
 --   hc_app      the workers on a shard: neither owns a table nor bypasses row-level security
 --   hc_mover    copies and purges clinics between shards: sees every clinic of a shard
+--   hc_replica  streams a server's log to a replica: may enter no database (pg_hba.conf must see to it)
 --   hc_control  hc-admin on the control database
 --   hc_router   the workers on the control database: reads the directory, nothing else
 
@@ -17,6 +18,7 @@ BEGIN
             ('hc_owner',   'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT'),
             ('hc_app',     'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT'),
             ('hc_mover',   'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE REPLICATION BYPASSRLS INHERIT'),
+            ('hc_replica', 'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE REPLICATION NOBYPASSRLS INHERIT'),
             ('hc_control', 'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT'),
             ('hc_router',  'LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT')
         ) AS role (name, attributes)
