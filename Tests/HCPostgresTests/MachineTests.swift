@@ -68,6 +68,44 @@ struct BatchMachineTests {
         #expect(feed(&copy, [.unexpected]) == [.close])
     }
 
+    @Test("an epilogue comes behind the Sync, and however it ends the batch is what it was")
+    func epilogue() {
+        let head: [BatchMachine.Event] = [.completed, .endOfStep, .sync]
+        var good = BatchMachine()
+        good.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
+        good.flushed()
+        #expect(feed(&good, head) == [.keepResult(query: 0), .none, .none])
+        #expect(!good.isFinished)
+        #expect(good.lossOutcome == .committed, "its own Sync has come")
+        #expect(feed(&good, [.completed, .endOfStep, .sync]) == [.keepEpilogue, .none, .finish])
+        #expect(good.isFinished && !good.committedNothing)
+
+        var cancelled = BatchMachine()
+        cancelled.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
+        #expect(feed(&cancelled, head + [.failed(Self.error), .endOfStep, .sync]).last == .finish)
+        #expect(!cancelled.committedNothing)
+
+        var failed = BatchMachine()
+        failed.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
+        #expect(feed(&failed, [.failed(Self.error), .endOfStep, .sync]).last == BatchMachine.Action.none)
+        #expect(failed.lossOutcome == .nothingCommitted)
+        #expect(feed(&failed, [.completed, .endOfStep, .sync]).last == .finish)
+        #expect(failed.committedNothing)
+
+        var twice = BatchMachine()
+        twice.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
+        #expect(feed(&twice, head + [.sync, .sync]).last == .close)
+    }
+
+    @Test("with an epilogue that has not left yet, the batch may have")
+    func unflushedEpilogue() {
+        var batch = BatchMachine()
+        batch.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
+        #expect(batch.lossOutcome == .unknown)
+        batch.begin([.execute(0), .commit], commitPoint: .commitStep, hasEpilogue: true)
+        #expect(batch.lossOutcome == .unknown)
+    }
+
     @Test("before the Sync has left for the server, nothing can be committed")
     func unflushed() {
         #expect(machine([.execute(0)], .sync, flushed: false).lossOutcome == .nothingCommitted)

@@ -15,6 +15,9 @@ package final class PostgresConnection {
     private var encoder = ParameterEncoder()
     private var batch = BatchMachine()
     private var batchResults: [PostgresResult?] = []
+    /// Behind the end of what was committed last, in bytes of the server's log: every replica that has replayed so
+    /// far shows it. Nil: the last call did not ask for it, committed nothing or lost the session.
+    package private(set) var commitPosition: UInt64?
     private var stepsStorage: [BatchStep] = []
     /// The session was closed since the caller asked for something that a pipeline cannot do.
     private var protocolError: StaticString?
@@ -88,8 +91,8 @@ extension PostgresConnection {
         var begin: StaticString?
         var ending: BatchStep?
         var isCancellable = true
-
-        static let bare = Frame()
+        /// Asks where the log ends, after the commit and in the same round trip.
+        var reportsPosition = false
     }
 
     /// Runs the queries in one round trip and, when no transaction is open, in one implicit transaction.
@@ -101,9 +104,10 @@ extension PostgresConnection {
     /// Statements that the server no longer knows, or whose columns changed, are prepared again and the batch is
     /// sent a second time (its transaction was rolled back).
     ///
+    /// - Parameter reportsPosition: also finds out ``commitPosition``, at no further round trip.
     /// - Throws: ``PostgresError``, for the whole batch: nothing is committed, except as `.commitUnknown` says.
     package func execute(
-        _ queries: [Query], deadline: Deadline
+        _ queries: [Query], reportsPosition: Bool = false, deadline: Deadline
     ) async throws(PostgresError) -> [PostgresResult] {
         guard !transactionIsOpen else {
             throw PostgresError(.misuse("a transaction is open on this connection"))
@@ -111,7 +115,8 @@ extension PostgresConnection {
         guard !queries.isEmpty else { return [] }
         let results: [PostgresResult]
         do throws(PostgresError) {
-            results = try await run(queries, .bare, deadline: deadline)
+            results = try await run(
+                queries, Frame(reportsPosition: reportsPosition), deadline: deadline)
         } catch {
             closeUnlessIdle()
             throw error
@@ -164,6 +169,7 @@ extension PostgresConnection {
             try encode(query, index: index)
         }
         try beginOperation(.batch)
+        commitPosition = nil
         guard send(queries, frame) else {
             closeSession()
             throw .connectionLost
@@ -228,11 +234,22 @@ extension PostgresConnection {
             case .rollback?: .none
             default: opensTransaction || wasInTransaction ? .none : .sync
             }
-        batch.begin(steps, commitPoint: commitPoint)
+        batch.begin(steps, commitPoint: commitPoint, hasEpilogue: frame.reportsPosition)
         batchResults = Array(repeating: nil, count: queries.count)
         guard sent, handle.sendSync() else { return false }
+        if frame.reportsPosition {
+            if handle.flush() == .done { batch.flushed() }
+            guard handle.sendUnnamed(cString(PostgresConnection.endOfLog)), handle.sendSync() else {
+                return false
+            }
+        }
         return flush()
     }
+
+    /// The end of what was inserted, not of what was written or flushed: a commit is before it in any case, however
+    /// the session commits.
+    private static let endOfLog: StaticString =
+        "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 
     private func send(
         _ query: Query, _ parameters: ParameterEncoder.Parameters, into steps: inout [BatchStep]
@@ -619,7 +636,7 @@ extension PostgresConnection {
                 action = batch.received(.endOfStep)
             }
             switch action {
-            case .none, .keepResult: break
+            case .none, .keepResult, .keepEpilogue: break
             case .finish: operationEnded()
             case .close: return closeSession()
             }
@@ -636,6 +653,8 @@ extension PostgresConnection {
             if case .keepResult(let query) = action {
                 if result.memoryBytes > configuration.resultBytesRetire { hadLargeResult = true }
                 batchResults[query] = PostgresResult(result)
+            } else if action == .keepEpilogue {
+                commitPosition = PostgresConnection.position(PostgresResult(result))
             }
             return action
         case .failed:
@@ -649,6 +668,11 @@ extension PostgresConnection {
             protocolError = "COPY goes through copyIn and copyOut"
             return batch.received(.unexpected)
         }
+    }
+
+    private static func position(_ result: PostgresResult) -> UInt64? {
+        guard let bytes = try? result.single().int(0) else { return nil }
+        return UInt64(exactly: bytes)
     }
 
     private func drainNotifications() {

@@ -11,10 +11,16 @@ package struct TransactionOptions: Hashable, Sendable {
 
     package var isolation: Isolation
     package var isReadOnly: Bool
+    /// Whether the COMMIT finds out ``PostgresConnection/commitPosition``, at no further round trip.
+    package var reportsPosition: Bool
 
-    package init(isolation: Isolation = .readCommitted, isReadOnly: Bool = false) {
+    package init(
+        isolation: Isolation = .readCommitted, isReadOnly: Bool = false,
+        reportsPosition: Bool = false
+    ) {
         self.isolation = isolation
         self.isReadOnly = isReadOnly
+        self.reportsPosition = reportsPosition
     }
 
     var begin: StaticString {
@@ -108,6 +114,7 @@ package final class PostgresTransaction {
         _ queries: [Query], ending: BatchStep?
     ) async throws(PostgresError) -> [PostgresResult] {
         var frame = PostgresConnection.Frame(ending: ending)
+        frame.reportsPosition = ending == .commit && options.reportsPosition
         switch state {
         case .unbegun: frame.begin = options.begin
         case .open: break

@@ -3,6 +3,9 @@
 ///
 /// libpq 34.5.1.2: each step gives its result and then a nil; after a failure the others give
 /// `PGRES_PIPELINE_ABORTED` and a nil; the Sync gives `PGRES_PIPELINE_SYNC`.
+///
+/// An epilogue is one statement behind that Sync, with a Sync of its own: it runs after the commit and tells nothing
+/// about the batch.
 struct BatchMachine {
     /// When the server makes this batch's effects permanent.
     enum CommitPoint {
@@ -31,6 +34,8 @@ struct BatchMachine {
         case none
         /// The result belongs to the query of this index.
         case keepResult(query: Int)
+        /// The result is the epilogue's.
+        case keepEpilogue
         /// The session is ready for the next batch.
         case finish
         /// The server's answers no longer match what was sent.
@@ -57,10 +62,17 @@ struct BatchMachine {
     private var passed = 0
     private var commitWasConfirmed = false
     private var endedWithoutCommit = false
+    private var hasEpilogue = false
+    /// The batch has its Sync: what comes now is the epilogue's.
+    private var isSynced = false
 
-    mutating func begin(_ steps: consuming [BatchStep], commitPoint: CommitPoint) {
+    mutating func begin(
+        _ steps: consuming [BatchStep], commitPoint: CommitPoint, hasEpilogue: Bool = false
+    ) {
         self.steps = steps
         self.commitPoint = commitPoint
+        self.hasEpilogue = hasEpilogue
+        isSynced = false
         completed = 0
         failure = nil
         isFlushed = false
@@ -82,6 +94,7 @@ struct BatchMachine {
 
     mutating func received(_ event: Event) -> Action {
         guard !isFinished else { return .close }
+        if isSynced { return receivedEpilogue(event) }
         switch event {
         case .completed:
             guard passed < steps.count, completed == passed, failure == nil else { return .close }
@@ -109,10 +122,27 @@ struct BatchMachine {
             return .none
         case .sync:
             guard passed == steps.count else { return .close }
-            isFinished = true
-            return .finish
+            guard hasEpilogue else {
+                isFinished = true
+                return .finish
+            }
+            isSynced = true
+            if commitPoint == .sync, failure == nil { commitWasConfirmed = true }
+            return .none
         case .unexpected:
             return .close
+        }
+    }
+
+    /// It may fail, or be cancelled: then there is no result.
+    private mutating func receivedEpilogue(_ event: Event) -> Action {
+        switch event {
+        case .completed: return .keepEpilogue
+        case .failed, .aborted, .endOfStep: return .none
+        case .sync:
+            isFinished = true
+            return .finish
+        case .rolledBack, .unexpected: return .close
         }
     }
 
@@ -124,9 +154,11 @@ struct BatchMachine {
     /// What is known about the batch's effects if the session ends now.
     var lossOutcome: LossOutcome {
         if commitWasConfirmed { return .committed }
+        // Its Sync has come, and there was no commit in it.
+        if isSynced { return .nothingCommitted }
         // The Sync (and a COMMIT before it) is the tail of what is sent: as long as libpq holds some of it,
-        // the server cannot have it.
-        guard isFlushed else { return .nothingCommitted }
+        // the server cannot have it. What it holds may be the epilogue only.
+        guard isFlushed || hasEpilogue else { return .nothingCommitted }
         guard !endedWithoutCommit else { return .nothingCommitted }
         switch commitPoint {
         case .none:
