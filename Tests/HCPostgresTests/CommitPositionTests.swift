@@ -82,7 +82,8 @@ struct CommitPositionTests {
         }
     }
 
-    @Test("a batch that fails, at a step or at its commit, fails as ever and leaves the session good")
+    @Test(
+        "a batch that fails, at a step or at its commit, fails as ever and leaves the session good")
     func failures() async throws {
         try await withTable { connection in
             let division = await postgresError {

@@ -87,7 +87,9 @@ struct BatchMachineTests {
 
         var failed = BatchMachine()
         failed.begin([.execute(0)], commitPoint: .sync, hasEpilogue: true)
-        #expect(feed(&failed, [.failed(Self.error), .endOfStep, .sync]).last == BatchMachine.Action.none)
+        #expect(
+            feed(&failed, [.failed(Self.error), .endOfStep, .sync]).last == BatchMachine.Action.none
+        )
         #expect(failed.lossOutcome == .nothingCommitted)
         #expect(feed(&failed, [.completed, .endOfStep, .sync]).last == .finish)
         #expect(failed.committedNothing)

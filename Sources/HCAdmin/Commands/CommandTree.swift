@@ -7,6 +7,7 @@ struct CommandTree {
         TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
         TenantSetTier.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
+        ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self,
         MigrateStatus.self, MigrateUp.self,
         ConfigCheck.self, DoctorCommand.self, DemoSeed.self,

@@ -23,6 +23,8 @@ package struct Doctor {
 
     /// Clinics whose keys are opened; the newest ones.
     private static let keySampleMax = 50
+    /// For a replica to get to where its primary was.
+    private static let replicaPatience = Duration.seconds(3)
 
     package init(plane: ControlPlane, catalog: MigrationCatalog) {
         self.plane = plane
@@ -58,6 +60,7 @@ package struct Doctor {
         for shard in shards {
             await check("shard \(shard.id)") { try await examine(shard) }
             await check("clinics of \(shard.id)") { try await placements(on: shard) }
+            await check("replicas of \(shard.id)") { try await replicas(of: shard) }
         }
         await check("shards alike") { alike(shards) }
         await check("clinics being made") { try await unfinished() }
@@ -151,6 +154,30 @@ package struct Doctor {
         } else if status.fingerprint != shard.fingerprint {
             findings.append(
                 finding(name, .failed, "its schema was changed outside of migrations"))
+        }
+        return findings
+    }
+
+    /// A replica that is away or late costs the primary its work; one of another cluster would cost clinics the truth.
+    private func replicas(of shard: Shard) async throws -> [Finding] {
+        let name = "replicas of \(shard.id)"
+        let inspection = ReplicaInspection(plane: plane)
+        var findings: [Finding] = []
+        for state in try await inspection.states(of: shard) where state.replica.state == "open" {
+            let replica = state.replica
+            if let problem = state.problem {
+                findings.append(
+                    finding(name, state.isWrong ? .failed : .warning, "\(replica.name): \(problem)")
+                )
+            } else if try await !inspection.catchesUp(
+                replica, of: shard, within: Doctor.replicaPatience)
+            {
+                findings.append(
+                    finding(
+                        name, .warning,
+                        "\(replica.name) does not follow: \(state.lagBytes ?? 0) bytes behind; see"
+                            + " deploy/runbooks/replica.md"))
+            }
         }
         return findings
     }

@@ -57,6 +57,7 @@ package struct PlatformConfiguration: Sendable {
     package var tokenKeyFile: String
     package var redis: Redis
     package var pools: Pools
+    package var replicas: Replicas
     package var server: Server
     /// Nil: there is no TLS listener. The production profile always has one.
     package var tls: TLS?
@@ -155,6 +156,7 @@ package struct PlatformConfiguration: Sendable {
         redis = Redis(reader.section("redis"))
         server = Server(reader.section("server"))
         pools = Pools(reader.section("pools"))
+        replicas = Replicas(reader.section("replicas"))
         tls = nil
         if let section = reader.optionalSection("tls")
             ?? (profile == .production ? reader.section("tls") : nil)

@@ -118,11 +118,21 @@ enum DirectoryFile {
             let timeline = value["timeline"]?.asInteger, let oid = value["databaseOID"]?.asInteger,
             let limit = value["connectionLimit"]?.asInteger
         else { throw .content("a shard") }
+        // A file of an older program has none: then only primaries are read from.
+        var replicas: [ReplicaRecord] = []
+        if value["replicas"] != nil {
+            for entry in try array(value, "replicas") {
+                guard let replica = ReplicaRecord(directoryJSON: entry) else {
+                    throw .content("a replica")
+                }
+                replicas.append(replica)
+            }
+        }
         return ShardRecord(
             id: ShardID(id), reference: reference, state: state,
             identity: ShardIdentity(
                 systemIdentifier: system, timeline: Int(timeline), databaseOID: oid),
-            connectionLimit: Int(limit))
+            connectionLimit: Int(limit), replicas: replicas)
     }
 
     private static func tenant(_ value: JSONValue) throws(Problem) -> TenantRecord {
@@ -170,6 +180,10 @@ extension JSONWriter {
         member("timeline", shard.identity.timeline)
         member("databaseOID", shard.identity.databaseOID)
         member("connectionLimit", shard.connectionLimit)
+        key("replicas")
+        beginArray()
+        for replica in shard.replicas { value(replica.directoryJSON) }
+        endArray()
         endObject()
     }
 
@@ -192,6 +206,24 @@ extension JSONWriter {
         for key in tenant.keys { value(key.directoryJSON) }
         endArray()
         endObject()
+    }
+}
+
+extension ReplicaRecord {
+    /// As the control database and the file give it.
+    init?(directoryJSON value: JSONValue) {
+        guard let name = value["name"]?.asString, let reference = value["reference"]?.asString,
+            let state = value["state"]?.asString.flatMap(State.init(rawValue:)),
+            let weight = value["weight"]?.asInteger.flatMap(Int.init(exactly:)), weight > 0
+        else { return nil }
+        self.init(name: name, reference: reference, state: state, weight: weight)
+    }
+
+    fileprivate var directoryJSON: JSONValue {
+        [
+            "name": .string(name), "reference": .string(reference),
+            "state": .string(state.rawValue), "weight": .integer(Int64(weight)),
+        ]
     }
 }
 
@@ -233,7 +265,7 @@ extension DirectoryFile {
             if let header = try? header(of: present), header.source == snapshot.source,
                 header.version >= snapshot.version, let saved = try? decode(present),
                 // Of the same version and yet another: an older program wrote it, who does not know all members.
-                header.version > snapshot.version || saved.hasSameTenants(as: snapshot)
+                header.version > snapshot.version || saved.hasSamePlaces(as: snapshot)
             {
                 return
             }

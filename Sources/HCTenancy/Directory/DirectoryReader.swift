@@ -99,7 +99,12 @@ struct DirectoryReader {
 
     private static let shards = Query(
         """
-        SELECT id, dsn_ref, state, system_id, timeline, database_oid, connection_limit FROM shard
+        SELECT id, dsn_ref, state, system_id, timeline, database_oid, connection_limit, coalesce((
+            SELECT jsonb_agg(jsonb_build_object('name', name, 'reference', replica.dsn_ref,
+                'state', replica.state, 'weight', replica.weight))
+            FROM replica WHERE shard_id = shard.id
+        ), '[]')
+        FROM shard
         """)
 
     private static let tiers = Query("SELECT name, definition FROM tier")
@@ -136,9 +141,20 @@ struct DirectoryReader {
                     identity: ShardIdentity(
                         systemIdentifier: try row.text(3), timeline: try row.int(4),
                         databaseOID: Int64(try row.int(5))),
-                    connectionLimit: try row.int(6)))
+                    connectionLimit: try row.int(6), replicas: replicas(try row.json(7), of: id)))
         }
         return shards
+    }
+
+    /// One that this program does not understand is not read from; the shard is served all the same.
+    private func replicas(_ json: [UInt8], of shard: String) -> [ReplicaRecord] {
+        let values = (try? JSONReader.parse(json))?.asArray ?? []
+        let replicas = values.compactMap { ReplicaRecord(directoryJSON: $0) }
+        if replicas.count != values.count {
+            logger.error(
+                "a replica of the directory cannot be read", [("shard", .string(shard))])
+        }
+        return replicas
     }
 
     private func tiers(_ result: PostgresResult) throws(PostgresError) -> [TierDefinition] {

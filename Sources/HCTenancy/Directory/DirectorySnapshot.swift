@@ -42,7 +42,9 @@ package struct DirectorySnapshot: Sendable {
     func find(_ shard: ShardID) -> ShardRecord? { shards[shard] }
     package func findTier(_ name: String) -> TierDefinition? { tiers[name] }
 
-    func hasSameTenants(as other: DirectorySnapshot) -> Bool { byID == other.byID }
+    func hasSamePlaces(as other: DirectorySnapshot) -> Bool {
+        byID == other.byID && shards == other.shards
+    }
 
     // MARK: Changes
 

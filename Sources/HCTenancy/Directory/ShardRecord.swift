@@ -13,15 +13,19 @@ package struct ShardRecord: Hashable, Sendable {
     package let identity: ShardIdentity
     /// Most connections that all processes together may hold to it.
     package let connectionLimit: Int
+    /// Its streaming replicas, by name.
+    package let replicas: [ReplicaRecord]
 
     package init(
-        id: ShardID, reference: String, state: State, identity: ShardIdentity, connectionLimit: Int
+        id: ShardID, reference: String, state: State, identity: ShardIdentity,
+        connectionLimit: Int, replicas: [ReplicaRecord] = []
     ) {
         self.id = id
         self.reference = reference
         self.state = state
         self.identity = identity
         self.connectionLimit = connectionLimit
+        self.replicas = replicas.sorted { $0.name < $1.name }
     }
 }
 

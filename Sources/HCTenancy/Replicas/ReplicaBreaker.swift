@@ -57,7 +57,8 @@ struct ReplicaBreaker {
         backoff.reset()
     }
 
-    mutating func readFailed(now: MonotonicTime, using generator: inout some RandomNumberGenerator) {
+    mutating func readFailed(now: MonotonicTime, using generator: inout some RandomNumberGenerator)
+    {
         readFailures += 1
         failed(isLast: readFailures >= failuresMax, now, &generator)
     }

@@ -118,13 +118,7 @@ struct ReplicaMachine {
 
     /// - Parameter position: what must have been replayed for the reader's own writes.
     mutating func choose(after position: LogPosition?, now: MonotonicTime) -> Choice {
-        choose { member, history in
-            guard let replayed = member.replayed else { return .unsampled }
-            guard let fresh = history.freshness(of: replayed), now - fresh <= limits.lagMax else {
-                return .lagging
-            }
-            return position.map { replayed >= $0 } ?? true ? nil : .behind
-        }
+        choose(after: position, asOf: now)
     }
 
     /// As above while the primary is lost: fresh is who had what the primary had when it was last heard of, but for
@@ -133,21 +127,30 @@ struct ReplicaMachine {
         guard let lastHeard = history.lastHeard, now - lastHeard <= limits.outageMax else {
             return .primary(.unsampled)
         }
-        return choose { member, history in
-            guard let replayed = member.replayed else { return .unsampled }
-            guard let fresh = history.freshness(of: replayed), lastHeard - fresh <= limits.lagMax
-            else { return .lagging }
-            return position.map { replayed >= $0 } ?? true ? nil : .behind
-        }
+        return choose(after: position, asOf: lastHeard)
     }
 
-    private mutating func choose(_ obstacle: (Member, PrimaryHistory) -> Reason?) -> Choice {
+    /// What is in the way of reading what has been replayed up to `replayed`, at the moment `moment`.
+    private func obstacle(
+        at replayed: LogPosition?, after position: LogPosition?, asOf moment: MonotonicTime
+    ) -> Reason? {
+        guard let replayed else { return .unsampled }
+        guard let fresh = history.freshness(of: replayed), moment - fresh <= limits.lagMax else {
+            return .lagging
+        }
+        if let position, replayed < position { return .behind }
+        return nil
+    }
+
+    private mutating func choose(
+        after position: LogPosition?, asOf moment: MonotonicTime
+    ) -> Choice {
         var closest = Reason.none
         var eligible: [Int] = []
         for (index, member) in members.enumerated() where member.record.state == .open {
             if !member.breaker.admits {
                 closest = max(closest, .broken)
-            } else if let reason = obstacle(member, history) {
+            } else if let reason = obstacle(at: member.replayed, after: position, asOf: moment) {
                 closest = max(closest, reason)
             } else {
                 eligible.append(index)
@@ -178,11 +181,7 @@ struct ReplicaMachine {
             $0.breaker.readSucceeded()
         }
         let moment = inOutage ? history.lastHeard ?? now : now
-        guard let fresh = history.freshness(of: replayed), moment - fresh <= limits.lagMax else {
-            return .reject(.lagging)
-        }
-        if let position, replayed < position { return .reject(.behind) }
-        return .accept
+        return obstacle(at: replayed, after: position, asOf: moment).map { .reject($0) } ?? .accept
     }
 
     /// The read failed by the replica's doing: it cannot be reached, or the connection broke.
