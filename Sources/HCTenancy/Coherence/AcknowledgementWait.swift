@@ -6,7 +6,7 @@ import HCIO
 final class AcknowledgementWait {
     private var missing: [String: MonotonicTime] = [:]
     private var early: Set<String> = []
-    private var continuation: UnsafeContinuation<Void, Never>?
+    private let end = HCIO.Gate()
 
     nonisolated init() {}
 
@@ -17,21 +17,16 @@ final class AcknowledgementWait {
     /// An answer may come before it is known that one is expected.
     func acknowledged(by process: String) {
         if missing.removeValue(forKey: process) == nil { early.insert(process) }
-        if missing.isEmpty { end() }
+        if missing.isEmpty { end.open() }
     }
 
     /// Waits, in a task that is cancelled as well.
     /// - Returns: false if a lease had to run out.
     func finish() async -> Bool {
         guard let last = missing.values.max() else { return true }
-        let timer = Loop.shared.schedule(at: Deadline(last)) { self.end() }
+        let timer = Loop.shared.schedule(at: Deadline(last)) { self.end.open() }
         defer { timer.cancel() }
-        await withUnsafeContinuation { continuation = $0 }
+        await end.wait()
         return missing.isEmpty
-    }
-
-    private func end() {
-        continuation?.resume()
-        continuation = nil
     }
 }

@@ -28,11 +28,12 @@ extension Coherence {
     }
 
     /// Never returns.
-    private func follow(_ reader: RedisClient, begun: () -> Void) async throws(RedisError) {
+    private func follow(_ reader: RedisClient, hasBegun: () -> Void) async throws(RedisError) {
         guard let connection = reader.connectedSince else { throw .unavailable }
         var renewed = Loop.shared.now
         try await renew(reader, isFirst: true)
-        begun()
+        hasBegun()
+        begun.open()
         metrics.isTrusted.set(1)
         while true {
             let left = max(.milliseconds(10), limits.renewAfter - (Loop.shared.now - renewed))

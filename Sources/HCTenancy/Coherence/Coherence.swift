@@ -43,13 +43,17 @@ package final class Coherence: Service {
     private var waits: [VoidID: AcknowledgementWait] = [:]
     /// Since when Redis could not be asked.
     private var outageSince: MonotonicTime?
-    private var isRegistering = false
+    /// The task that registers clinics, while there is one.
+    private(set) var registering: Task<Void, Never>?
+    /// Open once this process has had a lease.
+    let begun = HCIO.Gate()
     /// What was held before Redis forgot it may be held until then: no clinic is registered.
     private var quietUntil = MonotonicTime.zero
     /// This process takes part no more.
     private(set) var hasLeft = false
     private var untold: RingBuffer<(TenantID, [String])>
-    private var isTelling = false
+    /// The task that tells Redis later, while there is one.
+    private(set) var telling: Task<Void, Never>?
 
     init(redis: RedisClient, _ setup: CoherenceSetup, logger: Logger) {
         self.redis = redis
@@ -78,7 +82,7 @@ package final class Coherence: Service {
     /// Whether copies of the clinic's data may be used now. Costs no more than two look-ups in memory.
     package func mayUseCopies(of tenant: TenantID) -> Bool {
         let isAllowed = ledger.mayUse(tenant, at: Loop.shared.now)
-        if ledger.hasWanted, !isRegistering { register() }
+        if ledger.hasWanted, registering == nil { register() }
         return isAllowed
     }
 
@@ -120,10 +124,11 @@ package final class Coherence: Service {
     }
 
     private func register() {
-        isRegistering = true
-        Loop.shared.spawn { [self] in
+        registering = Loop.shared.spawn { [self] in
+            // Not at once: what else is wanted in this tick goes with it.
+            await Task.yield()
             while ledger.hasWanted { await registerBatch() }
-            isRegistering = false
+            registering = nil
         }
     }
 
@@ -348,9 +353,9 @@ package final class Coherence: Service {
     /// Waits in a task that is cancelled as well: what follows may be a commit.
     private func wait(until time: MonotonicTime) async {
         guard time > Loop.shared.now else { return }
-        await withUnsafeContinuation { continuation in
-            _ = Loop.shared.schedule(at: Deadline(time)) { continuation.resume() }
-        }
+        let end = HCIO.Gate()
+        _ = Loop.shared.schedule(at: Deadline(time)) { end.open() }
+        await end.wait()
     }
 
     func acknowledged(_ id: VoidID, by process: String) {
@@ -359,15 +364,17 @@ package final class Coherence: Service {
 
     // MARK: What Redis has not heard of
 
+    /// Voids that Redis will be told of.
+    var untoldCount: Int { untold.count }
+
     private func remember(_ hold: CopyHold) {
         if untold.appendDroppingFirst((hold.tenant, hold.names)) != nil {
             metrics.untoldDropped.increment()
         }
-        guard !isTelling else { return }
-        isTelling = true
-        Loop.shared.spawn { [self] in
+        guard telling == nil else { return }
+        telling = Loop.shared.spawn { [self] in
             await tellLater()
-            isTelling = false
+            telling = nil
         }
     }
 

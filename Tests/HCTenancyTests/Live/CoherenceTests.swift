@@ -1,0 +1,240 @@
+import HCCore
+import HCIO
+import HCRedis
+import HCTesting
+import Testing
+
+@testable import HCTenancy
+
+@Suite("Copies in several processes", .onLoop)
+@LoopActor
+struct CoherenceTests {
+    private let tenant = LivePlatform.sunrise
+
+    /// What a process has of one value that all share.
+    @LoopActor
+    private final class Process {
+        let redis: RedisClient
+        let reader: RedisClient
+        let coherence: Coherence
+        let running: Task<Void, Never>
+        /// Names whose copies were dropped.
+        var dropped: [VoidedNames] = []
+
+        init(_ live: LiveRedis, limits: CoherenceLimits) async throws {
+            redis = try await live.client()
+            reader = try await live.client()
+            let coherence = Coherence(
+                redis: redis,
+                CoherenceSetup(
+                    metrics: CoherenceMetrics(MetricsRegistry()), reader: reader, limits: limits),
+                logger: .silent)
+            self.coherence = coherence
+            running = Loop.shared.spawn {
+                do { try await coherence.run() } catch { return }
+            }
+            coherence.onVoid.append { [weak self] _, names in self?.dropped.append(names) }
+        }
+
+        /// Waits until copies of the clinic may be used.
+        func join(_ tenant: TenantID) async throws {
+            try await coherence.begun.wait(until: .after(.seconds(30), from: Loop.shared.now))
+            _ = coherence.mayUseCopies(of: tenant)
+            await coherence.registering?.value
+            try #require(coherence.mayUseCopies(of: tenant))
+        }
+
+        /// As a process that is killed: it answers nothing and renews nothing.
+        func die() {
+            reader.close()
+            redis.close()
+            running.cancel()
+        }
+    }
+
+    /// Short lives, so that nobody waits long for a lease to run out.
+    private var limits: CoherenceLimits {
+        var limits = CoherenceLimits()
+        limits.leaseLife = .milliseconds(400)
+        limits.trust = .milliseconds(360)
+        limits.renewAfter = .milliseconds(100)
+        return limits
+    }
+
+    /// A Redis that has forgotten nothing for long.
+    private func makeRedis() async throws -> LiveRedis {
+        let live = try await LiveRedis.make()
+        try await age(live)
+        return live
+    }
+
+    private func age(_ live: LiveRedis) async throws {
+        let client = try await live.client()
+        let run = try await client.runID(deadline: live.deadline)
+        _ = try await client.send(
+            ["SET", .text(CoherenceScripts.born), .text("\(run)|0")], deadline: live.deadline)
+        client.close()
+    }
+
+    @Test(
+        "when a hold returns every process has dropped the copies, and makes none before the release"
+    )
+    func hold() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        let before = try #require(two.coherence.ticket(for: tenant))
+        let held = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(held.isTold)
+        #expect(two.dropped == [.names(["a"])])
+        for process in [one, two] {
+            #expect(process.coherence.isHeld("a", of: tenant))
+            #expect(!process.coherence.isHeld("b", of: tenant))
+            #expect(process.coherence.metrics.expiredWaits.value == 0, "nobody's lease ran out")
+        }
+        #expect(!two.coherence.isCurrent(before, of: tenant, ["a"]))
+        #expect(two.coherence.isCurrent(before, of: tenant, ["b"]))
+
+        // Who comes in the middle hears of the hold with its registration.
+        let three = try await Process(live, limits: limits)
+        try await three.join(tenant)
+        #expect(three.coherence.isHeld("a", of: tenant))
+
+        one.coherence.release(held)
+        #expect(!one.coherence.isHeld("a", of: tenant))
+        // A void of the same process comes behind the release.
+        _ = await one.coherence.hold(["b"], of: tenant, for: .zero)
+        #expect(!two.coherence.isHeld("a", of: tenant))
+        let after = try #require(two.coherence.ticket(for: tenant))
+        #expect(two.coherence.isCurrent(after, of: tenant, ["a"]))
+        for process in [one, two, three] { process.die() }
+    }
+
+    @Test("who has copies of another clinic is not asked")
+    func others() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(LivePlatform.lakeside)
+        let held = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(held.holders.isEmpty && held.isTold)
+        #expect(two.dropped.isEmpty)
+        one.die()
+        two.die()
+    }
+
+    @Test("a process that does not answer is waited for until its lease has run out")
+    func silent() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        let trusted = two.coherence.ledger.trustedUntil
+        two.die()
+        _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(Loop.shared.now >= trusted, "it might have used a copy all the while")
+        #expect(one.coherence.metrics.expiredWaits.value == 1)
+        // And once only.
+        _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(one.coherence.metrics.expiredWaits.value == 1)
+        one.die()
+    }
+
+    @Test("a process that leaves is not waited for")
+    func leaving() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        await two.coherence.leave()
+        #expect(!two.coherence.mayUseCopies(of: tenant))
+        _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(one.coherence.metrics.expiredWaits.value == 0)
+        one.die()
+        two.die()
+    }
+
+    @Test("a Redis that forgot everything has not forgotten the leases that hold, nor the holds")
+    func flushed() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        let trusted = two.coherence.ledger.trustedUntil
+        _ = try await one.redis.send(["FLUSHALL"], deadline: live.deadline)
+        _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(Loop.shared.now >= trusted)
+        // What was held before it forgot may be held still: nobody makes copies for a while.
+        let three = try await Process(live, limits: limits)
+        try await three.coherence.begun.wait(until: live.deadline)
+        _ = three.coherence.mayUseCopies(of: tenant)
+        await three.coherence.registering?.value
+        #expect(!three.coherence.mayUseCopies(of: tenant))
+        for process in [one, two, three] { process.die() }
+    }
+
+    @Test(
+        "without Redis a change waits until nobody has a lease, and Redis hears of it when it is back"
+    )
+    func outage() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        let trusted = two.coherence.ledger.trustedUntil
+        let server = live.server
+        try await offLoop { try server.kill() }
+        let held = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(!held.isTold)
+        #expect(Loop.shared.now >= trusted)
+        #expect(!two.coherence.mayUseCopies(of: tenant))
+        try await offLoop { try server.start() }
+        one.coherence.release(held)
+        await one.coherence.telling?.value
+        #expect(one.coherence.untoldCount == 0)
+        one.die()
+        two.die()
+    }
+
+    @Test("a session that was revoked is admitted by no process' copy")
+    func sessions() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        let copies = SessionCopies(two.coherence, life: .seconds(30), copiesMax: 10)
+        try await one.join(tenant)
+        try await two.join(tenant)
+        let session = SessionID(UUID(high: 5, low: 5))
+        let now = Timestamp(seconds: 1_780_000_000)
+        let entry = SessionEntry(
+            accountID: UUID(high: 1, low: 1), roles: ["doctor"],
+            expiresAt: Timestamp(seconds: 1_790_000_000))
+        let ticket = try #require(two.coherence.ticket(for: tenant))
+        copies.keep(session, of: tenant, entry, ticket: ticket)
+        #expect(copies.find(session, of: tenant, at: now) == entry)
+        #expect(copies.find(session, of: LivePlatform.lakeside, at: now) == nil)
+        #expect(copies.find(session, of: tenant, at: entry.expiresAt) == nil)
+        _ = await one.coherence.hold(
+            [SessionCopies.name(of: session)], of: tenant, for: .zero)
+        #expect(copies.find(session, of: tenant, at: now) == nil)
+        // An answer that was on its way meanwhile is too old to be kept.
+        copies.keep(session, of: tenant, entry, ticket: ticket)
+        #expect(copies.find(session, of: tenant, at: now) == nil)
+        one.die()
+        two.die()
+    }
+}
