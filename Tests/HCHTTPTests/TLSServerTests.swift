@@ -26,7 +26,7 @@ struct TLSServerTests {
         let tls: TLSMetrics
         let http: HTTPServerMetrics
         let address: SocketAddress
-        let clock = ManualClock(now: Clocks.system.now())
+        let clock: ManualClock
 
         init(
             _ configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
@@ -37,13 +37,16 @@ struct TLSServerTests {
                 return HTTPResponse(.ok, body: .bytes(Array(text.utf8) + content))
             }
         ) throws {
+            // Not before the certificates: they are good from the second in which they were made.
+            let directory = try files.get().directory
+            clock = ManualClock(now: Clocks.system.now())
             http = HTTPServerMetrics(MetricsRegistry())
             tls = TLSMetrics(MetricsRegistry())
             server = HTTPServer(
                 configuration, responder: ClosureResponder(respond), metrics: http,
                 clocks: clock.clocks)
             let loading = TLSCertificates.load(
-                directory: try files.get().directory, baseDomain: "clinics.example", now: clock.now)
+                directory: directory, baseDomain: "clinics.example", now: clock.now)
             let context = try TLSContext(
                 server: TLSServerConfiguration(
                     certificates: try #require(loading.certificates),
@@ -214,10 +217,26 @@ struct TLSServerTests {
             let output = try await fixture.openssl(["-tls1_2", "-cipher", "\(cipher):@SECLEVEL=0"])
             #expect(output.contains("SSL alert number 40"), "\(cipher): \(output)")
         }
-        let curve = try await fixture.openssl(["-groups", "P-521"])
-        #expect(curve.contains("SSL alert number 40"), "\(curve)")
+        for arguments in [["-groups", "P-521"], ["-tls1_2", "-sigalgs", "ECDSA+SHA224"]] {
+            let output = try await fixture.openssl(arguments)
+            #expect(output.contains("SSL alert number 40"), "\(output)")
+        }
         #expect(fixture.tls.failures(.protocolVersion) == 2)
-        #expect(fixture.tls.failures(.noCommonParameters) == 5)
+        #expect(fixture.tls.failures(.noCommonParameters) == 6)
+        await fixture.stop()
+    }
+
+    @Test("the suite is our choice, but a client that likes ChaCha20 best has no AES in hardware")
+    func suites() async throws {
+        let fixture = try Fixture()
+        let (aes256, aes128) = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256")
+        let chacha = "TLS_CHACHA20_POLY1305_SHA256"
+        for (offer, chosen) in [
+            ([aes256, aes128], aes128), ([aes256, chacha], aes256), ([chacha, aes128], chacha),
+        ] {
+            let output = try await fixture.openssl(["-ciphersuites", offer.joined(separator: ":")])
+            #expect(output.contains("Cipher is \(chosen)"), "\(offer): \(output)")
+        }
         await fixture.stop()
     }
 

@@ -35,9 +35,11 @@ import Testing
     @Test("of two certificates for one name, the one that lasts longer is used")
     func renewal() throws {
         let files = try TestCertificates()
-        try files.make("new", hosts: ["a.example"], days: 60)
-        try files.make("old", hosts: ["a.example"], days: 10)
-        #expect(load(files).certificates?.find(host: "a.example")?.name == "new")
+        try files.make("new", hosts: ["a.example", "*.b.example"], days: 60)
+        try files.make("old", hosts: ["a.example", "*.b.example"], days: 10)
+        let found = try #require(load(files).certificates)
+        #expect(found.find(host: "a.example")?.name == "new")
+        #expect(found.find(host: "x.b.example")?.name == "new")
     }
 
     @Test("each problem names its file and what to do")
@@ -81,6 +83,11 @@ import Testing
         try files.make("nokey")
         try files.write(Array("no key\n".utf8), to: "nokey.key")
         expect("nokey.key", "holds no private key", "PRIVATE KEY")
+        try files.make("long")
+        let one = Array(try Repository.contents(of: files.path("long.crt")).utf8)
+        let most = TLSCertificate.Limits.chainMax
+        try files.write([[UInt8]](repeating: one, count: most + 1).flatMap { $0 }, to: "long.crt")
+        expect("long.crt", "more than \(most)", "BEGIN")
         try files.make("weak", key: .rsa(1024))
         expect("weak.crt", "cannot be used", "2048 bits")
         // All the others are refused, and the one that is good is used.
@@ -122,8 +129,28 @@ import Testing
             ])
         try files.write([1, 2, 3], to: "b.ocsp")
         #expect(load(files).problems.map(\.problem) == ["is no OCSP response in DER"])
+        // OCSPResponse with the status tryLater (RFC 6960 4.2.1).
+        try files.write([0x30, 3, 0x0A, 1, 3], to: "b.ocsp")
+        #expect(load(files).problems.map(\.problem) == ["is a responder's refusal"])
         // Without a staple the certificate is used all the same.
         #expect(load(files).certificates?.all.map(\.name) == ["a", "b", "ca"])
+    }
+
+    @Test("authorities of clients: a file without any is a problem")
+    func authorities() throws {
+        let files = try TestCertificates()
+        try files.make("one")
+        #expect(try TLSClientAuthority.load(file: files.path("one.crt")).certificates.count == 1)
+        for (content, problem) in [
+            ("", "holds no certificate"), ("text\n", "holds no certificate"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is damaged"),
+        ] {
+            try files.write(Array(content.utf8), to: "none.crt")
+            let found = #expect(throws: TLSFileProblem.self) {
+                try TLSClientAuthority.load(file: files.path("none.crt"))
+            }
+            #expect(found?.problem.contains(problem) == true, "\(content)")
+        }
     }
 
     // MARK: Following
@@ -174,7 +201,7 @@ import Testing
         #expect(following.context.certificates?.standard.fingerprint != before)
         #expect(following.metrics.reloads.value == 1)
         #expect(following.log.text.contains("certificates in use"))
-        try await following.follower.look()
+        for _ in 0..<3 { try await following.follower.look() }
         #expect(following.metrics.reloads.value == 1)
     }
 

@@ -12,6 +12,7 @@ package struct TLSServerConfiguration: Sendable {
     package var clientAuthority: TLSClientAuthority?
     /// Sent, without TLS, to a client that speaks in letters: somebody typed http for https. Empty: nothing is.
     package var plaintextAnswer: [UInt8]
+    package var timeouts = TLSEndTimeouts()
 
     package init(
         purpose: String = "public", certificates: TLSCertificates,
@@ -25,6 +26,16 @@ package struct TLSServerConfiguration: Sendable {
         self.clientAuthority = clientAuthority
         self.plaintextAnswer = plaintextAnswer
     }
+}
+
+/// How long a stream that is over may take until it is gone.
+package struct TLSEndTimeouts: Sendable {
+    /// After a failure the peer's input is thrown away for so long, that our alert is not lost to a reset.
+    package var lingering: Duration = .seconds(1)
+    /// A closed stream hands its last bytes to the socket.
+    package var closing: Duration = .seconds(30)
+
+    package init() {}
 }
 
 /// What a client's side of TLS is made with: for tools and tests that speak to our own servers.

@@ -79,6 +79,11 @@ package import HCCore
         return []
     }
 
+    var timeouts: TLSEndTimeouts {
+        if case .server(let configuration) = role { return configuration.timeouts }
+        return TLSEndTimeouts()
+    }
+
     package var certificates: TLSCertificates? {
         if case .server(let configuration) = role { return configuration.certificates }
         return nil

@@ -21,13 +21,10 @@ package import HCCore
         package static let pendingBytesMax = 128 << 10
         /// Records without content one after the other: alerts, key updates, empty ones.
         package static let uselessRecordsMax = 32
-        /// After a failure the peer's input is thrown away for so long, and so much of it, that our alert is not
-        /// lost to a reset.
-        package static let lingerTimeout: Duration = .seconds(1)
+        /// After a failure so much of the peer's input is thrown away, and of so many at a time, that our alert is
+        /// not lost to a reset. For how long: `TLSEndTimeouts`.
         package static let lingerBytesMax = 64 << 10
         package static let lingeringMax = 256
-        /// How long a closed stream may take to hand its last bytes to the socket.
-        package static let closingTimeout: Duration = .seconds(30)
     }
 
     private enum State {
@@ -79,7 +76,7 @@ package import HCCore
 
     /// Streams that are closed but whose last bytes are not with the kernel yet.
     private static var closingCount = 0
-    private static var closingWaiter: Waiter<Void>?
+    private static var closingWaiters: [Waiter<Void>] = []
     private static var lingeringCount = 0
 
     /// - Parameters:
@@ -227,7 +224,8 @@ package import HCCore
         switch state {
         case .fresh, .closed: return
         case .handshaking:
-            lower.setReading(pendingCount <= Limits.pendingBytesMax)
+            // The handshake itself bounds what the peer may send, and what we answer.
+            lower.setReading(true)
             lower.setWriteInterest(pendingCount > 0)
         case .established:
             let reads = wantsReading && delegate != nil && !peerHasEnded
@@ -438,7 +436,7 @@ package import HCCore
             held = []
             state = .closing
             TLSStream.closingCount += 1
-            timer = Loop.shared.schedule(after: Limits.closingTimeout) { self.finish() }
+            timer = Loop.shared.schedule(after: context.timeouts.closing) { self.finish() }
             updateInterests()
             withExtendedLifetime(dropped) {}
         }
@@ -471,16 +469,16 @@ package import HCCore
         guard wasClosing else { return }
         TLSStream.closingCount -= 1
         if TLSStream.closingCount == 0 {
-            TLSStream.closingWaiter?.succeed(())
-            TLSStream.closingWaiter = nil
+            for waiter in TLSStream.closingWaiters { waiter.succeed(()) }
         }
     }
 
     /// Waits until the last bytes of all closed streams are with the kernel: before a process ends.
     package static func waitForClosing(until deadline: Deadline) async {
         guard closingCount > 0 else { return }
-        let waiter = closingWaiter ?? Waiter<Void>()
-        closingWaiter = waiter
+        let waiter = Waiter<Void>()
+        closingWaiters.append(waiter)
+        defer { closingWaiters.removeAll { $0 === waiter } }
         do {
             try await waiter.wait(until: deadline)
         } catch {
@@ -504,7 +502,7 @@ package import HCCore
         if TLSStream.lingeringCount < Limits.lingeringMax, sendPending() == nil, !lower.isClosed {
             state = .lingering
             TLSStream.lingeringCount += 1
-            timer = Loop.shared.schedule(after: Limits.lingerTimeout) { self.finish() }
+            timer = Loop.shared.schedule(after: context.timeouts.lingering) { self.finish() }
             if pendingCount == 0 { lower.shutdownWrite() } else { endsWhenSent = true }
             updateInterests()
         } else {

@@ -105,6 +105,9 @@ extension Duration {
         self.clocks = clocks
     }
 
+    /// Keys in memory.
+    var keyCount: Int { keys.count }
+
     /// Periods that may still have a ticket within its lifetime.
     private var periodsBack: Int64 {
         (tickets.lifetime.inSeconds + tickets.period.inSeconds - 1) / tickets.period.inSeconds
