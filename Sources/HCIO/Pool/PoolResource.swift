@@ -34,6 +34,13 @@ package struct PoolError: Error, CustomStringConvertible {
     /// What the last try to open one ran into.
     package let cause: (any Error)?
 
+    package init(pool: String, code: Code, retryAfter: Duration?, cause: (any Error)?) {
+        self.pool = pool
+        self.code = code
+        self.retryAfter = retryAfter
+        self.cause = cause
+    }
+
     package var description: String {
         let words =
             switch code {

@@ -71,6 +71,10 @@ package final class PostgresConnection {
         session.isIdle && !handle.isBad && !transactionIsOpen && !hadLargeResult
     }
     package var isClosed: Bool { session.isClosed }
+    /// What the server was told at the start: how long each statement, and each wait for a lock, may take here.
+    package var statementTimeout: Duration { configuration.statementTimeout }
+    package var lockTimeout: Duration? { configuration.lockTimeout }
+    package var idleInTransactionTimeout: Duration { configuration.idleInTransactionTimeout }
     package var processID: Int32 { handle.processID }
     /// 150018 for 15.18.
     package var serverVersion: Int { handle.serverVersion }

@@ -27,8 +27,10 @@ struct RetryMachine {
         /// No connection can be had.
         case unreachable(retryAfter: Duration)
         /// The pool's queue is full, or nobody gave a connection back in time.
-        case poolExhausted
+        case poolExhausted(retryAfter: Duration)
         case deadlineExceeded
+        /// Work on the shard took longer than the clinic's tier lets it.
+        case timeLimitExceeded
         case cancelled
         /// A matter between the caller and its SQL.
         case other
@@ -103,7 +105,8 @@ struct RetryMachine {
         // Time that was spent waiting for a move is the move's doing, and coming back will help.
         case .poolExhausted where parks > 0, .deadlineExceeded where parks > 0:
             return .fail(.moving(retryAfter: limits.movingRetryAfter))
-        case .poolExhausted: return .fail(.overloaded(retryAfter: .seconds(1)))
+        case .poolExhausted(let time): return .fail(.overloaded(retryAfter: time))
+        case .timeLimitExceeded: return .fail(.timeLimitExceeded)
         case .deadlineExceeded: return .fail(.deadlineExceeded)
         case .cancelled: return .fail(.cancelled)
         case .other: return .rethrow
@@ -133,6 +136,8 @@ extension RetryMachine.Failure {
             case .tenantDraining: self = .draining
             case .tenantSuspended: self = .suspended
             case .tenantReadOnly: self = .readOnly
+            // A cancellation of ours comes as `.deadlineExceeded` or `.cancelled`: this one is the server's.
+            case .queryCancelled: self = .timeLimitExceeded
             case _ where error.isRetryable: self = .conflict
             case _ where server.isFatal || server.sqlstate == .cannotConnectNow:
                 self = .connectionLost
@@ -152,12 +157,14 @@ extension RetryMachine.Failure {
     /// Nothing was begun.
     init(_ error: PoolError) {
         switch error.code {
-        case .queueFull: self = .poolExhausted
+        case .queueFull: self = .poolExhausted(retryAfter: .seconds(1))
         case .circuitOpen: self = .unreachable(retryAfter: error.retryAfter ?? .seconds(1))
         // The shard has got another pool: its record changed.
         case .shutDown: self = .connectionLost
         case .deadlineExceeded:
-            self = error.cause == nil ? .poolExhausted : .unreachable(retryAfter: .seconds(1))
+            self =
+                error.cause == nil
+                ? .poolExhausted(retryAfter: .seconds(1)) : .unreachable(retryAfter: .seconds(1))
         }
     }
 }

@@ -19,6 +19,8 @@ package enum TenancyError: Error, Hashable, Sendable {
     case outcomeUnknown
     /// The request's time is up. Nothing was committed.
     case deadlineExceeded
+    /// A statement or transaction took longer than the clinic's tier lets it. Nothing was committed.
+    case timeLimitExceeded
     /// The caller is gone. Nothing was committed.
     case cancelled
     /// The clinic's keys are revoked, or wrapped under a master key that this process does not have.
@@ -42,6 +44,7 @@ package enum TenancyError: Error, Hashable, Sendable {
         case .overloaded: "overloaded"
         case .outcomeUnknown: "outcome-unknown"
         case .deadlineExceeded: "deadline-exceeded"
+        case .timeLimitExceeded: "time-limit-exceeded"
         case .cancelled: "cancelled"
         case .keyUnavailable: "key-unavailable"
         case .sealBroken: "seal-broken"
@@ -58,7 +61,8 @@ package enum TenancyError: Error, Hashable, Sendable {
             .auditUnavailable(let time), .directoryUnavailable(let time),
             .eventsUnavailable(let time):
             time
-        case .tenantUnknown, .suspended, .readOnly, .outcomeUnknown, .deadlineExceeded, .cancelled,
+        case .tenantUnknown, .suspended, .readOnly, .outcomeUnknown, .deadlineExceeded,
+            .timeLimitExceeded, .cancelled,
             .keyUnavailable, .sealBroken:
             nil
         }

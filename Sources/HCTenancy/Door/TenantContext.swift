@@ -129,10 +129,12 @@ package struct TenantContext: Sendable {
         // Of the attempt that was made last: the one that committed, if one did.
         var sent: [OutboxRow] = []
         let value = try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
-            connection, place in
-            try await connection.transaction(options, deadline: deadline) { inner in
+            connection, entrance in
+            let mode: EnterMode = mode == .read ? .read : .write
+            let limit = entrance.limit(deadline)
+            return try await connection.transaction(options, deadline: limit) { inner in
                 let transaction = TenantTransaction(
-                    inner, place: place, mode: mode == .read ? .read : .write)
+                    inner, enter: entrance.query(mode, on: connection), mode: mode)
                 let value = try await body(transaction)
                 try await transaction.finish { events, messages in
                     var rows: [AuditRow] = []

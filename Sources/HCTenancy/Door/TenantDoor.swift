@@ -51,7 +51,6 @@ package final class TenantDoor {
     private let limits: Limits
     private let keyCache: KeyCache
     private let parking = ParkingLot()
-    private let turns = TenantTurns()
     private var random = SystemRandomNumberGenerator()
     private(set) lazy var lookups = LookupGatherer { [weak self] tenant, queries, deadline in
         // Nobody who waits for a look-up can outlive the door: they run on it.
@@ -106,6 +105,7 @@ package final class TenantDoor {
             keyCache.forget(changed)
             parking.wake(changed)
             self.shards.follow(map)
+            self.shards.follow(changed, map)
             self.events?.follow(changed, map)
         }
         if let map = directory.snapshot { shards.follow(map) }
@@ -227,26 +227,24 @@ package final class TenantDoor {
     ///
     /// - Parameters:
     ///   - isRepeatable: running it twice is the same as running it once.
-    ///   - attempt: gets the clinic's record, whose epoch goes into `hc_enter()`.
+    ///   - isUrgent: completes what has had its turn: it goes before the clinic's other work.
+    ///   - attempt: gets how to enter the clinic where it is now.
     /// - Throws: `TenancyError`; `PostgresError` for what the caller's own SQL met; what `attempt` throws.
     func run<Value>(
-        _ first: TenantRecord, isRepeatable: Bool, deadline: Deadline,
-        _ attempt: @LoopActor (PostgresConnection, TenantRecord) async throws -> Value
+        _ first: TenantRecord, isRepeatable: Bool, isUrgent: Bool = false, deadline: Deadline,
+        _ attempt: @LoopActor (PostgresConnection, Entrance) async throws -> Value
     ) async throws -> Value {
         var machine = RetryMachine(isRepeatable: isRepeatable)
         // The map may have changed since the context was made.
         var record = directory.snapshot?.find(first.id) ?? first
         while true {
             do {
-                let place = record
-                try await turns.enter(
-                    place.id,
-                    limit: tier(of: place, directory.snapshot).pool.inFlightMax,
-                    deadline: deadline)
-                defer { turns.leave(place.id) }
-                return try await shards.withConnection(to: place.shard, deadline: deadline) {
-                    connection in
-                    try await attempt(connection, place)
+                let entrance = Entrance(record, tier(of: record, directory.snapshot))
+                return try await shards.withConnection(
+                    to: record.shard, for: record.id, entrance.tier, isUrgent: isUrgent,
+                    deadline: deadline
+                ) { connection in
+                    try await attempt(connection, entrance)
                 }
             } catch {
                 let failure: RetryMachine.Failure
@@ -256,6 +254,7 @@ package final class TenantDoor {
                 case is ShardPools.Refusal: failure = .unreachable(retryAfter: .seconds(5))
                 case is CancellationError: failure = .cancelled
                 case TenancyError.deadlineExceeded: failure = .deadlineExceeded
+                case TenancyError.overloaded(let time): failure = .poolExhausted(retryAfter: time)
                 default: throw error
                 }
                 try await recover(
@@ -361,10 +360,14 @@ package final class TenantDoor {
         _ record: TenantRecord, _ mode: EnterMode, _ queries: [Query], isRepeatable: Bool,
         deadline: Deadline
     ) async throws -> [PostgresResult] {
-        try await run(record, isRepeatable: isRepeatable, deadline: deadline) { connection, place in
+        // The audit rows of reads complete work that has had its turn.
+        try await run(
+            record, isRepeatable: isRepeatable, isUrgent: mode == .audit, deadline: deadline
+        ) { connection, entrance in
             do throws(PostgresError) {
                 let results = try await connection.execute(
-                    [EnterMode.enter(place, mode)] + queries, deadline: deadline)
+                    [entrance.query(mode, on: connection)] + queries,
+                    deadline: entrance.limit(deadline))
                 return Array(results.dropFirst())
             } catch {
                 throw error.countedFrom(1)
@@ -384,19 +387,6 @@ package final class TenantDoor {
             try record(of: tenant), .audit, [AuditRows.insert(rows, tenant: tenant)],
             isRepeatable: true,
             deadline: deadline)
-    }
-}
-
-/// What a transaction wants to do in a clinic: the third argument of `hc_enter()`.
-enum EnterMode: String {
-    case read = "r"
-    case audit = "a"
-    case write = "w"
-
-    static func enter(_ record: TenantRecord, _ mode: EnterMode) -> Query {
-        Query(
-            "SELECT hc_enter($1, $2, $3)",
-            [.id(record.id), .int8(record.epoch), .text(mode.rawValue)])
     }
 }
 

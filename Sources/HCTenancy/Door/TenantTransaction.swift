@@ -6,15 +6,16 @@ package import HCPostgres
 @LoopActor
 package final class TenantTransaction {
     private let inner: PostgresTransaction
-    private let place: TenantRecord
+    private let enter: Query
     private let mode: EnterMode
     private var hasEntered = false
     private var events: [AuditEvent] = []
     private var messages: [OutboxMessage] = []
 
-    init(_ inner: PostgresTransaction, place: TenantRecord, mode: EnterMode) {
+    /// - Parameter enter: the first statement.
+    init(_ inner: PostgresTransaction, enter: Query, mode: EnterMode) {
         self.inner = inner
-        self.place = place
+        self.enter = enter
         self.mode = mode
     }
 
@@ -26,7 +27,7 @@ package final class TenantTransaction {
         if hasEntered { return try await inner.execute(queries) }
         hasEntered = true
         do throws(PostgresError) {
-            let results = try await inner.execute([EnterMode.enter(place, mode)] + queries)
+            let results = try await inner.execute([enter] + queries)
             return Array(results.dropFirst())
         } catch {
             throw error.countedFrom(1)
@@ -53,7 +54,7 @@ package final class TenantTransaction {
     func finish(_ closing: ([AuditEvent], [OutboxMessage]) throws -> [Query]) async throws {
         let queries = try closing(events, messages)
         guard !queries.isEmpty else { return }
-        let enter = hasEntered ? [] : [EnterMode.enter(place, mode)]
+        let enter = hasEntered ? [] : [enter]
         hasEntered = true
         do throws(PostgresError) {
             _ = try await inner.execute(final: enter + queries)

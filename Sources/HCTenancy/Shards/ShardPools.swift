@@ -38,7 +38,7 @@ package final class ShardPools {
 
     private struct Entry {
         var record: ShardRecord
-        var pool: PostgresPool
+        var pool: ShardPool
     }
 
     private let configuration: ShardPoolConfiguration
@@ -77,11 +77,36 @@ package final class ShardPools {
         }
     }
 
+    /// Runs `body` on a connection to the shard when it is the clinic's turn: see `ShardPool`.
+    func withConnection<Value>(
+        to shard: ShardID, for tenant: TenantID, _ tier: TierDefinition, isUrgent: Bool = false,
+        deadline: Deadline, _ body: @LoopActor (PostgresConnection) async throws -> Value
+    ) async throws -> Value {
+        try await pool(of: shard).withConnection(
+            for: tenant, tier, isUrgent: isUrgent, deadline: deadline, body)
+    }
+
+    /// For the platform's own work on a shard, which shares its connections as a clinic of its own would.
     func withConnection<Value>(
         to shard: ShardID, deadline: Deadline,
         _ body: @LoopActor (PostgresConnection) async throws -> Value
     ) async throws -> Value {
-        try await pool(of: shard).withConnection(deadline: deadline, body)
+        try await withConnection(
+            to: shard, for: ShardPools.platform, ShardPools.platformTier, deadline: deadline, body)
+    }
+
+    /// "No one": never the id of a clinic.
+    nonisolated static let platform = TenantID(.zero)
+    private nonisolated static let platformTier = TierDefinition(
+        name: "platform", weight: 4, rates: [],
+        pool: TierPool(inFlightMax: 2, waitingMax: 16, queueTimeout: .seconds(5)))
+
+    /// Clinics whose place may have changed hold nothing where they are not.
+    func follow(_ changed: [TenantID], _ map: DirectorySnapshot) {
+        for tenant in changed {
+            let shard = map.find(tenant)?.shard
+            for (id, entry) in entries where id != shard { entry.pool.forget(tenant) }
+        }
     }
 
     /// Refuses new work and waits for what is under way, until the deadline.
@@ -92,7 +117,7 @@ package final class ShardPools {
         for pool in pools { await pool.shutDown(deadline: deadline) }
     }
 
-    private func pool(of shard: ShardID) throws(Refusal) -> PostgresPool {
+    private func pool(of shard: ShardID) throws(Refusal) -> ShardPool {
         if let entry = entries[shard] { return entry.pool }
         guard let record = records[shard] else { throw .shardUnknown }
         let pool = makePool(record)
@@ -101,21 +126,37 @@ package final class ShardPools {
         return pool
     }
 
-    private func makePool(_ record: ShardRecord) -> PostgresPool {
+    private func makePool(_ record: ShardRecord) -> ShardPool {
+        let pools = configuration.pools
+        return ShardPool(
+            makeConnections(record),
+            limits: ShardPool.Queue.Limits(
+                connections: pools.shardConnectionsMax, waitingMax: pools.shardQueueMax),
+            metrics: configuration.metrics.map { ShardQueueMetrics($0, shard: record.id.text) })
+    }
+
+    private func makeConnections(_ record: ShardRecord) -> PostgresPool {
         let (configuration, logger, metrics) = (configuration, logger, metrics)
         let pools = configuration.pools
         return PostgresPool(
             name: "shard \(record.id)",
             configuration: PoolConfiguration(
                 softLimit: min(pools.shardConnectionsMin, pools.shardConnectionsMax),
-                hardLimit: pools.shardConnectionsMax, waitersMax: pools.shardQueueMax,
+                // The queue lets in no more than there are; they wait while one is being opened.
+                hardLimit: pools.shardConnectionsMax, waitersMax: pools.shardConnectionsMax,
                 idleTimeout: pools.idleTimeout, connectTimeout: configuration.connectTimeout),
             metrics: configuration.metrics.map { PoolMetrics($0, pool: record.id.text) },
             postgres: {
                 // Read for each connection: passwords change.
-                PostgresConfiguration(
+                var postgres = PostgresConfiguration(
                     connectionString: try configuration.conninfo(record.reference),
                     applicationName: configuration.applicationName)
+                // A transaction of a clinic whose tier has these needs to say nothing.
+                let usual = TierTimeouts()
+                postgres.statementTimeout = usual.statement
+                postgres.lockTimeout = usual.lock
+                postgres.idleInTransactionTimeout = usual.transaction
+                return postgres
             },
             identify: { connection, deadline in
                 let identity = try await ShardIdentity(of: connection, deadline: deadline)

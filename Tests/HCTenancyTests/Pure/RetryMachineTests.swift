@@ -87,7 +87,7 @@ struct RetryMachineTests {
             (RetryMachine.Failure.suspended, TenancyError.suspended), (.readOnly, .readOnly),
             (.deadlineExceeded, .deadlineExceeded), (.cancelled, .cancelled),
             (.unreachable(retryAfter: .seconds(3)), .shardUnavailable(retryAfter: .seconds(3))),
-            (.poolExhausted, .overloaded(retryAfter: .seconds(1))),
+            (.poolExhausted(retryAfter: .seconds(1)), .overloaded(retryAfter: .seconds(1))),
         ])
     mutating func refusals(failure: RetryMachine.Failure, error: TenancyError) {
         var machine = RetryMachine(isRepeatable: true)

@@ -45,38 +45,6 @@ struct WaitingTests {
         #expect(lot.count == 0)
     }
 
-    // MARK: Turns
-
-    @Test("so many of a clinic run at once, the others in the order they came")
-    func turns() async throws {
-        let turns = TenantTurns()
-        let limit = after(.seconds(30))
-        try await turns.enter(one, limit: 2, deadline: limit)
-        try await turns.enter(one, limit: 2, deadline: limit)
-        try await turns.enter(two, limit: 2, deadline: limit)
-        var order: [Int] = []
-        let waiting = (0..<3).map { number in
-            Task { @LoopActor in
-                try await turns.enter(one, limit: 2, deadline: limit)
-                order.append(number)
-            }
-        }
-        await #expect(throws: TenancyError.deadlineExceeded) {
-            try await turns.enter(one, limit: 2, deadline: after(.milliseconds(5)))
-        }
-        #expect(order.isEmpty)
-        for number in 0..<3 {
-            turns.leave(one)
-            try await waiting[number].value
-            #expect(order == Array(0...number))
-        }
-        // The one whose patience ended is passed over.
-        turns.leave(one)
-        turns.leave(one)
-        turns.leave(two)
-        #expect(turns.activeCount == 0)
-    }
-
     // MARK: Group commit
 
     private func row() throws -> AuditRow {

@@ -1,0 +1,59 @@
+import HCCore
+import HCIO
+import HCPostgres
+
+/// What a transaction wants to do in a clinic: the third argument of `hc_enter()`.
+enum EnterMode: String {
+    case read = "r"
+    case audit = "a"
+    case write = "w"
+}
+
+/// How a transaction enters a clinic: where the clinic is, and how long its tier lets things take.
+///
+/// The tier's limits go along with `hc_enter()`, in the same statement, and only where they are not what the connection
+/// has anyway: they cost no round trip, they end with the transaction, and nothing of one clinic is left for the next.
+struct Entrance {
+    let record: TenantRecord
+    let tier: TierDefinition
+
+    init(_ record: TenantRecord, _ tier: TierDefinition) {
+        self.record = record
+        self.tier = tier
+    }
+
+    /// The first statement of the transaction. A refusal comes before any other effect of it.
+    @LoopActor
+    func query(_ mode: EnterMode, on connection: PostgresConnection) -> Query {
+        let limits = tier.timeouts
+        let binds: [PostgresValue] = [
+            .id(record.id), .int8(record.epoch), .text(mode.rawValue),
+        ]
+        if limits.statement == connection.statementTimeout, limits.lock == connection.lockTimeout,
+            limits.transaction == connection.idleInTransactionTimeout
+        {
+            return Query("SELECT hc_enter($1, $2, $3)", binds)
+        }
+        return Query(
+            """
+            SELECT hc_enter($1, $2, $3), set_config('statement_timeout', $4, true),
+                set_config('lock_timeout', $5, true),
+                set_config('idle_in_transaction_session_timeout', $6, true)
+            """,
+            binds + [
+                .text(limits.statement.asSetting), .text(limits.lock.asSetting),
+                .text(limits.transaction.asSetting),
+            ])
+    }
+
+    /// When a transaction that begins now has to be over.
+    @LoopActor
+    func limit(_ deadline: Deadline) -> Deadline {
+        .after(tier.timeouts.transaction, from: Loop.shared.now).earlier(of: deadline)
+    }
+}
+
+extension Duration {
+    /// In milliseconds, as PostgreSQL reads it without a unit; 0 would mean "no limit".
+    fileprivate var asSetting: String { String(max(1, inMilliseconds)) }
+}
