@@ -32,7 +32,7 @@ package struct FairQueue<Flow: Hashable>: ~Copyable {
         /// The largest debt, in rounds: what is beyond is forgiven. A power of two.
         package var roundsMax = 1024
         /// The largest credit of a flow that waits at its cap, in rounds.
-        package var lagRoundsMax = 64
+        package var lagRoundsMax = 8
         package var boostAfter = Duration.milliseconds(250)
         package var boostEvery = 4
         /// Flows that are remembered while they ask for nothing, with what they owe and what they have used.
@@ -469,7 +469,9 @@ package struct FairQueue<Flow: Hashable>: ~Copyable {
         let round = min(round, wheel.last)
         self[index].place = .queued(round: round)
         queuedCount += 1
-        wheel.append(index, to: round, &flowLinks)
+        // Who is behind its share, for it was at its cap, catches up before others go on.
+        let isBehind = self[index].position / quantum < wheel.current
+        wheel.insert(index, in: round, first: isBehind, &flowLinks)
     }
 
     private mutating func unqueue(_ index: Int32) {

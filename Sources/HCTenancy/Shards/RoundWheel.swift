@@ -23,10 +23,16 @@ struct RoundWheel {
     mutating func advance(to round: Int64) { current = max(current, round) }
 
     /// - Parameter round: within `current...last`.
-    mutating func append(_ index: Int32, to round: Int64, _ links: inout IndexLinks) {
+    mutating func insert(
+        _ index: Int32, in round: Int64, first: Bool, _ links: inout IndexLinks
+    ) {
         precondition(round >= current && round <= last, "beyond the wheel")
         let slot = slot(round)
-        links.append(index, to: &lists[slot])
+        if first {
+            links.prepend(index, to: &lists[slot])
+        } else {
+            links.append(index, to: &lists[slot])
+        }
         occupied[slot >> 6] |= 1 << UInt64(slot & 63)
     }
 
