@@ -27,7 +27,8 @@ package struct PlatformConfiguration: Sendable {
         package var shardConnectionsMax: Int
         /// Connections that it keeps open when there is nothing to do.
         package var shardConnectionsMin: Int
-        /// Requests that wait for a connection to one shard, in one process.
+        /// Transactions that wait for a connection to one shard, in one process. Half of it is the most that one clinic
+        /// can have, for as many as wait must be able to come still.
         package var shardQueueMax: Int
         package var idleTimeout: Duration
         /// Connections of a shard that processes leave to operators, movers and backups.
@@ -246,7 +247,7 @@ extension PlatformConfiguration.Pools {
     init(_ reader: ConfigurationReader) {
         shardConnectionsMax = reader.integer("shardConnectionsMax", in: 1...1000, default: 8)
         shardConnectionsMin = reader.integer("shardConnectionsMin", in: 0...1000, default: 1)
-        shardQueueMax = reader.integer("shardQueueMax", in: 1...100_000, default: 1024)
+        shardQueueMax = reader.integer("shardQueueMax", in: 1...100_000, default: 4096)
         idleTimeout = reader.duration(
             "idleTimeout", in: .seconds(1)...(.seconds(86400)), default: .seconds(300))
         shardReserve = reader.integer("shardReserve", in: 0...1000, default: 10)

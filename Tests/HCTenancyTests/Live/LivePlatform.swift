@@ -150,7 +150,7 @@ final class LivePlatform {
         var configuration = ShardPoolConfiguration(
             applicationName: "tenancy-test",
             pools: PlatformConfiguration.Pools(
-                shardConnectionsMax: 4, shardConnectionsMin: 0, shardQueueMax: 100,
+                shardConnectionsMax: 4, shardConnectionsMin: 0, shardQueueMax: 1000,
                 idleTimeout: .seconds(60), shardReserve: 0, instances: 1)
         ) { reference in
             guard let conninfo = conninfos[reference] else { throw FixtureError("no such shard") }
