@@ -42,11 +42,9 @@ struct CrossOriginTests {
 
     /// What is asked of an unknown host is not found.
     private struct HostStage: Middleware {
-        func handle(_ request: HTTPRequest, _ context: Context, next: NextHandler<Context>)
-            async throws -> HTTPResponse
-        {
+        func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry {
             guard ["sunrise", "lakeside"].contains(request.host) else { throw Problem.notFound }
-            return await next(request, context)
+            return .next
         }
     }
 

@@ -15,20 +15,38 @@ final class TestContext {
     }
 }
 
-/// Writes down when it was passed, both ways.
+/// Writes down when it was passed, both ways; waits on its way in and out if it is told to.
 struct Noting: Middleware {
     let name: String
+    var waits = false
 
-    func handle(_ request: HTTPRequest, _ context: TestContext, next: NextHandler<TestContext>)
-        async throws -> HTTPResponse
-    {
+    func enter(_ request: HTTPRequest, _ context: TestContext) throws -> StageEntry {
         context.notes.append(name)
         if request.headers.contains("Refuse-At"), request.headers["Refuse-At"] == name {
             throw Problem(.forbidden, code: "refused", title: "Forbidden")
         }
-        var response = await next(request, context)
+        if request.headers["Answer-At"] == name { return .answer(HTTPResponse(.accepted)) }
+        guard waits else { return .next }
+        let later = request.headers["Answer-Later-At"] == name
+        let refuses = request.headers["Refuse-Later-At"] == name
+        return .pending {
+            await Task.yield()
+            if refuses { throw Problem(.forbidden, code: "refused", title: "Forbidden") }
+            return later ? HTTPResponse(.accepted) : nil
+        }
+    }
+
+    func leave(
+        _ request: HTTPRequest, _ context: TestContext, _ response: inout HTTPResponse
+    ) -> StageExit {
         response.headers.append("Passed", name)
-        return response
+        guard waits else { return .done }
+        return .pending { answer in
+            await Task.yield()
+            var response = answer
+            response.headers.append("Waited", name)
+            return response
+        }
     }
 }
 
@@ -37,7 +55,7 @@ struct Noting: Middleware {
 struct RouterTests {
     private struct Unmapped: Error {}
 
-    private func application() -> Application<TestContext> {
+    private func application(waiting: Set<String> = []) -> Application<TestContext> {
         var router = Router<TestContext>()
         func add(_ method: HTTPMethod, _ pattern: String, _ name: String) {
             router.add(RouteDescription(method, pattern, name: name, access: .open)) { _, context in
@@ -56,28 +74,43 @@ struct RouterTests {
         add(.get, "/v1/patients/{id}/notes/{note}", "note")
         add(.get, "/v1/patients/search/recent", "recent")
         add(.get, "/v1/{kind}/count", "count")
+        router.addImmediate(RouteDescription(.get, "/now", name: "now", access: .open)) {
+            _, context in
+            HTTPResponse(
+                .ok, body: .bytes(Array("now \(context.notes.joined(separator: " "))".utf8)))
+        }
+        router.addImmediate(RouteDescription(.get, "/now/fails", name: "nowFails", access: .open)) {
+            _, _ in throw Unmapped()
+        }
         router.add(RouteDescription(.get, "/fails", name: "fails", access: .open)) { _, _ in
             throw Unmapped()
         }
         return Application(
-            router, middleware: [Noting(name: "outer"), Noting(name: "inner")],
+            router,
+            middleware: ["outer", "inner"].map { Noting(name: $0, waits: waiting.contains($0)) },
             makeContext: { _, match in TestContext(match) },
             problem: { _, _, _ in .internalError })
     }
 
-    private func send(
+    private func request(
         _ method: HTTPMethod, _ path: String, headers: String = ""
-    ) async throws -> (status: Int, text: String, headers: HTTPHeaders) {
+    ) throws -> HTTPRequest {
         var parser = HTTP1Parser(limits: HTTP1Limits())
         var consumed = 0
         let bytes = Array("\(method.name) \(path) HTTP/1.1\r\nHost: a\r\n\(headers)\r\n".utf8)
         let event = try bytes.withUnsafeBytes { try parser.next($0, consumed: &consumed) }
         guard case .head(let head) = event else { throw Unmapped() }
-        let request = HTTPRequest(
+        return HTTPRequest(
             method: head.method, version: head.version, target: head.target, headers: head.headers,
             host: head.host, id: RequestID(.zero), remoteAddress: .loopback(port: 1),
             isSecure: false, receivedAt: .zero, deadline: .never, body: .empty)
-        let response = await application().respond(to: request)
+    }
+
+    private func send(
+        _ method: HTTPMethod, _ path: String, headers: String = "", waiting: Set<String> = []
+    ) async throws -> (status: Int, text: String, headers: HTTPHeaders) {
+        let response = await application(waiting: waiting).respond(
+            to: try request(method, path, headers: headers))
         let text: String
         switch response.body {
         case .bytes(let bytes): text = String(decoding: bytes, as: UTF8.self)
@@ -147,6 +180,49 @@ struct RouterTests {
         #expect(answer.headers.values("Passed") == ["outer"])
     }
 
+    @Test("a stage that answers itself ends the way in as well, now or later")
+    func answeringStage() async throws {
+        let now = try await send(.get, "/", headers: "Answer-At: inner\r\n")
+        #expect(now.status == 202)
+        #expect(now.headers.values("Passed") == ["outer"])
+        for (field, status) in [("Answer-Later-At", 202), ("Refuse-Later-At", 403)] {
+            let later = try await send(
+                .get, "/", headers: "\(field): inner\r\n", waiting: ["inner"])
+            #expect(later.status == status)
+            #expect(later.headers.values("Passed") == ["outer"])
+        }
+    }
+
+    @Test(
+        "stages that wait are passed in the same order",
+        arguments: [["outer"], ["inner"], ["outer", "inner"]], ["/", "/now"])
+    func waitingStages(_ waiting: [String], _ path: String) async throws {
+        let answer = try await send(.get, path, waiting: Set(waiting))
+        #expect(answer.text.hasSuffix(" outer inner"))
+        #expect(answer.headers.values("Passed") == ["inner", "outer"])
+        #expect(answer.headers.values("Waited") == waiting.reversed())
+    }
+
+    @Test("code that waits for nothing is answered where it is asked; what waits is not")
+    func immediate() async throws {
+        guard case .ready(let response) = application().answer(try request(.get, "/now")) else {
+            Issue.record("nothing was to be waited for")
+            return
+        }
+        #expect(response.headers.values("Passed") == ["inner", "outer"])
+        guard case .ready(let failure) = application().answer(try request(.get, "/now/fails"))
+        else {
+            Issue.record("nothing was to be waited for")
+            return
+        }
+        #expect(failure.status.code == 500)
+        #expect(failure.headers.values("Passed") == ["inner", "outer"])
+        guard case .pending = application().answer(try request(.get, "/")) else {
+            Issue.record("a handler that may wait is not run here")
+            return
+        }
+    }
+
     @Test("an error that is no problem is 500 and says nothing about itself")
     func unmapped() async throws {
         let answer = try await send(.get, "/fails")
@@ -178,7 +254,7 @@ struct RouterTests {
         #expect(
             application().routes.map(\.name) == [
                 "root", "list", "create", "read", "change", "search", "note", "recent", "count",
-                "fails",
+                "now", "nowFails", "fails",
             ])
     }
 }

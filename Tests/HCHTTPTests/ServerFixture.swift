@@ -80,7 +80,11 @@ final class ClosureResponder: HTTPResponder {
         self.respond = respond
     }
 
-    func respond(to request: HTTPRequest) async -> HTTPResponse {
+    func answer(_ request: HTTPRequest) -> HTTPAnswer {
+        .pending { await self.run(request) }
+    }
+
+    private func run(_ request: HTTPRequest) async -> HTTPResponse {
         do {
             return try await respond(request)
         } catch let problem as Problem {

@@ -16,18 +16,23 @@ final class AccessMiddleware: Middleware {
         self.auth = auth
     }
 
-    func handle(
-        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
-    ) async throws -> HTTPResponse {
+    func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
         // What is no route is answered as such, whoever asks.
-        guard let route = context.match.route, let tenant = context.tenant else {
-            return await next(request, context)
+        guard let route = context.match.route, let tenant = context.tenant else { return .next }
+        return .pending { [self] in
+            try await pass(request, context, route, tenant)
+            return nil
         }
+    }
+
+    private func pass(
+        _ request: HTTPRequest, _ context: RequestContext, _ route: RouteDescription,
+        _ tenant: TenantContext
+    ) async throws {
         let cost = RouteClass(route).cost
         if route.access == .open {
             let answer = await tenant.gate(session: nil, cost: cost, deadline: request.deadline)
-            try admit(answer.limit, context)
-            return await next(request, context)
+            return try admit(answer.limit, context)
         }
         let claims = try await claims(of: request, tenant)
         let answer = await tenant.gate(
@@ -36,7 +41,6 @@ final class AccessMiddleware: Middleware {
         context.actor = try await auth.admit(
             claims, answer.session, in: tenant, requestID: request.id.description,
             deadline: request.deadline)
-        return await next(request, context)
     }
 
     private func claims(

@@ -51,11 +51,9 @@ final class AdmissionMiddleware: Middleware {
         Loop.shared.eventDelay + max(.zero, request.receivedAt - Loop.shared.now)
     }
 
-    func handle(
-        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
-    ) async throws -> HTTPResponse {
+    func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
         // What is no route costs less than its refusal.
-        guard let lane = context.match.route?.lane else { return await next(request, context) }
+        guard let lane = context.match.route?.lane else { return .next }
         let decision = control.admit(
             lane, delay: delayOf(request), now: request.receivedAt, using: &random)
         limit.set(control.limit)
@@ -65,20 +63,26 @@ final class AdmissionMiddleware: Middleware {
             throw ErrorResponses.unavailable("overloaded", retryAfter: retryAfter)
         }
         inFlight[lane.index].set(control.inFlight(lane))
-        var response = await next(request, context)
+        return .next
+    }
+
+    func leave(
+        _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
+    ) -> StageExit {
+        guard let lane = context.match.route?.lane else { return .done }
         // Content that is made while it is sent is work until its end.
-        if case .stream(let content) = response.body {
-            let slot = AdmissionSlot { self.finish(lane) }
-            response.body = .stream(
-                ResponseStream(count: content.count, trailers: content.trailers) { writer in
-                    let trailers = try await content.write(writer)
-                    slot.end()
-                    return trailers
-                })
-        } else {
+        guard case .stream(let content) = response.body else {
             finish(lane)
+            return .done
         }
-        return response
+        let slot = AdmissionSlot { self.finish(lane) }
+        response.body = .stream(
+            ResponseStream(count: content.count, trailers: content.trailers) { writer in
+                let trailers = try await content.write(writer)
+                slot.end()
+                return trailers
+            })
+        return .done
     }
 
     private func finish(_ lane: RequestLane) {

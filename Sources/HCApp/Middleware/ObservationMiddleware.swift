@@ -21,10 +21,9 @@ final class ObservationMiddleware: Middleware {
         unrouted = ObservationMiddleware.histogram("none", lane: "none", registry)
     }
 
-    func handle(
-        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
-    ) async throws -> HTTPResponse {
-        var response = await next(request, context)
+    func leave(
+        _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
+    ) -> StageExit {
         if let limit = context.limit {
             response.headers.append(.rateLimitPolicy, limit.policyField)
             response.headers.append(.rateLimit, limit.limitField)
@@ -34,7 +33,7 @@ final class ObservationMiddleware: Middleware {
         if logger.isEnabled(.info) {
             log(request, context, response, elapsed)
         }
-        return response
+        return .done
     }
 
     private func log(

@@ -6,13 +6,9 @@ import HCTenancy
 struct TenantMiddleware: Middleware {
     let door: TenantDoor
 
-    func handle(
-        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
-    ) async throws -> HTTPResponse {
-        if let route = context.match.route, RouteClass(route) == .platform {
-            return await next(request, context)
-        }
+    func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
+        if let route = context.match.route, RouteClass(route) == .platform { return .next }
         context.tenant = try door.context(host: request.host)
-        return await next(request, context)
+        return .next
     }
 }

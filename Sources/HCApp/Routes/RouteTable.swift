@@ -67,6 +67,18 @@ struct RouteTable {
             lane: lane, bodyBytesMax: bodyBytesMax, summary: summary)
         router.add(route) { request, _ in try await handler(request) }
     }
+
+    /// The same, where there is nothing to wait for.
+    mutating func addPlatformImmediate(
+        _ method: HTTPMethod, _ pattern: String, _ name: String,
+        lane: RequestLane = RouteClass.platform.lane, _ summary: String,
+        _ handler: @escaping @LoopActor (HTTPRequest) throws -> HTTPResponse
+    ) {
+        let route = RouteDescription(
+            method, pattern, name: name, access: .open, limitClass: RouteClass.platform.rawValue,
+            lane: lane, bodyBytesMax: 0, summary: summary)
+        router.addImmediate(route) { request, _ in try handler(request) }
+    }
 }
 
 /// All routes of the public listener.

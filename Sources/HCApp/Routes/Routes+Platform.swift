@@ -4,7 +4,7 @@ import HCTenancy
 
 extension Routes {
     static func addPlatform(to table: inout RouteTable) {
-        table.addPlatform(
+        table.addPlatformImmediate(
             .get, "/health", "health",
             // A load balancer must not be told that nobody is there because many are.
             lane: .safety, "Whether somebody answers; nothing else is told here."

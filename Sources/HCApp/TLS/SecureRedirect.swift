@@ -22,8 +22,11 @@ final class SecureRedirect: HTTPResponder {
         self.isKnown = isKnown
     }
 
-    func respond(to request: HTTPRequest) async -> HTTPResponse {
-        guard !request.isSecure else { return await inner.respond(to: request) }
+    func answer(_ request: HTTPRequest) -> HTTPAnswer {
+        request.isSecure ? inner.answer(request) : .ready(redirect(request))
+    }
+
+    private func redirect(_ request: HTTPRequest) -> HTTPResponse {
         guard request.host == baseDomain || isLabel(request.host) || isKnown(request.host) else {
             return Problem.notFound.response(for: request.id)
         }

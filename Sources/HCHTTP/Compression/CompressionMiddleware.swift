@@ -25,11 +25,10 @@ package final class CompressionMiddleware<Context: Sendable>: Middleware {
         route?.mayCompress ?? false
     }
 
-    package func handle(
-        _ request: HTTPRequest, _ context: Context, next: NextHandler<Context>
-    ) async throws -> HTTPResponse {
-        let response = await next(request, context)
-        return await compressed(response, for: request)
+    package func leave(
+        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+    ) -> StageExit {
+        .pending { await self.compressed($0, for: request) }
     }
 
     private func compressed(

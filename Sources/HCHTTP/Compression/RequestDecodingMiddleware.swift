@@ -21,13 +21,11 @@ package final class RequestDecodingMiddleware<Context: Sendable>: Middleware {
         route.map { $0.bodyBytesMax > 0 } ?? false
     }
 
-    package func handle(
-        _ request: HTTPRequest, _ context: Context, next: NextHandler<Context>
-    ) async throws -> HTTPResponse {
+    package func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry {
         if request.headers.contains(.contentEncoding), request.body.announcedCount != 0 {
             try prepare(request)
         }
-        return await next(request, context)
+        return .next
     }
 
     private func prepare(_ request: HTTPRequest) throws(Problem) {

@@ -42,38 +42,30 @@ package final class CrossOriginMiddleware<Context: Sendable>: Middleware {
             "Preflights of origins that the clinic does not allow.")
     }
 
-    package func handle(
-        _ request: HTTPRequest, _ context: Context, next: NextHandler<Context>
-    ) async throws -> HTTPResponse {
-        guard request.headers.contains(.origin) else {
-            var response = await next(request, context)
-            if let policy = policy(request, context), !policy.origins.isEmpty {
-                response.headers.add("Origin", to: .vary)
-            }
-            return response
-        }
+    package func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry {
+        guard request.headers.contains(.origin), CrossOriginMiddleware.isPreflight(request),
+            allowedOrigin(request, policy(request, context)) == nil
+        else { return .next }
+        preflightsRefused.increment()
+        var refusal = Problem.originNotAllowed.response(for: request.id)
+        refusal.headers.add("Origin", to: .vary)
+        return .answer(refusal)
+    }
+
+    package func leave(
+        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+    ) -> StageExit {
+        // Whose clinic it is may be known only now.
         let policy = policy(request, context)
-        let isPreflight =
-            request.method == .options && request.headers.contains(.accessControlRequestMethod)
-        guard let origin = allowedOrigin(request, policy) else {
-            if isPreflight {
-                preflightsRefused.increment()
-                var refusal = Problem.originNotAllowed.response(for: request.id)
-                refusal.headers.add("Origin", to: .vary)
-                return refusal
-            }
-            var response = await next(request, context)
-            if let policy, !policy.origins.isEmpty {
-                response.headers.add("Origin", to: .vary)
-            }
-            return response
+        guard request.headers.contains(.origin), let origin = allowedOrigin(request, policy) else {
+            if let policy, !policy.origins.isEmpty { response.headers.add("Origin", to: .vary) }
+            return .done
         }
-        var response = await next(request, context)
         response.headers.add("Origin", to: .vary)
         response.headers.set(.accessControlAllowOrigin, origin)
-        guard isPreflight else {
+        guard CrossOriginMiddleware.isPreflight(request) else {
             response.headers.append(.accessControlExposeHeaders, fields.exposedText)
-            return response
+            return .done
         }
         // The route table answers OPTIONS with the path's methods; a path that is none stays 404.
         if let methods = response.headers[.allow], response.status == .noContent {
@@ -81,7 +73,11 @@ package final class CrossOriginMiddleware<Context: Sendable>: Middleware {
             response.headers.append(.accessControlAllowHeaders, fields.allowedText)
             response.headers.append(.accessControlMaxAge, fields.maxAgeText)
         }
-        return response
+        return .done
+    }
+
+    private static func isPreflight(_ request: HTTPRequest) -> Bool {
+        request.method == .options && request.headers.contains(.accessControlRequestMethod)
     }
 
     /// The request's origin if it is on the list, letter by letter. Two fields are none.

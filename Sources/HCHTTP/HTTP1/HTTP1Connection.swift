@@ -217,9 +217,19 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         isHandedOver = true
         self.isFollowed = isFollowed
         let number = exchange
-        let started = Loop.shared.spawn {
-            let response = await self.server.responder.respond(to: request)
-            await self.run(response, number)
+        let started: Task<Void, Never>
+        switch server.responder.answer(request) {
+        case .ready(let response):
+            guard case .stream = response.body else {
+                answer(response, number)
+                return !stream.isClosed
+            }
+            started = Loop.shared.spawn { await self.run(response, number) }
+        case .pending(let work):
+            started = Loop.shared.spawn {
+                let response = await work()
+                await self.run(response, number)
+            }
         }
         guard machine.isAnswerPending, exchange == number else { return !stream.isClosed }
         task = started

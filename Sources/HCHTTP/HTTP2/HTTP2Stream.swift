@@ -55,10 +55,23 @@ final class HTTP2Stream: RequestBodySource {
         self.request = request
         requestTimeout = deadline
         isHandlerRunning = true
-        let started = Loop.shared.spawn {
-            let response = await self.server.responder.respond(to: request)
-            await self.run(response)
-            self.handlerEnded()
+        let started: Task<Void, Never>
+        switch server.responder.answer(request) {
+        case .ready(let response):
+            guard case .stream = response.body else {
+                answer(response, id: request.id)
+                return handlerEnded()
+            }
+            started = Loop.shared.spawn {
+                await self.run(response)
+                self.handlerEnded()
+            }
+        case .pending(let work):
+            started = Loop.shared.spawn {
+                let response = await work()
+                await self.run(response)
+                self.handlerEnded()
+            }
         }
         guard isHandlerRunning else { return }
         task = started

@@ -9,16 +9,16 @@ package final class Application<Context: Sendable>: HTTPResponder {
         let outcome: RouteMatch.Outcome
         let route: RouteDescription?
         let parameterNames: [String]
-        let run: NextHandler<Context>
+        let chain: StageChain<Context>
 
         init(
             _ outcome: RouteMatch.Outcome, _ route: RouteDescription?,
-            _ run: @escaping NextHandler<Context>
+            _ chain: StageChain<Context>
         ) {
             self.outcome = outcome
             self.route = route
             parameterNames = route?.parameterNames ?? []
-            self.run = run
+            self.chain = chain
         }
     }
 
@@ -40,20 +40,18 @@ package final class Application<Context: Sendable>: HTTPResponder {
         problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
     ) {
         func compose(
-            _ route: RouteDescription?, _ handler: @escaping Handler<Context>
-        ) -> NextHandler<Context> {
-            var chain = Application.catching(handler, problem)
-            for stage in middleware.reversed() where stage.applies(to: route) {
-                chain = Application.catching(stage, chain, problem)
-            }
-            return chain
+            _ route: RouteDescription?, _ code: StageChain<Context>.Code
+        ) -> StageChain<Context> {
+            StageChain(middleware.filter { $0.applies(to: route) }, code, problem)
         }
 
         routes = router.routes
         self.makeContext = makeContext
-        notFound = Endpoint(.notFound, nil, compose(nil) { _, _ in throw Problem.notFound })
+        notFound = Endpoint(
+            .notFound, nil, compose(nil, .immediate { _, _ in throw Problem.notFound }))
         let all = HTTPMethod.allCases.map(\.name).joined(separator: ", ")
-        serverOptions = Endpoint(.options, nil, compose(nil) { _, _ in Application.allow(all) })
+        serverOptions = Endpoint(
+            .options, nil, compose(nil, .immediate { _, _ in Application.allow(all) }))
 
         var trie = RouteTrie()
         let nodes = router.entries.map { trie.insert($0.route.segments) }
@@ -61,7 +59,7 @@ package final class Application<Context: Sendable>: HTTPResponder {
         var table: [Endpoint?] = Array(
             repeating: nil, count: trie.nodeCount * methodCount)
         for (entry, node) in zip(router.entries, nodes) {
-            let made = Endpoint(.route, entry.route, compose(entry.route, entry.handler))
+            let made = Endpoint(.route, entry.route, compose(entry.route, entry.code))
             table[node * methodCount + Int(entry.route.method.rawValue)] = made
         }
         for node in Set(nodes) {
@@ -76,8 +74,10 @@ package final class Application<Context: Sendable>: HTTPResponder {
             let allow = methods.map(\.name).joined(separator: ", ")
             let refusal = Endpoint(
                 .methodNotAllowed, nil,
-                compose(nil) { _, _ in throw Problem.methodNotAllowed(allow: allow) })
-            let options = Endpoint(.options, nil, compose(nil) { _, _ in Application.allow(allow) })
+                compose(
+                    nil, .immediate { _, _ in throw Problem.methodNotAllowed(allow: allow) }))
+            let options = Endpoint(
+                .options, nil, compose(nil, .immediate { _, _ in Application.allow(allow) }))
             for method in HTTPMethod.allCases {
                 let place = first + Int(method.rawValue)
                 if table[place] == nil { table[place] = method == .options ? options : refusal }
@@ -87,11 +87,11 @@ package final class Application<Context: Sendable>: HTTPResponder {
         endpoints = table
     }
 
-    package func respond(to request: HTTPRequest) async -> HTTPResponse {
+    package func answer(_ request: HTTPRequest) -> HTTPAnswer {
         let (endpoint, parameters) = find(request)
         let match = RouteMatch(
             outcome: endpoint.outcome, route: endpoint.route, parameters: parameters)
-        return await endpoint.run(request, makeContext(request, match))
+        return endpoint.chain.answer(request, makeContext(request, match))
     }
 
     private func find(_ request: HTTPRequest) -> (Endpoint, PathParameters) {
@@ -108,36 +108,6 @@ package final class Application<Context: Sendable>: HTTPResponder {
             segments.map { PercentCoding.decode(bytes.slice($0)) }
         }
         return (endpoint, PathParameters(names: endpoint.parameterNames, values: values))
-    }
-
-    private static func catching(
-        _ stage: any Middleware<Context>, _ next: @escaping NextHandler<Context>,
-        _ problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
-    ) -> NextHandler<Context> {
-        { request, context in
-            do {
-                return try await stage.handle(request, context, next: next)
-            } catch let refusal as Problem {
-                return refusal.response(for: request.id)
-            } catch {
-                return problem(error, request, context).response(for: request.id)
-            }
-        }
-    }
-
-    private static func catching(
-        _ handler: @escaping Handler<Context>,
-        _ problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
-    ) -> NextHandler<Context> {
-        { request, context in
-            do {
-                return try await handler(request, context)
-            } catch let refusal as Problem {
-                return refusal.response(for: request.id)
-            } catch {
-                return problem(error, request, context).response(for: request.id)
-            }
-        }
     }
 
     private static func allow(_ methods: String) -> HTTPResponse {

@@ -5,12 +5,47 @@ package import HCIO
 package typealias Handler<Context: Sendable> =
     @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse
 
-/// The rest of the chain. It does not throw: an error has become its answer before an outer stage sees it, so
-/// that headers are added to refusals as to any other answer.
-package typealias NextHandler<Context: Sendable> =
-    @LoopActor (HTTPRequest, Context) async -> HTTPResponse
+/// The code of a route that waits for nothing: it answers where the request was read, without a task.
+package typealias ImmediateHandler<Context: Sendable> =
+    @LoopActor (HTTPRequest, Context) throws -> HTTPResponse
+
+/// What a responder makes of a request.
+package enum HTTPAnswer {
+    /// It is there.
+    case ready(HTTPResponse)
+    /// It comes later. To be awaited once, whoever may still want it: stages give back there what they took.
+    case pending(@LoopActor () async -> HTTPResponse)
+
+    /// The answer, waited for.
+    @LoopActor package var value: HTTPResponse {
+        get async {
+            switch self {
+            case .ready(let response): response
+            case .pending(let work): await work()
+            }
+        }
+    }
+}
+
+/// What a stage says to a request that comes in.
+package enum StageEntry {
+    case next
+    /// This, and nothing of what lies behind the stage.
+    case answer(HTTPResponse)
+    /// Something has to be waited for; then this, or what lies behind the stage if there is none.
+    case pending(@LoopActor () async throws -> HTTPResponse?)
+}
+
+/// What a stage says to an answer that goes out.
+package enum StageExit {
+    case done
+    /// Something has to be waited for, which makes the answer.
+    case pending(@LoopActor (HTTPResponse) async -> HTTPResponse)
+}
 
 /// One stage around every route. Composed once, when the application is made.
+///
+/// Most stages wait for nothing, and a request that meets only such stages costs no task and no suspension.
 @LoopActor
 package protocol Middleware<Context>: Sendable {
     associatedtype Context: Sendable
@@ -19,16 +54,33 @@ package protocol Middleware<Context>: Sendable {
     /// method, OPTIONS. Asked once for each when the application is made: a stage that declines costs nothing.
     nonisolated func applies(to route: RouteDescription?) -> Bool
 
-    func handle(_ request: HTTPRequest, _ context: Context, next: NextHandler<Context>)
-        async throws -> HTTPResponse
+    /// Before the handler. An error becomes its answer, which outer stages see as any other.
+    func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry
+
+    /// After the handler, or after a stage that lies further in has answered: once for each request that this
+    /// stage has let pass.
+    func leave(_ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse)
+        -> StageExit
 }
 
 extension Middleware {
     package nonisolated func applies(to route: RouteDescription?) -> Bool { true }
+
+    package func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry { .next }
+
+    package func leave(
+        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+    ) -> StageExit { .done }
 }
 
 /// What answers requests, whatever connection they came by.
 @LoopActor
 package protocol HTTPResponder: AnyObject {
-    func respond(to request: HTTPRequest) async -> HTTPResponse
+    func answer(_ request: HTTPRequest) -> HTTPAnswer
+}
+
+extension HTTPResponder {
+    package func respond(to request: HTTPRequest) async -> HTTPResponse {
+        await answer(request).value
+    }
 }

@@ -2,7 +2,7 @@
 package struct Router<Context: Sendable>: Sendable {
     struct Entry: Sendable {
         let route: RouteDescription
-        let handler: Handler<Context>
+        let code: StageChain<Context>.Code
     }
 
     private(set) var entries: [Entry] = []
@@ -11,6 +11,17 @@ package struct Router<Context: Sendable>: Sendable {
 
     /// - Precondition: no route of the same method and shape, and none of the same name, is there yet.
     package mutating func add(_ route: RouteDescription, _ handler: @escaping Handler<Context>) {
+        add(route, .suspending(handler))
+    }
+
+    /// Adds a route whose code waits for nothing.
+    package mutating func addImmediate(
+        _ route: RouteDescription, _ handler: @escaping ImmediateHandler<Context>
+    ) {
+        add(route, .immediate(handler))
+    }
+
+    private mutating func add(_ route: RouteDescription, _ code: StageChain<Context>.Code) {
         for entry in entries {
             precondition(entry.route.name != route.name, "two routes are named \(route.name)")
             let same =
@@ -18,11 +29,11 @@ package struct Router<Context: Sendable>: Sendable {
                 && Router.shape(entry.route) == Router.shape(route)
             precondition(!same, "two routes for \(route.method.name) \(route.pattern)")
         }
-        entries.append(Entry(route: route, handler: handler))
+        entries.append(Entry(route: route, code: code))
     }
 
     package mutating func add(contentsOf other: Router<Context>) {
-        for entry in other.entries { add(entry.route, entry.handler) }
+        for entry in other.entries { add(entry.route, entry.code) }
     }
 
     /// Every route in the order in which it was added: what isolation tests and API documents are made from.
