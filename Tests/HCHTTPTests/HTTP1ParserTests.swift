@@ -72,6 +72,15 @@ struct HTTP1ParserTests {
         Refusal(line("GET /%zz HTTP/1.1"), .invalidPercentCoding, 400, "percent and no hex"),
         Refusal(line("GET /%00 HTTP/1.1"), .invalidPercentCoding, 400, "encoded NUL"),
         Refusal(line("GET /%0a HTTP/1.1"), .invalidPercentCoding, 400, "encoded line feed"),
+        Refusal(line("GET /%7f HTTP/1.1"), .invalidPercentCoding, 400, "encoded DEL"),
+        Refusal(line("GET / HTTP/1x1"), .malformedRequestLine, 400, "a letter for the dot"),
+        Refusal(line("GET / HTTP/x.1"), .malformedRequestLine, 400, "a letter for the version"),
+        Refusal(line("GET / HTTP/1.x"), .malformedRequestLine, 400, "a letter for the minor one"),
+        Refusal("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", .invalidLineEnd, 400, "CR in front"),
+        Refusal(line("GET http:// HTTP/1.1"), .invalidTarget, 400, "http and nothing"),
+        Refusal(line("GET https:// HTTP/1.1"), .invalidTarget, 400, "https and nothing"),
+        Refusal(line("GET http://a#b HTTP/1.1"), .invalidTarget, 400, "fragment after a host"),
+        Refusal(line("GET http://a?b#c HTTP/1.1"), .invalidTarget, 400, "fragment and no path"),
         Refusal(line("GET /%ff HTTP/1.1"), .invalidPercentCoding, 400, "no UTF-8 in the path"),
         Refusal(line("GET /%c0%af HTTP/1.1"), .invalidPercentCoding, 400, "overlong slash"),
         Refusal(line("GET /?a=%f HTTP/1.1"), .invalidPercentCoding, 400, "bad percent in query"),
@@ -119,7 +128,12 @@ struct HTTP1ParserTests {
         Refusal(get("Host: a:99999\r\n"), .invalidHost, 400, "port above 65535"),
         Refusal(get("Host: a:80:80\r\n"), .invalidHost, 400, "two ports"),
         Refusal(get("Host: :80\r\n"), .invalidHost, 400, "port alone"),
+        Refusal(get("Host: a:000080\r\n"), .invalidHost, 400, "port of six digits"),
         Refusal(get("Host: [::1\r\n"), .invalidHost, 400, "open bracket"),
+        Refusal(get("Host: []\r\n"), .invalidHost, 400, "nothing in brackets"),
+        Refusal(get("Host: [::g]\r\n"), .invalidHost, 400, "no address in brackets"),
+        Refusal(get("Host: [::1]a\r\n"), .invalidHost, 400, "a letter after the bracket"),
+        Refusal(get("Host: .a\r\n"), .invalidHost, 400, "dot in front"),
         Refusal(get("Host: .\r\n"), .invalidHost, 400, "dot alone"),
         Refusal(get("Host: a..\r\n"), .invalidHost, 400, "two dots at the end"),
         Refusal(
@@ -254,6 +268,14 @@ struct HTTP1ParserTests {
             ["GET x.y /p HTTP/1.1 Host=other", "end "]
         ),
         ("GET http://x.y HTTP/1.1\r\nHost: x.y\r\n\r\n", ["GET x.y / HTTP/1.1 Host=x.y", "end "]),
+        (
+            "GET HTTPS://x.y?q=1 HTTP/1.1\r\nHost: x.y\r\n\r\n",
+            ["GET x.y /?q=1 HTTP/1.1 Host=x.y", "end "]
+        ),
+        (
+            "GET / HTTP/1.0\r\nHost: a\r\nExpect: 200-ok\r\n\r\n",
+            ["GET a / HTTP/1.0 Host=a|Expect=200-ok close", "end "]
+        ),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", ["OPTIONS a * HTTP/1.1 Host=a", "end "]),
         (
             "GET / HTTP/1.1\r\nHost: [2001:DB8::1]:80\r\n\r\n",

@@ -145,6 +145,71 @@ struct HTTP2BudgetTests {
             }, .headerBlockTooLarge, after: 5)
     }
 
+    @Test("a field block above its bound in one frame")
+    func largeBlock() {
+        var limits = HTTP2Limits()
+        limits.headerBlockBytesMax = 300
+        expectCalm(
+            flood(limits) { builder, count in
+                let value = String(repeating: "y", count: count == 1 ? 100 : 300)
+                builder.headers(UInt32(2 * count - 1), FrameBuilder.get + [("x-a", value)])
+            }, .headerBlockTooLarge, after: 2)
+    }
+
+    @Test("field blocks that begin with an empty frame")
+    func emptyHeaders() {
+        expectCalm(
+            flood { builder, count in
+                builder.frame(1, flags: 1, stream: UInt32(2 * count - 1))
+                builder.continuation(
+                    UInt32(2 * count - 1), FrameBuilder.block(FrameBuilder.get), isLast: true)
+            }, .emptyFrameFlood, after: 33)
+    }
+
+    @Test("a field block in two pieces is at its end, and what follows is counted")
+    func endedBlock() {
+        let driver = HTTP2Driver()
+        var builder = FrameBuilder.opening
+        builder.headers(1, ends: true, isOpen: true)
+        driver.send(builder)
+        #expect(driver.session.isInBlock)
+        builder = FrameBuilder()
+        builder.continuation(1, [], isLast: true)
+        driver.send(builder)
+        #expect(!driver.session.isInBlock)
+        for _ in 0..<201 {
+            builder = FrameBuilder()
+            builder.ping()
+            driver.send(builder)
+        }
+        #expect(driver.transcript.faults == [.pingFlood])
+    }
+
+    @Test("content for requests that are over makes us reset them, and that is counted")
+    func closedStreams() {
+        expectCalm(
+            flood { builder, count in
+                // The one before has been answered by now.
+                if count > 1 { builder.data(UInt32(2 * count - 3), "x") }
+                builder.headers(UInt32(2 * count - 1))
+            }, .resetFlood, after: 202)
+    }
+
+    @Test("of streams that are over only the last are remembered")
+    func remembered() {
+        let driver = HTTP2Driver()
+        driver.answers = true
+        driver.send(.opening)
+        for count in 0..<1000 {
+            var builder = FrameBuilder()
+            // Every other number is left out.
+            builder.headers(UInt32(4 * count + 1))
+            driver.send(builder)
+        }
+        #expect(driver.transcript.heads.count == 1000)
+        #expect(driver.session.rememberedCount <= 64 + 16)
+    }
+
     @Test("few bytes that decode to many (HPACK bomb)")
     func headerBomb() {
         var block = FrameBuilder.block(FrameBuilder.get)

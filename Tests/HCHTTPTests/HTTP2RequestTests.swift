@@ -43,6 +43,19 @@ struct HTTP2RequestTests {
         #expect(!head.isComplete && !head.expectsContinue && head.upgrade == nil)
     }
 
+    @Test("a Host field beside the authority says the same, once")
+    func authorityAndHost() {
+        // Shorter than a default port.
+        let same = transcript(fields("GET", "/", authority: "a", [("host", "A")]))
+        #expect(same.heads.first?.host == "a")
+        let ports = transcript(
+            fields("GET", "/", authority: "a.example:443", [("host", "a.example")]))
+        #expect(ports.heads.first?.host == "a.example")
+        let twice = transcript(
+            fields("GET", "/", [("host", "a.example"), ("host", "a.example")]))
+        #expect(twice.heads.isEmpty && twice.refusals == [.repeatedHost])
+    }
+
     @Test("cookies that were cut apart are one field again")
     func cookies() throws {
         let head = try #require(

@@ -282,6 +282,16 @@ struct HTTP2RuleTests {
         FrameBuilder.get.map { $0.0 == name ? (name, value) : $0 }
     }
 
+    /// RFC 8441 5.1.
+    private static func webSocket(
+        scheme: String = "https", path: String = "/", _ more: (String, String)...
+    ) -> [(String, String)] {
+        [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", scheme),
+            (":path", path), (":authority", "a.example"),
+        ] + more
+    }
+
     private static func malformed(_ name: String, _ fields: [(String, String)]) -> StreamCase {
         StreamCase(name, .protocolError) { $0.headers(1, fields) }
     }
@@ -320,7 +330,27 @@ struct HTTP2RuleTests {
         malformed("8.3.1 a method that is no token", replacing(":method", "G T")),
         malformed("8.3.1 a scheme that is none of ours", replacing(":scheme", "ftp")),
         malformed("8.5 CONNECT with a path", replacing(":method", "CONNECT")),
+        malformed("8.3.1 an empty method", replacing(":method", "")),
         malformed("8.5 CONNECT without an authority", [(":method", "CONNECT")]),
+        malformed(
+            "8.5 CONNECT with an empty authority", [(":method", "CONNECT"), (":authority", "")]),
+        malformed(
+            "8.5 CONNECT with a scheme alone",
+            [(":method", "CONNECT"), (":authority", "a.example"), (":scheme", "https")]),
+        malformed(
+            "8.5 CONNECT with a path alone",
+            [(":method", "CONNECT"), (":authority", "a.example"), (":path", "/")]),
+        malformed(
+            "8441 4 a protocol twice", [(":protocol", "websocket")] + webSocket()),
+        malformed("8441 4 a scheme that is none of ours", webSocket(scheme: "ftp")),
+        malformed("8441 4 a path that does not begin with a slash", webSocket(path: "a")),
+        malformed("8441 4 an asterisk", webSocket(path: "*")),
+        malformed("8441 4 another host than the authority", webSocket(("host", "b.example"))),
+        malformed("8441 5 a length of what is no content", webSocket(("content-length", "5"))),
+        StreamCase("8441 5 trailers on a tunnel", .protocolError) {
+            $0.headers(1, webSocket(), ends: false)
+            $0.headers(1, [("x-a", "1")])
+        },
         malformed(
             "8441 4 a protocol without CONNECT", [(":protocol", "websocket")] + FrameBuilder.get),
         malformed(

@@ -170,6 +170,27 @@ struct TLSServerTests {
         await fixture.stop()
     }
 
+    @Test("of those that hold the places only those give way that had their time")
+    func ages() async throws {
+        var configuration = HTTPServerConfiguration()
+        configuration.tlsHandshakesMax = 3
+        let fixture = try Fixture(configuration)
+        var silent: [RawClient] = []
+        for count in 1...3 {
+            if count == 3 { fixture.advance(by: .milliseconds(1500)) }
+            silent.append(try await RawClient.connect(fixture.address))
+            try await eventually { fixture.tls.inProgress.value == Double(count) }
+        }
+        async let waiting = fixture.connect()
+        fixture.advance(by: .milliseconds(1500))
+        let client = try await waiting
+        try await eventually { fixture.tls.inProgress.value == 1 }
+        #expect(fixture.tls.failures(.overload) == 2)
+        for client in silent { client.close() }
+        client.close()
+        await fixture.stop()
+    }
+
     @Test("a handshake that is under way when the server drains may still bring its request")
     func drain() async throws {
         let fixture = try Fixture()

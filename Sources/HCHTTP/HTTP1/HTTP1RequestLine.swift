@@ -86,8 +86,11 @@ struct HTTP1RequestLine: Sendable {
             authority = start..<end
             if end == target.upperBound || bytes[end] != 0x2F {
                 // "http://host" and "http://host?q" ask for "/" (RFC 9112 3.2.1): the path is the slash before the host.
-                guard end == target.upperBound else { throw .invalidTarget }
                 path = start - 1..<start
+                guard end < target.upperBound else { return }
+                guard bytes[end] == 0x3F else { throw .invalidTarget }
+                query = end + 1..<target.upperBound
+                try HTTP1RequestLine.checkQuery(bytes, end + 1..<target.upperBound)
                 return
             }
             start = end

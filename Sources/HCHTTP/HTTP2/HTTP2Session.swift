@@ -524,6 +524,9 @@ package final class HTTP2Session {
 
     package func isOpen(_ slot: Int) -> Bool { slots[slot].isOpen }
 
+    /// Numbers of streams that are over, and ranges that were left out.
+    var rememberedCount: Int { ended.count + gaps.count }
+
     private func ending(of streamID: Int32) -> Ending? {
         ended.last { $0.streamID == streamID }?.how
     }
