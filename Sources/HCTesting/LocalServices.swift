@@ -36,15 +36,30 @@ package final class LocalServices: Sendable {
         }
     }
 
-    /// Starts servers of the caller's own in a new directory: about a second and a half.
-    package init(shards: Int = 2, servers: Int = 1) throws {
+    private static let replicatedServices = Mutex<LocalServices?>(nil)
+
+    /// Two servers with a replica each, for the suites of this process that read from replicas. They go with the
+    /// process; the others do not pay for them.
+    package static func replicated() throws -> LocalServices {
+        try replicatedServices.withLock { services in
+            if let services { return services }
+            let started = try LocalServices(shards: 2, servers: 2, replicas: true)
+            services = started
+            return started
+        }
+    }
+
+    /// Starts servers of the caller's own in a new directory: about a second and a half, and another for replicas.
+    package init(shards: Int = 2, servers: Int = 1, replicas: Bool = false) throws {
         var template = Array("/tmp/hc-test-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw FixtureError("mkdtemp failed") }
         directory = String(
             decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         // As root, the servers run as another user, who must pass through.
         guard chmod(directory, 0o711) == 0 else { throw FixtureError("chmod failed") }
-        options = ["--shards", String(shards), "--servers", String(servers), "--fsync", "off"]
+        options =
+            ["--shards", String(shards), "--servers", String(servers), "--fsync", "off"]
+            + (replicas ? ["--replicas", "1"] : [])
         let log = directory + "/start.log"
         let child = try Subprocess(
             Repository.path("deploy/local/services"), ["hold", directory] + options,
@@ -88,6 +103,14 @@ package final class LocalServices: Sendable {
             owner: try conninfo("shards/\(shard).owner").database(name),
             app: try conninfo("shards/\(shard).app").database(name),
             mover: try conninfo("shards/\(shard).mover").database(name))
+    }
+
+    /// How the replica of the server of the shard `beside` is reached, in a database that was made there; `role` is
+    /// `app` or `superuser`.
+    package func replica(
+        of database: ShardDatabase, role: String = "app", beside shard: String = "s1"
+    ) throws -> Conninfo {
+        try conninfo("shards/\(shard).r1.\(role)").database(database.database.name)
     }
 
     /// A new database with the schema of the control database.
@@ -145,6 +168,10 @@ package final class LocalServices: Sendable {
     /// Kills a PostgreSQL server with SIGKILL, as a power failure would.
     package func killPostgres(server number: Int = 1) throws {
         try kill(Repository.line(of: "\(dataDirectory)/postgres-\(number)/postmaster.pid"))
+    }
+
+    package func killReplica(server number: Int = 1) throws {
+        try kill(Repository.line(of: "\(dataDirectory)/postgres-\(number)-replica/postmaster.pid"))
     }
 
     package func killRedis() throws {

@@ -53,11 +53,12 @@ final class WorkerPlatform {
                 applicationName: name, file: platform.directoryFile,
                 conninfo: { try platform.conninfo("control.router") }),
             clocks: clocks, logger: logger, metrics: metrics, blocking: blocking)
-        shards = ShardPools(
-            ShardPoolConfiguration(
-                applicationName: name, pools: platform.pools,
-                conninfo: { try platform.conninfo("shards/\($0).app") }),
-            logger: logger, metrics: metrics)
+        var pools = ShardPoolConfiguration(
+            applicationName: name, pools: platform.pools,
+            conninfo: { try platform.conninfo("shards/\($0).app") })
+        pools.replicas = platform.replicas
+        pools.metrics = registry
+        shards = ShardPools(pools, logger: logger, metrics: metrics)
         let budget = ConnectionBudget(workers: configuration.workerCount, pools: platform.pools)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master,
@@ -104,6 +105,7 @@ final class WorkerPlatform {
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),
                 TenantMiddleware(door: door), AccessMiddleware(auth: services.auth),
+                ReadAfterMiddleware(),
                 RequestDecodingMiddleware(metrics: compression),
             ],
             makeContext: { _, match in RequestContext(match: match) },

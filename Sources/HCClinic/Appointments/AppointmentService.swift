@@ -219,7 +219,7 @@ package final class AppointmentService {
         let store = try store(in: context)
         let results = try await context.readAudited(
             [store.list(filter, span: span, after: after, limit: page.limit + 1)],
-            deadline: deadline
+            from: .replica, deadline: deadline
         ) {
             actor.event(
                 "list", "appointment", filter.patientID?.uuid,

@@ -114,7 +114,9 @@ package final class PatientService {
             tokens.isEmpty
             ? store.list(after: after, limit: page.limit + 1)
             : store.search(tokens: tokens, after: after, limit: page.limit + 1)
-        let results = try await context.readAudited([query], deadline: deadline) {
+        let results = try await context.readAudited(
+            [query], from: .replica, deadline: deadline
+        ) {
             search.event(actor, found: min($0[0].count, page.limit))
         }
         let found = try results[0].rows.map { try store.record($0) }

@@ -43,7 +43,8 @@ package final class PractitionerService {
         _ = try await context.require(
             .practitionersRead, of: actor, on: "practitioner", id.uuid, deadline: deadline)
         let rows = try await context.read(
-            [PractitionerStore(tenant: context.id).find(id)], deadline: deadline)
+            [PractitionerStore(tenant: context.id).find(id)], from: .primaryUnlessLost,
+            deadline: deadline)
         guard let row = rows[0].first else { throw ClinicError.notFound }
         return try PractitionerStore.practitioner(row)
     }
@@ -60,7 +61,8 @@ package final class PractitionerService {
         let after = try cursors.id(page.cursor, in: context.id, identity)
         let query = PractitionerStore(tenant: context.id).list(
             isActive: isActive, after: after.map { PractitionerID($0) }, limit: page.limit + 1)
-        let rows = try await context.read([query], deadline: deadline)
+        let rows = try await context.read(
+            [query], from: .primaryUnlessLost, deadline: deadline)
         return try cursors.page(
             try rows[0].rows.map { try PractitionerStore.practitioner($0) }, page,
             in: context.id, identity

@@ -111,7 +111,7 @@ package final class StaffService {
         let store = AccountStore(tenant: context.id, keys: try context.keys)
         let rows = try await context.read(
             [store.listStaff(after: after.map { AccountID($0) }, limit: page.limit + 1)],
-            deadline: deadline)
+            from: .replica, deadline: deadline)
         return try cursors.page(
             try rows[0].rows.map { try store.account($0) }, page, in: context.id, identity
         ) { KeysetPosition.bytes(of: $0.id.uuid) }

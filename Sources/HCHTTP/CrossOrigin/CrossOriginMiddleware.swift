@@ -93,11 +93,11 @@ package final class CrossOriginMiddleware<Context: Sendable>: Middleware {
 /// What a page may send and see beyond what every page may (Fetch 2.2.2).
 package struct CrossOriginFields: Sendable {
     package var allowed: [HTTPFieldName] = [
-        .accept, .acceptLanguage, .authorization, .contentEncoding, .contentType, .idempotencyKey,
-        .ifMatch, .ifNoneMatch, .traceparent, .tracestate, .xRequestId,
+        .accept, .acceptLanguage, .authorization, .contentEncoding, .contentType, "HC-Read-After",
+        .idempotencyKey, .ifMatch, .ifNoneMatch, .traceparent, .tracestate, .xRequestId,
     ]
     package var exposed: [HTTPFieldName] = [
-        .contentDisposition, .etag, "Idempotency-Replayed", .link, .location, .rateLimit,
+        .contentDisposition, .etag, "HC-Read-After", "Idempotency-Replayed", .link, .location, .rateLimit,
         .rateLimitPolicy, .retryAfter, .wwwAuthenticate, .xRequestId,
     ]
     /// How long a browser may go by a preflight's answer. A list that has become shorter is felt at once all the

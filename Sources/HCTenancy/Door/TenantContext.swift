@@ -10,11 +10,14 @@ package struct TenantContext: Sendable {
     package let tenant: TenantRecord
     package let tier: TierDefinition
     private let door: TenantDoor
+    /// What its reader must not miss. Without one all is read from the primary.
+    private let scope: ReadScope?
 
-    init(tenant: TenantRecord, tier: TierDefinition, door: TenantDoor) {
+    init(tenant: TenantRecord, tier: TierDefinition, door: TenantDoor, scope: ReadScope? = nil) {
         self.tenant = tenant
         self.tier = tier
         self.door = door
+        self.scope = scope
     }
 
     package var id: TenantID { tenant.id }
@@ -31,24 +34,33 @@ package struct TenantContext: Sendable {
     ///
     /// For what is no patient's data. What is goes through `readAudited`.
     ///
+    /// - Parameter target: which server may answer. Of use in a context of `reading(session:after:)`; the primary
+    ///   answers in others, and whatever a write or a decision depends on.
     /// - Throws: `TenancyError`, or `PostgresError` for what the statements themselves met.
     @LoopActor package func read(
-        _ queries: [Query], deadline: Deadline
+        _ queries: [Query], from target: ReadTarget = .primary, deadline: Deadline
     ) async throws -> [PostgresResult] {
-        try await door.perform(tenant, .read, queries, isRepeatable: true, deadline: deadline)
+        try await door.read(
+            tenant, queries, from: target, survivesLoss: true, scope: scope, deadline: deadline)
     }
 
     /// Reads patients' data: the rows are given out only after the access is durably recorded.
     ///
     /// The record is committed together with those of concurrent reads of the clinic.
     ///
-    /// - Parameter audit: what to record, knowing what was found.
+    /// The record is written on the primary, whichever server was read: while that is lost nothing is given out, and
+    /// so no replica is asked.
+    ///
+    /// - Parameters:
+    ///   - target: as for `read`.
+    ///   - audit: what to record, knowing what was found.
     /// - Throws: as `read`, and `.auditUnavailable` when the access could not be recorded.
     @LoopActor package func readAudited(
-        _ queries: [Query], deadline: Deadline,
+        _ queries: [Query], from target: ReadTarget = .primary, deadline: Deadline,
         audit: ([PostgresResult]) throws -> AuditEvent
     ) async throws -> [PostgresResult] {
-        let results = try await read(queries, deadline: deadline)
+        let results = try await door.read(
+            tenant, queries, from: target, survivesLoss: false, scope: scope, deadline: deadline)
         try await record(try audit(results), deadline: deadline)
         return results
     }
@@ -103,7 +115,7 @@ package struct TenantContext: Sendable {
         let messages = outboxRows(outbox)
         let own = closing(rows, messages)
         let results = try await door.perform(
-            tenant, .write, queries + own, isRepeatable: false, deadline: deadline)
+            tenant, .write, queries + own, isRepeatable: false, scope: scope, deadline: deadline)
         door.relay?.committed(messages, of: id)
         return Array(results.dropLast(own.count))
     }
@@ -132,19 +144,30 @@ package struct TenantContext: Sendable {
             connection, entrance in
             let mode: EnterMode = mode == .read ? .read : .write
             let limit = entrance.limit(deadline)
-            return try await connection.transaction(options, deadline: limit) { inner in
-                let transaction = TenantTransaction(
-                    inner, enter: entrance.query(mode, on: connection), mode: mode)
-                let value = try await body(transaction)
-                try await transaction.finish { events, messages in
-                    var rows: [AuditRow] = []
-                    for event in events {
-                        rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
+            let log =
+                mode == .write && scope != nil ? door.shards.log(of: entrance.record.shard) : nil
+            var options = options
+            options.reportsPosition = log != nil
+            do {
+                let value = try await connection.transaction(options, deadline: limit) { inner in
+                    let transaction = TenantTransaction(
+                        inner, enter: entrance.query(mode, on: connection), mode: mode)
+                    let value = try await body(transaction)
+                    try await transaction.finish { events, messages in
+                        var rows: [AuditRow] = []
+                        for event in events {
+                            rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
+                        }
+                        sent = outboxRows(messages)
+                        return closing(rows, sent)
                     }
-                    sent = outboxRows(messages)
-                    return closing(rows, sent)
+                    return value
                 }
+                if let log { scope?.wrote(entrance, log, connection.commitPosition) }
                 return value
+            } catch let error as PostgresError {
+                scope?.failed(error, entrance, log)
+                throw error
             }
         }
         door.relay?.committed(sent, of: id)
@@ -235,6 +258,38 @@ package struct TenantContext: Sendable {
         _ session: SessionID, _ entry: SessionEntry, deadline: Deadline
     ) async -> Bool {
         await door.renew(session, entry, of: tenant, deadline: deadline)
+    }
+
+    // MARK: Replicas
+
+    /// The clinic as one request sees it, which may read from replicas and must find there what it, and others of its
+    /// session, have written.
+    ///
+    /// - Parameters:
+    ///   - session: who asks; nil: nobody is remembered.
+    ///   - token: a position that the client brought (`readToken`). What cannot be read is as good as one from the
+    ///     future: the primary answers.
+    @LoopActor package func reading(session: SessionID?, after token: String? = nil)
+        -> TenantContext
+    {
+        let brought = token.map { door.readRequirement(of: $0, tenant) } ?? .nothing
+        return TenantContext(
+            tenant: tenant, tier: tier, door: door,
+            scope: ReadScope(session: session, brought: brought))
+    }
+
+    /// Sees to it that the session's next requests find what this one has written, in whichever process they come.
+    /// Call it before the answer is given.
+    ///
+    /// - Returns: the position, for clients that hand it on to others; nil if nothing was written, or no replica is
+    ///   there to miss it.
+    @LoopActor package func finishReading(deadline: Deadline) async -> String? {
+        guard let scope, let written = scope.written else { return nil }
+        if let session = scope.session {
+            await door.mark(session, written, of: tenant, deadline: deadline)
+        }
+        guard written.position != .unreachable, let keys = try? keys else { return nil }
+        return try? ReadToken.make(written, keys: keys, tenant: id)
     }
 
     // MARK: For those who stay

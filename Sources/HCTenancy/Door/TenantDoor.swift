@@ -175,7 +175,7 @@ package final class TenantDoor {
     }
 
     /// A tier that cannot be read must not close the clinics that have it: they get little.
-    private func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {
+    func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {
         map?.findTier(record.tierName) ?? .least(record.tierName)
     }
 
@@ -207,7 +207,7 @@ package final class TenantDoor {
 
     /// A revocation may come with a context from before a move, and other processes may not have heard of the
     /// move: so it goes where the clinic is and where it was.
-    private func sessionPrefixes(of record: TenantRecord) -> [String] {
+    func sessionPrefixes(of record: TenantRecord) -> [String] {
         var prefixes = [record.redisPrefix]
         if let map = directory.snapshot {
             if let present = map.find(record.id) {
@@ -356,20 +356,25 @@ package final class TenantDoor {
 
     /// Enters the clinic and runs the statements: one round trip, one transaction, no BEGIN and no COMMIT
     /// (PostgreSQL manual 55.2.4: what comes before one Sync is one implicit transaction).
+    ///
+    /// - Parameter scope: learns up to where the statements were committed.
     func perform(
         _ record: TenantRecord, _ mode: EnterMode, _ queries: [Query], isRepeatable: Bool,
-        deadline: Deadline
+        scope: ReadScope? = nil, deadline: Deadline
     ) async throws -> [PostgresResult] {
         // The audit rows of reads complete work that has had its turn.
         try await run(
             record, isRepeatable: isRepeatable, isUrgent: mode == .audit, deadline: deadline
         ) { connection, entrance in
             do throws(PostgresError) {
+                let log = scope == nil ? nil : shards.log(of: entrance.record.shard)
                 let results = try await connection.execute(
-                    [entrance.query(mode, on: connection)] + queries,
+                    [entrance.query(mode, on: connection)] + queries, reportsPosition: log != nil,
                     deadline: entrance.limit(deadline))
+                if let log { scope?.wrote(entrance, log, connection.commitPosition) }
                 return Array(results.dropFirst())
             } catch {
+                scope?.failed(error, entrance, shards.log(of: entrance.record.shard))
                 throw error.countedFrom(1)
             }
         }

@@ -191,6 +191,20 @@ struct ReplicaMachine {
         change(name) { $0.breaker.readFailed(now: now, using: &generator) }
     }
 
+    /// The read failed, and not by the replica's doing: it is alive.
+    mutating func responded(_ name: String) {
+        change(name) { $0.breaker.readSucceeded() }
+    }
+
+    /// It is another server than it should be: nothing is known of it any more, and nothing is read from it until
+    /// it is sampled again.
+    mutating func refused(_ name: String) {
+        change(name) {
+            $0.replayed = nil
+            $0.breaker.readAbandoned()
+        }
+    }
+
     /// The read ended without a word about the replica.
     mutating func abandoned(_ name: String) {
         change(name) { $0.breaker.readAbandoned() }

@@ -1,5 +1,5 @@
 package import HCCore
-import HCIO
+package import HCIO
 package import HCPostgres
 
 /// What a server says of itself: whose copy it is, and how far.

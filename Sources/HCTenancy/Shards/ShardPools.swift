@@ -7,6 +7,8 @@ package struct ShardPoolConfiguration: Sendable {
     package var conninfo: @Sendable (_ reference: String) throws -> Sensitive<String>
     package var applicationName: String
     package var pools: PlatformConfiguration.Pools
+    /// How replicas are read from.
+    package var replicas = PlatformConfiguration.Replicas()
     package var connectTimeout = Duration.seconds(3)
     /// Where the pools report.
     package var metrics: MetricsRegistry?
@@ -46,6 +48,8 @@ package final class ShardPools {
     private let metrics: TenancyMetrics
     private var records: [ShardID: ShardRecord] = [:]
     private var entries: [ShardID: Entry] = [:]
+    /// Of shards that have replicas, from the first read on that one may answer.
+    private var readers: [ShardID: ReplicaReader] = [:]
 
     package init(
         _ configuration: ShardPoolConfiguration, logger: Logger, metrics: TenancyMetrics
@@ -75,6 +79,49 @@ package final class ShardPools {
             let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.shared.now)
             Loop.shared.spawn { await pool.shutDown(deadline: limit) }
         }
+        for (id, reader) in readers {
+            // Positions of another server's log mean nothing.
+            if let now = records[id], now.reference == reader.shard.reference,
+                now.identity == reader.shard.identity, !now.replicas.isEmpty
+            {
+                reader.follow(now.replicas)
+                continue
+            }
+            readers[id] = nil
+            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.shared.now)
+            Loop.shared.spawn { await reader.shutDown(deadline: limit) }
+        }
+    }
+
+    /// What reads from the replicas of a shard; nil for one without.
+    func replicas(of shard: ShardID) -> ReplicaReader? {
+        if let reader = readers[shard] { return reader }
+        guard let record = records[shard], !record.replicas.isEmpty else { return nil }
+        let reader = ReplicaReader(
+            record,
+            ReplicaReader.Configuration(
+                replicas: configuration.replicas, pools: configuration.pools,
+                applicationName: configuration.applicationName,
+                connectTimeout: configuration.connectTimeout, conninfo: configuration.conninfo,
+                registry: configuration.metrics ?? ownRegistry),
+            logger: logger, metrics: metrics)
+        readers[shard] = reader
+        return reader
+    }
+
+    /// For programs that show no metrics.
+    private lazy var ownRegistry = MetricsRegistry()
+
+    var lagMax: Duration { configuration.replicas.lagMax }
+
+    private(set) lazy var marksLost = (configuration.metrics ?? ownRegistry).counter(
+        "hc_replica_marks_lost_total",
+        "Writes of which Redis could not be told, for their sessions' reads of replicas")
+
+    /// The log of this shard, as positions in it are told; nil for one without replicas, where nobody needs any.
+    func log(of shard: ShardID) -> ShardIdentity? {
+        guard let record = records[shard], !record.replicas.isEmpty else { return nil }
+        return record.identity
     }
 
     /// Runs `body` on a connection to the shard when it is the clinic's turn: see `ShardPool`.
@@ -112,8 +159,11 @@ package final class ShardPools {
     /// Refuses new work and waits for what is under way, until the deadline.
     package func shutDown(deadline: Deadline) async {
         let pools = entries.values.map(\.pool)
+        let readers = readers.values
         entries = [:]
+        self.readers = [:]
         records = [:]
+        for reader in readers { await reader.shutDown(deadline: deadline) }
         for pool in pools { await pool.shutDown(deadline: deadline) }
     }
 

@@ -157,6 +157,7 @@ final class LivePlatform {
             return conninfo
         }
         prepare(&configuration)
+        configuration.metrics = configuration.metrics ?? registry
         shards = ShardPools(configuration, logger: .silent, metrics: metrics)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: ground.master, processes: 2,
