@@ -41,9 +41,7 @@ struct HTTPTimeoutTests {
             client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             try await client.end()
             client.close()
-            while fixture.server.connectionCount > 0 {
-                try await Loop.shared.sleep(for: .milliseconds(1))
-            }
+            try await Loop.shared.wait { fixture.server.connectionCount == 0 }
         }
         #expect(fixture.server.armedCount <= 4)
         let last = try await fixture.connect()

@@ -277,6 +277,25 @@ struct PoolStateMachineTests {
         return pool
     }
 
+    @Test("however long an outage lasts, one try a second finds its end")
+    func longOutage() throws {
+        let pool = PoolStory(.init(softLimit: 1, hardLimit: 4))
+        var connects = pool.start().connects
+        for round in 0..<40 {
+            for id in connects { _ = pool.connectFailed(id) }
+            let next = try #require(pool.nextTick)
+            #expect(next - pool.now <= .seconds(1), "after \(round) failures")
+            pool.pass(next - pool.now)
+            connects = pool.tick().connects
+            #expect(connects.count == 1)
+        }
+        _ = pool.connected(try #require(connects.first))
+        guard case .lease = pool.lease().answer else {
+            Issue.record("refused although the server is back")
+            return
+        }
+    }
+
     @Test(
         "after some failed rounds the circuit opens: all are refused at once, with the time to come back"
     )

@@ -207,7 +207,7 @@ import Testing
         #expect(refused?.cause is FakeServer.Down)
         server.isUp = true
         // Something is kept warm, so the pool comes back by itself.
-        while pool.statistics.idle == 0 { try await Loop.shared.sleep(for: .milliseconds(1)) }
+        try await Loop.shared.wait { pool.statistics.idle > 0 }
         try await pool.withLease(deadline: .soon) { #expect($0.isUsable) }
         let text = render(registry)
         #expect(text.contains("hc_pool_circuit_openings_total{pool=\"fake\"}"))
@@ -225,9 +225,7 @@ import Testing
         let lease = Loop.shared.spawn {
             await #expect(throws: Never.self) { try await pool.withLease(deadline: .soon) { _ in } }
         }
-        while pool.statistics.connectFailures < 2 {
-            try await Loop.shared.sleep(for: .milliseconds(1))
-        }
+        try await Loop.shared.wait { pool.statistics.connectFailures >= 2 }
         server.door = nil
         await lease.value
         #expect(server.opened.count == 1)
@@ -239,12 +237,10 @@ import Testing
         let pool = server.pool(
             .init(softLimit: 1, hardLimit: 1, keepAliveAfter: .milliseconds(1)))
         pool.start()
-        while (server.opened.first?.checks ?? 0) < 2 {
-            try await Loop.shared.sleep(for: .milliseconds(1))
-        }
+        try await Loop.shared.wait { (server.opened.first?.checks ?? 0) >= 2 }
         #expect(server.opened.count == 1)
         server.isCheckable = false
-        while server.opened.count < 2 { try await Loop.shared.sleep(for: .milliseconds(1)) }
+        try await Loop.shared.wait { server.opened.count >= 2 }
         #expect(server.opened[0].isClosed)
         server.isCheckable = true
         try await pool.withLease(deadline: .soon) { #expect($0.isUsable) }

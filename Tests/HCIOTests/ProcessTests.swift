@@ -23,7 +23,7 @@ import Testing
         watch.close()
         // A blocked signal that nobody watches waits for the next watch.
         #expect(pthread_kill(pthread_self(), SIGUSR1) == 0)
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(told.count == 2)
         let later = Waiter<Int32>()
         let next = try Signals.watch([SIGUSR1]) { later.succeed($0) }

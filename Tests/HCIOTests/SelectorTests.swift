@@ -101,15 +101,15 @@ import Testing
         let registration = try Loop.shared.register(
             pair.first.rawValue, events: [], source: Source { told.append($0) })
         poke(pair.second.rawValue)
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(told.isEmpty)
         registration.setEvents(.writable)
-        while told.isEmpty { try await Loop.shared.sleep(for: .milliseconds(1)) }
+        try await Loop.shared.wait { !told.isEmpty }
         #expect(told.allSatisfy { $0 == .writable })
         registration.setEvents([])
         registration.setEvents([])
         told = []
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(told.isEmpty)
         registration.deregister()
         registration.deregister()

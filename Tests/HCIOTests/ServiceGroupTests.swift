@@ -120,7 +120,7 @@ import Testing
         let running = Loop.shared.spawn {
             await #expect(throws: Never.self) { try await group.run() }
         }
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(story.steps.isEmpty)
         gate.open()
         try await story.wait(for: "two runs")
@@ -233,7 +233,7 @@ import Testing
         try await story.wait(for: "slow runs")
         group.shutDown()
         try await story.wait(for: "slow asked")
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(!story.steps.contains("one asked"))
         slow.finish.open()
         await running.value

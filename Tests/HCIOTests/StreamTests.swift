@@ -116,7 +116,7 @@ extension ByteStream {
         #expect(sent < megabytes.count)
         // Nobody reads: neither is there room nor does anything arrive.
         sender.setWriteInterest(true)
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(room.writableCount == 0 && heard.received.isEmpty)
         // The other side reads: room is told, and everything passes in order.
         room.onEvent = {
@@ -144,7 +144,7 @@ extension ByteStream {
         other.setReading(false)
         #expect(one.write("b") == .wrote(1))
         one.close()
-        try await Loop.shared.sleep(for: .milliseconds(2))
+        try await Loop.shared.lookAround()
         #expect(heard.received == Array("a".utf8))
         #expect(!heard.hasEnded && heard.failure == nil && !other.isClosed)
         other.setReading(true)
@@ -158,8 +158,8 @@ extension ByteStream {
         let (one, other) = try connectedStreams()
         other.start(delegate: Recorder(), reading: false)
         one.close()
-        try await Loop.shared.sleep(for: .milliseconds(1))
-        while !other.isMuted { try await Loop.shared.sleep(for: .milliseconds(1)) }
+        try await Loop.shared.lookAround()
+        try await Loop.shared.wait { other.isMuted }
         #expect(!other.isClosed)
         // Whoever wants to know hears of it.
         other.setReading(true)
@@ -211,7 +211,7 @@ extension ByteStream {
         #expect(one.write("x") == .wrote(1))
         one.shutdownWrite()
         try await heard.wait { !$0.received.isEmpty }
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(other.isClosed && !heard.hasEnded && heard.failure == nil)
         one.close()
     }
@@ -262,7 +262,7 @@ extension ByteStream {
         }
         listener.pause()
         let client = try await PlainStream.connect(to: address, deadline: .soon)
-        try await Loop.shared.sleep(for: .milliseconds(1))
+        try await Loop.shared.lookAround()
         #expect(listener.acceptedCount == 0)
         listener.resume()
         try await accepted.wait(until: .soon)

@@ -124,7 +124,7 @@ import HCTesting
 
     /// Lets bytes pass that nobody waits for: the tickets behind a handshake.
     func settle() async throws {
-        for _ in 0..<8 { try await Loop.shared.sleep(for: .microseconds(10)) }
+        for _ in 0..<4 { try await Loop.shared.lookAround() }
     }
 
     func close() {

@@ -16,7 +16,8 @@ package struct PoolConfiguration: Sendable {
     package var connectTimeout: Duration
     /// Failed rounds of opening in a row after which the circuit opens and leases are refused at once.
     package var failuresUntilOpen: Int
-    /// The wait after a failed round: grows from the first to the second, with jitter.
+    /// The wait after a failed round: grows from the first to the second, with jitter. While the circuit is open a
+    /// round is one try, so the second can be short: for so long leases are refused when the server is back.
     package var backoffInitial: Duration
     package var backoffMaximum: Duration
 
@@ -30,7 +31,7 @@ package struct PoolConfiguration: Sendable {
         connectTimeout: Duration = .seconds(5),
         failuresUntilOpen: Int = 3,
         backoffInitial: Duration = .milliseconds(100),
-        backoffMaximum: Duration = .seconds(5)
+        backoffMaximum: Duration = .seconds(1)
     ) {
         precondition(
             softLimit >= 0 && hardLimit >= max(1, softLimit), "0 <= soft limit <= hard limit")

@@ -35,6 +35,8 @@ except ImportError:
 
 # How long an answer may take before its request counts as lost.
 PATIENCE = 60.0
+# What a client lets pass, in seconds, before it tries again to connect: its manners, not a wait for something.
+RETRY_PAUSE = 0.05
 CONNECTIONS_MAX = 256
 
 
@@ -163,6 +165,7 @@ class Load:
             due = begin + number / self.rate
             now = time.monotonic()
             if now < due:
+                # The schedule of an open loop: requests are due at fixed times, whatever becomes of those before.
                 await asyncio.sleep(due - now)
                 continue
             self.ledger.behind = max(self.ledger.behind, now - due)
@@ -280,7 +283,7 @@ class Http1Pool:
         except (OSError, asyncio.TimeoutError) as error:
             self.count -= 1
             self.load.refused(repr(error))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(RETRY_PAUSE)
             self.work()
 
     def closed(self, connection):
@@ -409,7 +412,7 @@ class Http2Pool:
         except (OSError, asyncio.TimeoutError) as error:
             self.opening -= 1
             self.load.refused(repr(error))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(RETRY_PAUSE)
             self.work()
 
 
@@ -564,7 +567,7 @@ class Follower:
                 await self.follow(await self.open())
             except (OSError, asyncio.IncompleteReadError) as error:
                 self.codes[type(error).__name__] += 1
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(RETRY_PAUSE)
 
     async def ticket(self):
         reader, writer = await asyncio.open_connection(self.load.address, self.load.port)
