@@ -15,6 +15,11 @@ struct TLSServerTests {
         try files.make("authority")
         try files.make("base", hosts: ["*.clinics.example"], authority: "authority")
         try files.staple("base", authority: "authority")
+        // One name with two kinds of key.
+        let pair = ["pair.clinics.example"]
+        try files.make("pair-ecdsa", hosts: pair, authority: "authority")
+        try files.make("pair-rsa", hosts: pair, key: .rsa(2048), authority: "authority")
+        try files.staple("pair-rsa", authority: "authority")
         for file in ["authority.crt", "authority.key"] { try files.move(file, to: "." + file) }
         return files
     }
@@ -157,7 +162,7 @@ struct TLSServerTests {
         try await eventually { fixture.tls.inProgress.value == 3 }
         // It is in the kernel's queue, and its handshake is not begun.
         async let waiting = fixture.connect()
-        try await Loop.shared.sleep(for: .milliseconds(5))
+        try await Loop.shared.lookAround()
         #expect(fixture.tls.inProgress.value == 3)
         #expect(fixture.tls.handshakes(.tls13, isResumed: false) == 0)
         fixture.advance(by: .seconds(4))
@@ -272,13 +277,31 @@ struct TLSServerTests {
         await fixture.stop()
     }
 
+    @Test("a name with two kinds of key: each client gets what it can verify, with its own staple")
+    func twoKeys() async throws {
+        let fixture = try Fixture()
+        func ask(_ version: String, _ algorithms: String) async throws -> String {
+            try await fixture.openssl([
+                "-servername", "pair.clinics.example", version, "-sigalgs", algorithms, "-status",
+            ])
+        }
+        for version in ["-tls1_2", "-tls1_3"] {
+            let old = try await ask(version, "RSA-PSS+SHA256:RSA+SHA256")
+            #expect(old.contains("CN = pair-rsa") && !old.contains("CN = pair-ecdsa"), "\(old)")
+            #expect(old.contains("OCSP Response Status: successful"))
+            let modern = try await ask(version, "ECDSA+SHA256")
+            #expect(modern.contains("CN = pair-ecdsa"), "\(modern)")
+            // It has none of its own, and is not given the other's.
+            #expect(modern.contains("OCSP response: no response sent"))
+            let both = try await ask(version, "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256")
+            #expect(both.contains("CN = pair-ecdsa"), "\(both)")
+        }
+        await fixture.stop()
+    }
+
     /// Waits for something that the loop will make true without telling.
     private func eventually(_ condition: () -> Bool) async throws {
-        for _ in 0..<20_000 {
-            if condition() { return }
-            try await Loop.shared.sleep(for: .microseconds(100))
-        }
-        throw FixtureError("it did not come to pass")
+        try await Loop.shared.wait(for: condition)
     }
 }
 

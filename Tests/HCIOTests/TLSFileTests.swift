@@ -42,6 +42,18 @@ import Testing
         #expect(found.find(host: "x.b.example")?.name == "new")
     }
 
+    @Test(
+        "of each kind of key one is kept for a name, the one that lasts longer; ECDSA comes first")
+    func kindsOfKeys() throws {
+        let files = try TestCertificates()
+        try files.make("a-rsa", hosts: ["a.example"], days: 90, key: .rsa(2048))
+        try files.make("a-rsa-old", hosts: ["a.example"], days: 5, key: .rsa(2048))
+        try files.make("a-ec", hosts: ["a.example"], days: 10)
+        let found = try #require(load(files).certificates)
+        #expect(found.choice(host: "a.example")?.all.map(\.name) == ["a-ec", "a-rsa"])
+        #expect(found.find(host: "a.example")?.name == "a-ec")
+    }
+
     @Test("each problem names its file and what to do")
     func problems() throws {
         let files = try TestCertificates()

@@ -35,6 +35,8 @@ package final class TLSCertificate: @unchecked Sendable {
     package let notAfter: Timestamp
     /// SHA-256 of the certificate.
     package let fingerprint: [UInt8]
+    /// Whether it is for a key of RSA: clients that are old verify no other.
+    package let isRSA: Bool
     /// Until when the OCSP answer may be sent; nil: there is none.
     package let stapleExpires: Timestamp?
 
@@ -54,6 +56,7 @@ package final class TLSCertificate: @unchecked Sendable {
         self.key = key
         self.staple = staple?.bytes ?? []
         stapleExpires = staple?.expires
+        isRSA = EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA
         hosts = TLSCertificate.hosts(of: certificate)
         notBefore = Timestamp(asn1: X509_get0_notBefore(certificate))
         notAfter = Timestamp(asn1: X509_get0_notAfter(certificate))

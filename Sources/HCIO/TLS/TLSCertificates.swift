@@ -11,34 +11,28 @@ package struct TLSCertificates: Sendable {
     /// By name, which is the files' name.
     package let all: [TLSCertificate]
     package let standard: TLSCertificate
-    private let exact: [String: TLSCertificate]
+    private let exact: [String: TLSCertificateChoice]
     /// By what follows the asterisk: `.clinics.example`.
-    private let wildcards: [String: TLSCertificate]
+    private let wildcards: [String: TLSCertificateChoice]
 
     /// - Parameter baseDomain: the certificate with a wildcard for it is the default, unless one is named `default`.
     /// - Returns: nil if there is none at all.
     package init?(_ certificates: [TLSCertificate], baseDomain: String) {
         all = certificates.sorted { $0.name < $1.name }
-        var exact: [String: TLSCertificate] = [:]
-        var wildcards: [String: TLSCertificate] = [:]
+        var exact: [String: TLSCertificateChoice] = [:]
+        var wildcards: [String: TLSCertificateChoice] = [:]
         for certificate in all {
             for host in certificate.hosts {
-                // Two for one name, as around a renewal: the one that lasts longer.
                 if host.hasPrefix("*.") {
-                    let suffix = String(host.dropFirst())
-                    if let other = wildcards[suffix], other.notAfter >= certificate.notAfter {
-                        continue
-                    }
-                    wildcards[suffix] = certificate
+                    wildcards[String(host.dropFirst()), default: .init()].add(certificate)
                 } else {
-                    if let other = exact[host], other.notAfter >= certificate.notAfter { continue }
-                    exact[host] = certificate
+                    exact[host, default: .init()].add(certificate)
                 }
             }
         }
         let named = all.first { $0.name == TLSCertificates.standardName }
-        guard let standard = named ?? wildcards["." + baseDomain] ?? exact[baseDomain] ?? all.first
-        else { return nil }
+        let ofBase = wildcards["." + baseDomain] ?? exact[baseDomain]
+        guard let standard = named ?? ofBase?.all.first ?? all.first else { return nil }
         self.standard = standard
         self.exact = exact
         self.wildcards = wildcards
@@ -46,9 +40,13 @@ package struct TLSCertificates: Sendable {
 
     package static let standardName = "default"
 
+    /// The certificate for a host, the one with the smaller key if there are two.
+    ///
     /// - Parameter host: in lower case, without a dot at its end.
-    package func find(host: String) -> TLSCertificate? {
-        if let certificate = exact[host] { return certificate }
+    package func find(host: String) -> TLSCertificate? { choice(host: host)?.all.first }
+
+    func choice(host: String) -> TLSCertificateChoice? {
+        if let choice = exact[host] { return choice }
         guard let dot = host.firstIndex(of: "."), dot != host.startIndex else { return nil }
         return wildcards[String(host[dot...])]
     }
@@ -117,5 +115,21 @@ package struct TLSCertificates: Sendable {
             // A name that begins with a dot is a mount's or an editor's own.
             file.hasSuffix(".crt") && !file.hasPrefix(".") ? String(file.dropLast(4)) : nil
         }
+    }
+}
+
+/// What there is for one name: of each kind of key at most one. OpenSSL takes the one that the client can verify, by
+/// the signature algorithms that it names, and that with ECDSA first (SSL_CTX_use_certificate(3)).
+package struct TLSCertificateChoice: Sendable {
+    private var ecdsa: TLSCertificate?
+    private var rsa: TLSCertificate?
+
+    var all: [TLSCertificate] { [ecdsa, rsa].compactMap { $0 } }
+
+    /// Two of one kind, as around a renewal: the one that lasts longer.
+    mutating func add(_ certificate: TLSCertificate) {
+        let place = certificate.isRSA ? \Self.rsa : \Self.ecdsa
+        if let other = self[keyPath: place], other.notAfter >= certificate.notAfter { return }
+        self[keyPath: place] = certificate
     }
 }

@@ -312,11 +312,15 @@ package import HCCore
         nonisolated(unsafe) let connection = ssl
         return LoopActor.assumeIsolated {
             guard let certificates = stream.context.certificates else { return 0 }
-            let chosen = stream.context.findCertificate(stream) ?? certificates.standard
-            stream.certificate = chosen
+            let found = stream.serverName.flatMap { certificates.choice(host: $0)?.all }
+            stream.certificates = found ?? [certificates.standard]
             // The default is the context's own already. But the context may be older than `certificates`.
             SSL_certs_clear(connection)
-            return SSL_use_cert_and_key(connection, chosen.certificate, chosen.key, chosen.chain, 1)
+            for one in stream.certificates {
+                guard SSL_use_cert_and_key(connection, one.certificate, one.key, one.chain, 1) == 1
+                else { return 0 }
+            }
+            return 1
         }
     }
 
@@ -325,7 +329,10 @@ package import HCCore
         // Used on the loop's thread only, where OpenSSL has called us from a stream's own call.
         nonisolated(unsafe) let connection = ssl
         return LoopActor.assumeIsolated {
-            guard let certificate = stream.certificate, let expires = certificate.stapleExpires,
+            // Which of them is sent is decided by now (SSL_CTX_set_tlsext_status_cb(3)).
+            let sent = SSL_get_certificate(connection)
+            guard let certificate = stream.certificates.first(where: { $0.certificate == sent }),
+                let expires = certificate.stapleExpires,
                 stream.context.clocks.now() < expires,
                 hc_ssl_set_ocsp_response(connection, certificate.staple, certificate.staple.count)
                     == 1

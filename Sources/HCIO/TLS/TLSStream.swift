@@ -52,7 +52,7 @@ package import HCCore
     /// What the client asked for, while the handshake lasts.
     var serverName: String?
     /// What the client gets, while the handshake lasts.
-    var certificate: TLSCertificate?
+    var certificates: [TLSCertificate] = []
 
     /// Ciphertext that the socket did not take; from `sentCount` on.
     private var pending: [UInt8] = []
@@ -165,7 +165,7 @@ package import HCCore
         let made = describeHandshake(pointer)
         state = .established
         serverName = nil
-        certificate = nil
+        certificates = []
         context.metrics?.completed(made.version, isResumed: made.isResumed)
         updateInterests()
         let completion = self.completion
