@@ -104,6 +104,7 @@ final class WorkerPlatform {
             middleware: [
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),
+                RevalidationMiddleware(),
                 TenantMiddleware(door: door), AccessMiddleware(auth: services.auth),
                 ReadAfterMiddleware(),
                 RequestDecodingMiddleware(metrics: compression),
