@@ -169,4 +169,24 @@ struct PrometheusTextTests {
     func notices(_ text: String) {
         #expect(throws: FixtureError.self) { try PrometheusText(text) }
     }
+
+    @Test(
+        "while a slot's worker is replaced, the gauges of both are told apart and counters add up")
+    func replacedWorkers() {
+        func snapshot(_ connections: Int) -> MetricsSnapshot {
+            let registry = MetricsRegistry()
+            registry.gauge("hc_open", "Open.").set(connections)
+            registry.counter("hc_total", "All.").increment(by: connections)
+            return registry.snapshot()
+        }
+        var page = MetricsSnapshot()
+        page.merge(workers: [
+            (slot: 0, metrics: snapshot(5)), (slot: 1, metrics: snapshot(7)),
+            (slot: 0, metrics: snapshot(2)),
+        ])
+        #expect(page.value("hc_open", labels: [("worker", "0")]) == .gauge(2))
+        #expect(page.value("hc_open", labels: [("worker", "0-old")]) == .gauge(5))
+        #expect(page.value("hc_open", labels: [("worker", "1")]) == .gauge(7))
+        #expect(page.value("hc_total") == .counter(14))
+    }
 }

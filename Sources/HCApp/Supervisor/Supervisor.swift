@@ -17,6 +17,8 @@ final class Supervisor {
         var heartbeat: WorkerMessage.Heartbeat?
         /// Its last metrics: counters of a worker that died must not vanish from the totals.
         var metrics: MetricsSnapshot?
+        /// In the order in which they were started or taken over.
+        var number = 0
 
         init(slot: Int, generation: Int, child: ChildProcess) {
             self.slot = slot
@@ -42,6 +44,7 @@ final class Supervisor {
     private(set) var sockets: ListeningSockets
     var machine: SupervisorStateMachine
     private(set) var workers: [Int32: Worker] = [:]
+    private var workerCount = 0
     private let isAdopted: Bool
 
     var upgrade = UpgradeStateMachine()
@@ -278,6 +281,8 @@ final class Supervisor {
     ) {
         let child = worker.child
         let process = child.processIdentifier
+        workerCount += 1
+        worker.number = workerCount
         workers[process] = worker
         if let socket {
             let channel = WorkerChannel(
@@ -385,10 +390,13 @@ final class Supervisor {
             request, until: .after(Supervisor.metricsPatience, from: clocks.monotonic()))
         metrics.generation.set(machine.generation)
         var page = totals
-        for worker in workers.values {
-            guard let metrics = worker.metrics else { continue }
-            page.merge(metrics, worker: String(worker.slot))
+        let inOrder = workers.values.sorted {
+            ($0.generation, $0.number) < ($1.generation, $1.number)
         }
+        page.merge(
+            workers: inOrder.compactMap { worker in
+                worker.metrics.map { (slot: worker.slot, metrics: $0) }
+            })
         return page
     }
 

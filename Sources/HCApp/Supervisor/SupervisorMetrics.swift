@@ -54,3 +54,18 @@ struct SupervisorMetrics: Sendable {
         Dictionary(uniqueKeysWithValues: Label.allCases.map { ($0, make($0.rawValue)) })
     }
 }
+
+extension MetricsSnapshot {
+    /// Adds what the workers told. While a worker is being replaced its slot has two: the gauges of the one that goes
+    /// have the slot with "-old" as their label, and not the newer one's.
+    ///
+    /// - Parameter workers: the latest of each slot last.
+    mutating func merge(workers: [(slot: Int, metrics: MetricsSnapshot)]) {
+        var latest: [Int: Int] = [:]
+        for (index, worker) in workers.enumerated() { latest[worker.slot] = index }
+        for (index, worker) in workers.enumerated() {
+            let isLatest = latest[worker.slot] == index
+            merge(worker.metrics, worker: isLatest ? "\(worker.slot)" : "\(worker.slot)-old")
+        }
+    }
+}
