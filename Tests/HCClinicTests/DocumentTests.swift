@@ -79,6 +79,39 @@ struct DocumentTests {
         }
     }
 
+    @Test("a merge patch that changes nothing leaves version and time as they are")
+    func emptyPatches() throws {
+        let (then, now) = (Timestamp.epoch, Timestamp(seconds: 60))
+        let settings = ClinicSettings(
+            name: "A", timeZone: "UTC", locale: "en", currency: "USD", bufferBeforeMinutes: 0,
+            bufferAfterMinutes: 5, version: 3, createdAt: then, updatedAt: then)
+        for json: JSONValue in [[:], ["name": "A", "bufferAfterMinutes": 5]] {
+            #expect(try ClinicSettingsPatch(json: json).applied(to: settings, at: now) == settings)
+        }
+        let renamed = try ClinicSettingsPatch(json: ["name": "B"]).applied(to: settings, at: now)
+        #expect(renamed.version == 4 && renamed.updatedAt == now && renamed.name == "B")
+        let practitioner = Practitioner(
+            id: PractitionerID(.zero), name: "A", specialities: ["x"], capacity: 1, isActive: true,
+            version: 3, createdAt: then, updatedAt: then)
+        for json: JSONValue in [[:], ["name": "A", "active": true, "accountId": nil]] {
+            #expect(
+                try PractitionerPatch(json: json).applied(to: practitioner, at: now) == practitioner
+            )
+        }
+        #expect(
+            try PractitionerPatch(json: ["capacity": 2]).applied(to: practitioner, at: now).version
+                == 4)
+        let account = Account(
+            id: AccountID(.zero), person: AccountPerson(email: "a@example.org", name: "A"),
+            roles: RoleSet(.owner), status: .active, version: 3, createdAt: then, updatedAt: then)
+        for json: JSONValue in [[:], ["name": "A", "roles": ["owner"], "status": "active"]] {
+            #expect(try AccountPatch(json: json).applied(to: account, at: now) == account)
+        }
+        #expect(
+            try AccountPatch(json: ["status": "disabled"]).applied(to: account, at: now).version
+                == 4)
+    }
+
     @Test("codes are stable: each has its own name and a sentence")
     func codes() {
         let codes = ClinicError.Code.allCases

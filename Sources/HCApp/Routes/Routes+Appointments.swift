@@ -42,7 +42,8 @@ extension Routes {
         }
         table.add(
             .post, "/v1/appointments/{id}/reschedule", "reschedule", permission: .appointmentsWrite,
-            class: .booking, audit: "update", bodyBytesMax: appointmentBytesMax,
+            class: .booking, audit: "update", needsVersion: true,
+            bodyBytesMax: appointmentBytesMax,
             "Moves an appointment to another time or practitioner, or leaves it where it is."
         ) { request in
             let moved = try await appointments.reschedule(

@@ -235,13 +235,16 @@ package final class AppointmentService {
 
     /// Moves an appointment to another time, and to another practitioner if asked: all of it or nothing.
     ///
-    /// - Throws: `slot-taken` with alternatives, `illegal-transition`, `precondition-failed`.
+    /// - Throws: `slot-taken` with alternatives, `illegal-transition`, `precondition-required`,
+    ///   `precondition-failed`.
     package func reschedule(
         _ id: AppointmentID, _ move: AppointmentMove, _ ifMatch: IfMatch, _ actor: Actor,
         in context: TenantContext, deadline: Deadline
     ) async throws -> AppointmentView {
         let scope = try await context.require(
             .appointmentsWrite, of: actor, on: "appointment", id.uuid, deadline: deadline)
+        // Whoever moves an appointment has seen where it is: as with any other change of a document.
+        try ifMatch.requirePresent()
         let now = dependencies.clocks.now()
         try AppointmentTime.check(from: move.startsAt, to: move.endsAt, now: now)
         let store = try store(in: context)

@@ -157,12 +157,14 @@ package struct AccountPatch: Sendable {
         try fields.finish()
     }
 
+    /// The account as it was, version and all, if nothing changes.
     func applied(to account: Account, at now: Timestamp) -> Account {
         var changed = account
         changed.person.name = name ?? account.person.name
         changed.person.phone = phone.applied(to: account.person.phone)
         changed.roles = roles ?? account.roles
         changed.status = status ?? account.status
+        guard changed != account else { return account }
         changed.version += 1
         changed.updatedAt = now
         return changed

@@ -53,17 +53,18 @@ package struct ClinicSettingsPatch: Sendable {
         try fields.finish()
     }
 
+    /// The settings as they were, version and all, if nothing changes.
     func applied(to settings: ClinicSettings, at now: Timestamp) -> ClinicSettings {
-        ClinicSettings(
-            name: name ?? settings.name,
-            timeZone: timeZone ?? settings.timeZone,
-            locale: locale ?? settings.locale,
-            currency: currency ?? settings.currency,
-            bufferBeforeMinutes: bufferBeforeMinutes ?? settings.bufferBeforeMinutes,
-            bufferAfterMinutes: bufferAfterMinutes ?? settings.bufferAfterMinutes,
-            version: settings.version + 1,
-            createdAt: settings.createdAt,
-            updatedAt: now
-        )
+        var changed = settings
+        changed.name = name ?? settings.name
+        changed.timeZone = timeZone ?? settings.timeZone
+        changed.locale = locale ?? settings.locale
+        changed.currency = currency ?? settings.currency
+        changed.bufferBeforeMinutes = bufferBeforeMinutes ?? settings.bufferBeforeMinutes
+        changed.bufferAfterMinutes = bufferAfterMinutes ?? settings.bufferAfterMinutes
+        guard changed != settings else { return settings }
+        changed.version += 1
+        changed.updatedAt = now
+        return changed
     }
 }

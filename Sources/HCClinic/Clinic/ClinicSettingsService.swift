@@ -47,6 +47,10 @@ package final class ClinicSettingsService {
             let settings = try ClinicSettingsStore.settings(row)
             try ifMatch.require(version: settings.version)
             let changed = patch.applied(to: settings, at: now)
+            guard changed != settings else {
+                transaction.audit(actor.event("update", "clinic", context.id.uuid))
+                return settings
+            }
             _ = try await transaction.execute(store.update(changed))
             transaction.audit(actor.event("update", "clinic", context.id.uuid))
             return changed

@@ -131,7 +131,8 @@ package final class PatientService {
 
     // MARK: Changing
 
-    /// Changes a patient by a merge patch.
+    /// Changes a patient by a merge patch. One that changes nothing (RFC 5789 2 lets it succeed) leaves the version as
+    /// it is, for a new one would make the tags of all who hold the record stale; it is recorded all the same.
     ///
     /// - Throws: `precondition-required`, `precondition-failed`, `mrn-taken`; `forbidden` for patients who
     ///   change more than how to reach them.
@@ -160,6 +161,11 @@ package final class PatientService {
                 try ifMatch.require(version: record.version)
                 let patient = try record.patient()
                 let changed = patch.applied(to: patient)
+                guard changed != patient else {
+                    transaction.audit(
+                        actor.event("update", "patient", id.uuid, detail: .fields([])))
+                    return record
+                }
                 let document = PatientDocument(changed)
                 let version = record.version + 1
                 _ = try await transaction.execute(

@@ -86,6 +86,7 @@ package struct PractitionerPatch: Sendable {
         try fields.finish()
     }
 
+    /// The practitioner as it was, version and all, if nothing changes.
     func applied(to practitioner: Practitioner, at now: Timestamp) -> Practitioner {
         var changed = practitioner
         changed.accountID = accountID.applied(to: practitioner.accountID)
@@ -96,6 +97,7 @@ package struct PractitionerPatch: Sendable {
         changed.bufferAfterMinutes = bufferAfterMinutes.applied(to: practitioner.bufferAfterMinutes)
         changed.capacity = capacity ?? practitioner.capacity
         changed.isActive = isActive ?? practitioner.isActive
+        guard changed != practitioner else { return practitioner }
         changed.version += 1
         changed.updatedAt = now
         return changed

@@ -89,6 +89,10 @@ package final class PractitionerService {
                 let practitioner = try PractitionerStore.practitioner(row)
                 try ifMatch.require(version: practitioner.version)
                 let changed = patch.applied(to: practitioner, at: now)
+                guard changed != practitioner else {
+                    transaction.audit(actor.event("update", "practitioner", id.uuid))
+                    return practitioner
+                }
                 _ = try await transaction.execute(store.update(changed))
                 transaction.audit(actor.event("update", "practitioner", id.uuid))
                 return changed

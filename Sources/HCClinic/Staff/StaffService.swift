@@ -155,6 +155,11 @@ package final class StaffService {
             }
             try ifMatch.require(version: account.version)
             let changed = patch.applied(to: account, at: now)
+            guard changed != account else {
+                transaction.audit(
+                    actor.event("update", "account", id.uuid, detail: .change(account, account)))
+                return Outcome(account: account)
+            }
             let owners = try results[0].rows.map { try $0.uuid(0) }
             if !changed.isActiveOwner, owners == [id.uuid] { throw ClinicError(.lastOwner) }
             var outcome = Outcome(account: changed)

@@ -127,7 +127,7 @@ struct AppointmentLiveTests {
         let id = try await clinic.book(draft)
         func move(_ draft: AppointmentDraft, _ actor: Actor) async throws -> Appointment {
             try await clinic.services.appointments.reschedule(
-                id, AppointmentMove(startsAt: draft.startsAt, endsAt: draft.endsAt), .missing,
+                id, AppointmentMove(startsAt: draft.startsAt, endsAt: draft.endsAt), .any,
                 actor, in: clinic.context, deadline: clinic.deadline
             ).appointment
         }
@@ -189,7 +189,7 @@ struct AppointmentLiveTests {
         )
         let id = try await clinic.book(nine)
         try await clinic.book(ten)
-        func move(_ draft: AppointmentDraft, minutes: Int = 0, _ ifMatch: IfMatch = .missing)
+        func move(_ draft: AppointmentDraft, minutes: Int = 0, _ ifMatch: IfMatch = .any)
             async throws -> Appointment
         {
             try await clinic.services.appointments.reschedule(
@@ -202,6 +202,7 @@ struct AppointmentLiveTests {
         }
         #expect(try await code { try await move(ten) } == .slotTaken)
         #expect(try await code { try await clinic.book(nine) } == .slotTaken)
+        #expect(try await code { try await move(nine, .missing) } == .preconditionRequired)
         #expect(
             try await code { try await move(nine, minutes: 10, .versions([7])) }
                 == .preconditionFailed)
@@ -227,7 +228,7 @@ struct AppointmentLiveTests {
         let results = await concurrently(12) { number in
             try await clinic.services.appointments.reschedule(
                 all[number], AppointmentMove(startsAt: target.startsAt, endsAt: target.endsAt),
-                .missing, clinic.system, in: clinic.context, deadline: clinic.deadline)
+                .any, clinic.system, in: clinic.context, deadline: clinic.deadline)
         }
         #expect(results.compactMap(\.value).count == 1)
         #expect(results.compactMap(\.clinicError?.code).count { $0 == .slotTaken } == 11)

@@ -182,7 +182,7 @@ struct EventLiveTests {
         _ = try await clinic.services.appointments.reschedule(
             id,
             AppointmentMove(
-                startsAt: draft.startsAt, endsAt: draft.endsAt, practitionerID: second), .missing,
+                startsAt: draft.startsAt, endsAt: draft.endsAt, practitionerID: second), .any,
             clinic.system, in: clinic.context, deadline: clinic.deadline)
         _ = try await clinic.perform(.checkIn, id)
         let other = try await clinic.book(clinic.draft(patient, second, inHours: 96))

@@ -36,6 +36,12 @@ struct PatientLiveTests {
         let patient = try await read(clinic, id).patient()
         #expect(patient.phone == nil)
         #expect(patient.email == "neu@example.org")
+        // What changes nothing makes no version.
+        for patch: JSONValue in [[:], ["familyName": "Neu"], ["phone": nil]] {
+            let same = try await update(patch, .versions([2]))
+            #expect(same.version == 2 && same.updatedAt == changed.updatedAt)
+        }
+        #expect(try await code { try await update([:], .missing) } == .preconditionRequired)
         #expect(try await clinic.search { $0.familyName = "neu" } == [id])
         #expect(try await clinic.search { $0.familyName = "demo" } == [])
         #expect(try await clinic.search { $0.phone = "+14155550100" } == [])
