@@ -7,6 +7,8 @@ import Synchronization
 /// A whole HC as a new user gets it: `deploy/local/up --detach` in a directory of its own, two demo clinics, real
 /// programs, and curl as the client. All calls block.
 package final class RunningPlatform: Sendable {
+    /// The state's own, in the directory for temporary files.
+    package let directory: String
     package let state: String
     package let port: Int
     package let tlsPort: Int
@@ -46,6 +48,7 @@ package final class RunningPlatform: Sendable {
         let directory = String(
             decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         guard chmod(directory, 0o711) == 0 else { throw FixtureError("chmod failed") }
+        self.directory = directory
         state = directory + "/state"
         port = try RunningPlatform.freePort()
         tlsPort = try RunningPlatform.freePort()
@@ -65,6 +68,9 @@ package final class RunningPlatform: Sendable {
     /// Stops everything and removes its data.
     package func down() throws {
         try script("deploy/local/down", ["--wipe"])
+        guard rmdir(directory) == 0 else {
+            throw FixtureError("\(directory) is not empty when everything is stopped")
+        }
     }
 
     @discardableResult

@@ -42,6 +42,7 @@ final class ObservationMiddleware: Middleware {
     ) {
         var metadata: Logger.Metadata = [
             ("requestId", .string(request.id.description)),
+            ("client", .string(request.remoteAddress.host)),
             ("method", .string(request.method.name)),
             ("route", .string(context.match.route?.name ?? "none")),
             ("status", .integer(response.status.code)),
