@@ -10,21 +10,26 @@ import HCTenancy
 struct ReadAfterMiddleware: Middleware {
     static let field: HTTPFieldName = "HC-Read-After"
 
-    func handle(
-        _ request: HTTPRequest, _ context: RequestContext, next: NextHandler<RequestContext>
-    ) async throws -> HTTPResponse {
-        guard let tenant = context.tenant, let actor = context.actor else {
-            return await next(request, context)
-        }
+    func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
+        guard let tenant = context.tenant, let actor = context.actor else { return .next }
         // Several fields are one text that opens as no token: then the primary answers.
         let tokens = request.headers.values(ReadAfterMiddleware.field)
-        let reading = tenant.reading(
+        context.tenant = tenant.reading(
             session: actor.sessionID, after: tokens.isEmpty ? nil : tokens.joined(separator: ","))
-        context.tenant = reading
-        var response = await next(request, context)
-        if let token = await reading.finishReading(deadline: request.deadline) {
-            response.headers.append(ReadAfterMiddleware.field, token)
+        return .next
+    }
+
+    func leave(
+        _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
+    ) -> StageExit {
+        guard let reading = context.tenant, context.actor != nil else { return .done }
+        return .pending { answer in
+            guard let token = await reading.finishReading(deadline: request.deadline) else {
+                return answer
+            }
+            var answer = answer
+            answer.headers.append(ReadAfterMiddleware.field, token)
+            return answer
         }
-        return response
     }
 }
