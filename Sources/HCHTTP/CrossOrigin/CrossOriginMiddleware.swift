@@ -97,7 +97,8 @@ package struct CrossOriginFields: Sendable {
         .idempotencyKey, .ifMatch, .ifNoneMatch, .traceparent, .tracestate, .xRequestId,
     ]
     package var exposed: [HTTPFieldName] = [
-        .contentDisposition, .etag, "HC-Read-After", "Idempotency-Replayed", .link, .location, .rateLimit,
+        .contentDisposition, .etag, "HC-Read-After", "Idempotency-Replayed", .link, .location,
+        .rateLimit,
         .rateLimitPolicy, .retryAfter, .wwwAuthenticate, .xRequestId,
     ]
     /// How long a browser may go by a preflight's answer. A list that has become shorter is felt at once all the
