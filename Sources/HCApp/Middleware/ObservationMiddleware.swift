@@ -41,7 +41,7 @@ final class ObservationMiddleware: Middleware {
         _ elapsed: Duration
     ) {
         var metadata: Logger.Metadata = [
-            ("requestId", .string(request.id.description)),
+            ("requestId", request.id.logValue),
             ("client", .string(request.remoteAddress.host)),
             ("method", .string(request.method.name)),
             ("route", .string(context.match.route?.name ?? "none")),

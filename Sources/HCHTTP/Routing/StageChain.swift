@@ -10,14 +10,19 @@ final class StageChain<Context: Sendable> {
 
     typealias ProblemOf = @LoopActor (any Error, HTTPRequest, Context) -> Problem
 
-    private let stages: [any Middleware<Context>]
+    private let stages: [Stage<Context>]
     private let code: Code
     private let problem: ProblemOf
 
     init(_ stages: [any Middleware<Context>], _ code: Code, _ problem: @escaping ProblemOf) {
-        self.stages = stages
+        // Boxed once: an existential is copied each time that it is taken out of an array.
+        self.stages = stages.map { StageChain.box($0) }
         self.code = code
         self.problem = problem
+    }
+
+    private static func box(_ stage: some Middleware<Context>) -> Stage<Context> {
+        StageBox(stage)
     }
 
     func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
@@ -104,5 +109,35 @@ final class StageChain<Context: Sendable> {
     ) -> HTTPResponse {
         let refusal = (error as? Problem) ?? problem(error, request, context)
         return refusal.response(for: request.id)
+    }
+}
+
+/// A stage of whatever type.
+@LoopActor
+private class Stage<Context: Sendable> {
+    func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry { .next }
+
+    func leave(
+        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+    ) -> StageExit { .done }
+}
+
+private final class StageBox<Content: Middleware>: Stage<Content.Context> {
+    private let content: Content
+
+    init(_ content: Content) {
+        self.content = content
+    }
+
+    override func enter(
+        _ request: HTTPRequest, _ context: Content.Context
+    ) throws -> StageEntry {
+        try content.enter(request, context)
+    }
+
+    override func leave(
+        _ request: HTTPRequest, _ context: Content.Context, _ response: inout HTTPResponse
+    ) -> StageExit {
+        content.leave(request, context, &response)
     }
 }

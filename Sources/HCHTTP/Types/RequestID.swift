@@ -38,6 +38,14 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// As it stands in a line of the log: what was made here costs no string.
+    package var logValue: LogValue {
+        switch form {
+        case .made(let uuid): .uuid(uuid)
+        case .received(let text): .string(text)
+        }
+    }
+
     func write(into output: inout [UInt8]) {
         switch form {
         case .made(let uuid):
