@@ -41,7 +41,8 @@ package enum AdminProgram {
             let admin = AdminEnvironment(
                 variables: environment, clocks: .system,
                 operatorName: environment["SUDO_USER"] ?? environment["USER"] ?? "uid-\(getuid())",
-                tell: { print($0, to: &standardError) }, ask: terminalQuestion())
+                tell: { print($0, to: &standardError) }, ask: terminalQuestion(),
+                show: { writeAll(1, $0) }, isTerminal: isatty(1) == 1)
             let report: Report
             do {
                 report = try await command.init().run(invocation, admin)

@@ -15,6 +15,12 @@ package struct MetricsSnapshot: Equatable, Sendable {
         package var help: String
         package var kind: Kind
         package var samples: [MetricLabels: Value]
+
+        package init(help: String, kind: Kind, samples: [MetricLabels: Value]) {
+            self.help = help
+            self.kind = kind
+            self.samples = samples
+        }
     }
 
     /// By metric name.

@@ -12,6 +12,10 @@ final class AdminEnvironment {
     let tell: @Sendable (String) -> Void
     /// Asks the person at the terminal and gives the answer's line; nil when there is no terminal.
     private let ask: (@Sendable (String) -> String?)?
+    /// Writes to standard output at once, for a command that goes on; most return a report.
+    let show: @Sendable (String) -> Void
+    /// Whether a person looks at standard output.
+    let isTerminal: Bool
     private var openPlane: ControlPlane?
 
     /// Variables of the process, which win over the file.
@@ -20,7 +24,8 @@ final class AdminEnvironment {
     init(
         variables: [String: String], clocks: Clocks, operatorName: String,
         tell: @escaping @Sendable (String) -> Void,
-        ask: (@Sendable (String) -> String?)? = nil
+        ask: (@Sendable (String) -> String?)? = nil,
+        show: @escaping @Sendable (String) -> Void = { _ in }, isTerminal: Bool = false
     ) {
         self.variables = variables
         configurationFile = PlatformConfiguration.path(environment: variables)
@@ -28,6 +33,8 @@ final class AdminEnvironment {
         self.operatorName = operatorName
         self.tell = tell
         self.ask = ask
+        self.show = show
+        self.isTerminal = isTerminal
     }
 
     /// Shows what would be done and asks whether to do it. Without a terminal, with `--json` or with `--yes`

@@ -5,7 +5,7 @@ import HCIO
 struct CommandTree {
     static let commands: [any Command.Type] = [
         TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
-        TenantSetTier.self,
+        TenantSetTier.self, TenantTop.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self,

@@ -3,7 +3,7 @@ import HCHTTP
 import HCIO
 import HCTenancy
 
-/// The operator listener: health and metrics, on its own port, never on the public one. With `ops.clientCA` by TLS,
+/// The operator listener: health, metrics and what clinics use, on its own port, never on the public one. With `ops.clientCA` by TLS,
 /// and only for who shows a certificate of those authorities.
 @LoopActor
 final class OperatorListener {
@@ -41,6 +41,15 @@ final class OperatorListener {
             response.headers.append(
                 .contentType, "text/plain; version=0.0.4; charset=utf-8" as StaticString)
             return response
+        }
+        router.add(
+            RouteDescription(
+                .get, "/tenants/use", name: "tenantUse", access: .open, mayCompress: true,
+                bodyBytesMax: 0)
+        ) { _, _ in
+            var json = JSONWriter()
+            json.value(TenantUsePage(await supervisor.metricsPage()).json(at: clocks.monotonic()))
+            return .json(json.finish())
         }
         let compression = CompressionMiddleware<OperatorContext>(
             EncoderPool(), metrics: CompressionMetrics(MetricsRegistry()))

@@ -174,5 +174,8 @@ final class WorkerPlatform {
         ) { [directory] host in directory.snapshot?.find(host: host) != nil }
     }
 
+    /// Adds what is known only here.
+    func append(to snapshot: inout MetricsSnapshot) { door.appendTenantUse(to: &snapshot) }
+
     var isServing: Bool { directory.snapshot != nil }
 }

@@ -147,7 +147,9 @@ final class WorkerProgram {
 
     private func snapshot() -> MetricsSnapshot {
         resident.set(ResourceUsage.residentBytes)
-        return registry.snapshot()
+        var snapshot = registry.snapshot()
+        platform.append(to: &snapshot)
+        return snapshot
     }
 
     private lazy var resident = registry.gauge(

@@ -51,6 +51,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     private var bodyTimeout = MonotonicTime.never
     private var writeTimeout = MonotonicTime.never
     private var answerTimeout = MonotonicTime.never
+    /// When a client that has ended its side is asked whether it is still there.
+    private var presenceTimeout = MonotonicTime.never
 
     init(
         _ stream: any ByteStream, from origin: ConnectionOrigin, place: Int, server: HTTPServer
@@ -266,6 +268,26 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             flush()
         default: break
         }
+        if isHandlerOfSafeRequestRunning, request?.version == .http11 {
+            presenceTimeout = server.now + server.configuration.presenceGrace
+            arm()
+        }
+    }
+
+    // MARK: A client that has gone
+
+    /// Nothing is changed by such a request, so nobody misses its work when the client has gone.
+    private var isHandlerOfSafeRequestRunning: Bool {
+        machine.isAnswerPending && !isAnswering && task != nil && request?.method.isSafe == true
+    }
+
+    /// A client that closes its socket and one that only has nothing more to send look the same until something is
+    /// sent to them: the first answers with a reset. An interim answer may be sent at any time (RFC 9110 15.2).
+    private func askForPresence() {
+        presenceTimeout = .never
+        guard isHandlerOfSafeRequestRunning else { return }
+        output.append(HTTP1Writer.continueHead)
+        flush()
     }
 
     /// Somebody waits for content (called by `RequestBody`).
@@ -580,7 +602,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         guard !stream.isClosed else { return }
         let next = min(
             min(isOutputWaiting ? .never : stateTimeout, requestTimeout),
-            min(bodyTimeout, min(writeTimeout, answerTimeout)))
+            min(bodyTimeout, min(presenceTimeout, min(writeTimeout, answerTimeout))))
         if next != .never { server.arm(self, at: next) }
     }
 
@@ -596,6 +618,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             server.metrics.timedOut(.answer)
             return close()
         }
+        if now >= presenceTimeout { askForPresence() }
+        guard !stream.isClosed else { return }
         if now >= bodyTimeout {
             bodyTimeout = .never
             server.metrics.timedOut(.body)
@@ -674,6 +698,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     }
 
     private func ended() {
+        // What else was asked for is finished: its outcome counts, whoever hears of it.
+        let abandoned = request?.method.isSafe == true ? task : nil
         machine.closed()
         kept = []
         output = []
@@ -691,7 +717,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         writer = nil
         tunnel?.detach()
         tunnel = nil
+        presenceTimeout = .never
         server.connectionEnded(self)
+        abandoned?.cancel()
     }
 }
 

@@ -370,6 +370,9 @@ final class HTTP2Stream: RequestBodySource {
         self.tunnel = nil
         tunnel?.broke()
         tunnelConnection = nil
+        // Nobody misses the work of a request that asks for no change. What else was asked for is finished: its outcome
+        // counts, whoever hears of it.
+        if request?.method.isSafe == true { task?.cancel() }
         releaseIfDone()
     }
 }

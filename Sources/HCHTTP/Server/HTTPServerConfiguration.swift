@@ -28,6 +28,9 @@ package struct HTTPServerConfiguration: Sendable {
     /// From the end of the head to the beginning of the answer. The request carries it as its deadline. When it
     /// passes the client gets 408 if the content was still being waited for, else 503; a later answer is dropped.
     package var requestTimeout: Duration = .seconds(30)
+    /// How long after the end of a client's side of an HTTP/1.1 connection it is asked, by an interim answer, whether it
+    /// is still there: one that has closed its socket answers with a reset, and the work for it is given up.
+    package var presenceGrace: Duration = .milliseconds(250)
     /// How long content may be waited for in all, besides what `bodyBytesPerSecondMin` grants: then 408.
     package var bodyGrace: Duration = .seconds(10)
     /// The slowest client that is served: time in which nobody asks for content does not count.
@@ -119,6 +122,7 @@ package struct HTTPServerConfiguration: Sendable {
             ("headGrace", headGrace), ("answerGrace", answerGrace),
             ("proxyHeaderTimeout", proxyHeaderTimeout),
             ("requestTimeout", requestTimeout), ("bodyGrace", bodyGrace),
+            ("presenceGrace", presenceGrace),
             ("tlsHandshakeTimeout", tlsHandshakeTimeout), ("tlsCrowdedTimeout", tlsCrowdedTimeout),
             ("writeStallTimeout", writeStallTimeout), ("lingerTimeout", lingerTimeout),
         ] {

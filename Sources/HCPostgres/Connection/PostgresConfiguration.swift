@@ -21,6 +21,10 @@ package struct PostgresConfiguration: Sendable {
     /// A result above this makes libpq keep a large buffer for good: the pool replaces such a session.
     package var resultBytesRetire = 8 << 20
     package var logger: Logger?
+    /// A pooler in transaction mode (PgBouncer, `pool_mode = transaction`) stands before the server: nothing may be left
+    /// in a session. Statements are parsed each time instead of prepared, and no setting is made at the start: the
+    /// timeouts, `searchPath` and `settings` above then have no effect, and belong into each transaction.
+    package var isPooled = false
 
     package init(connectionString: Sensitive<String>, applicationName: String) {
         self.connectionString = connectionString

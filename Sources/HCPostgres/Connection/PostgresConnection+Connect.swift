@@ -35,7 +35,9 @@ extension PostgresConnection {
     ) {
         parameters["application_name"] = configuration.applicationName
         parameters["client_encoding"] = "UTF8"
-        parameters["options"] = configuration.startupOptions(after: parameters["options"])
+        if !configuration.isPooled {
+            parameters["options"] = configuration.startupOptions(after: parameters["options"])
+        }
         // A peer that vanished is noticed within half a minute, unless the operator says otherwise.
         let keepalive = [
             "keepalives": "1", "keepalives_idle": "10", "keepalives_interval": "5",

@@ -72,9 +72,16 @@ package final class PostgresConnection {
     }
     package var isClosed: Bool { session.isClosed }
     /// What the server was told at the start: how long each statement, and each wait for a lock, may take here.
-    package var statementTimeout: Duration { configuration.statementTimeout }
-    package var lockTimeout: Duration? { configuration.lockTimeout }
-    package var idleInTransactionTimeout: Duration { configuration.idleInTransactionTimeout }
+    /// Nil: nothing is known of it, or there is no limit.
+    package var statementTimeout: Duration? { isPooled ? nil : configuration.statementTimeout }
+    package var lockTimeout: Duration? { isPooled ? nil : configuration.lockTimeout }
+    package var idleInTransactionTimeout: Duration? {
+        isPooled ? nil : configuration.idleInTransactionTimeout
+    }
+    /// Each transaction may be on another session of the server.
+    package var isPooled: Bool { configuration.isPooled }
+    /// When the server was started, if whoever opened the connection has asked: another time is another server.
+    package var serverStart: Timestamp?
     package var processID: Int32 { handle.processID }
     /// 150018 for 15.18.
     package var serverVersion: Int { handle.serverVersion }
@@ -94,9 +101,20 @@ extension PostgresConnection {
     struct Frame {
         var begin: StaticString?
         var ending: BatchStep?
-        var isCancellable = true
+        var cancellation = Cancellation.always
         /// Asks where the log ends, after the commit and in the same round trip.
         var reportsPosition = false
+    }
+
+    /// What the cancellation of the task does to a batch.
+    package enum Cancellation: Hashable, Sendable {
+        /// It is not sent, or it is cancelled on the server.
+        case always
+        /// It is not sent; once it is, only the deadline ends it. For what contains a commit: by the time the server
+        /// hears of the cancellation, the commit may be under way, and one that waits for a standby would end as a
+        /// success that no standby has (PostgreSQL manual 27.2.8).
+        case beforeSending
+        case never
     }
 
     /// Runs the queries in one round trip and, when no transaction is open, in one implicit transaction.
@@ -111,7 +129,8 @@ extension PostgresConnection {
     /// - Parameter reportsPosition: also finds out ``commitPosition``, at no further round trip.
     /// - Throws: ``PostgresError``, for the whole batch: nothing is committed, except as `.commitUnknown` says.
     package func execute(
-        _ queries: [Query], reportsPosition: Bool = false, deadline: Deadline
+        _ queries: [Query], reportsPosition: Bool = false, cancellation: Cancellation = .always,
+        deadline: Deadline
     ) async throws(PostgresError) -> [PostgresResult] {
         guard !transactionIsOpen else {
             throw PostgresError(.misuse("a transaction is open on this connection"))
@@ -120,7 +139,8 @@ extension PostgresConnection {
         let results: [PostgresResult]
         do throws(PostgresError) {
             results = try await run(
-                queries, Frame(reportsPosition: reportsPosition), deadline: deadline)
+                queries, Frame(cancellation: cancellation, reportsPosition: reportsPosition),
+                deadline: deadline)
         } catch {
             closeUnlessIdle()
             throw error
@@ -158,7 +178,7 @@ extension PostgresConnection {
             guard isFirstOfTransaction else { throw error }
             if handle.transactionStatus == .failed {
                 _ = try await runOnce(
-                    [], Frame(ending: .rollback, isCancellable: false), deadline: deadline)
+                    [], Frame(ending: .rollback, cancellation: .never), deadline: deadline)
             }
             return try await runOnce(queries, frame, deadline: deadline)
         }
@@ -167,7 +187,7 @@ extension PostgresConnection {
     private func runOnce(
         _ queries: [Query], _ frame: Frame, deadline: Deadline
     ) async throws(PostgresError) -> [PostgresResult] {
-        try checkBefore(deadline, isCancellable: frame.isCancellable)
+        try checkBefore(deadline, isCancellable: frame.cancellation != .never)
         encoder.removeAll()
         for (index, query) in queries.enumerated() {
             try encode(query, index: index)
@@ -178,7 +198,7 @@ extension PostgresConnection {
             closeSession()
             throw .connectionLost
         }
-        await settle(deadline: deadline, isCancellable: frame.isCancellable)
+        await settle(deadline: deadline, isCancellable: frame.cancellation == .always)
         return try takeOutcome()
     }
 
@@ -261,6 +281,9 @@ extension PostgresConnection {
         switch query.text {
         case .unsafe(let text):
             return handle.sendUnnamed(text, parameters)
+        case .fixed(let text) where configuration.isPooled:
+            // A name that this session of the server knows, the next one does not.
+            return handle.sendUnnamed(cString(text), parameters)
         case .fixed(let text):
             let start = cString(text)
             let before = steps.count

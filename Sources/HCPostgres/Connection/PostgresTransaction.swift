@@ -113,7 +113,9 @@ package final class PostgresTransaction {
     private func run(
         _ queries: [Query], ending: BatchStep?
     ) async throws(PostgresError) -> [PostgresResult] {
-        var frame = PostgresConnection.Frame(ending: ending)
+        // A rollback that is interrupted is one all the same; a commit is not.
+        var frame = PostgresConnection.Frame(
+            ending: ending, cancellation: ending == .commit ? .beforeSending : .always)
         frame.reportsPosition = ending == .commit && options.reportsPosition
         switch state {
         case .unbegun: frame.begin = options.begin
@@ -219,7 +221,7 @@ package final class PostgresTransaction {
         guard !connection.isClosed, connection.handle.transactionStatus != .idle else { return }
         let limit = Deadline.after(
             connection.configuration.cancelGrace, from: Loop.shared.now)
-        let frame = PostgresConnection.Frame(ending: .rollback, isCancellable: false)
+        let frame = PostgresConnection.Frame(ending: .rollback, cancellation: .never)
         do throws(PostgresError) {
             _ = try await connection.run([], frame, deadline: limit)
         } catch {

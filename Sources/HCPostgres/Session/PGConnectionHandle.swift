@@ -140,6 +140,14 @@ struct PGConnectionHandle: ~Copyable {
             parameters.lengths, parameters.formats, 1) == 1
     }
 
+    func sendUnnamed(
+        _ sql: UnsafePointer<CChar>, _ parameters: ParameterEncoder.Parameters
+    ) -> Bool {
+        PQsendQueryParams(
+            pointer, sql, parameters.count, parameters.types, parameters.values,
+            parameters.lengths, parameters.formats, 1) == 1
+    }
+
     func sendPrepare(_ id: UInt32, _ sql: UnsafePointer<CChar>, types: [UInt32]) -> Bool {
         withStatementName(id) { name in
             PQsendPrepare(pointer, name, sql, Int32(types.count), types) == 1

@@ -35,6 +35,9 @@ package struct PlatformConfiguration: Sendable {
         package var shardReserve: Int
         /// Machines or pods that run workers: what the budget of a shard is divided by, times workers.
         package var instances: Int
+        /// The shards' connection strings lead to a pooler in transaction mode (PgBouncer): statements are then parsed
+        /// each time, and nothing is left in a session. Those of owners, movers and the control database never do.
+        package var transactionPooling = false
     }
 
     package struct Server: Sendable, Equatable {
@@ -252,6 +255,7 @@ extension PlatformConfiguration.Pools {
             "idleTimeout", in: .seconds(1)...(.seconds(86400)), default: .seconds(300))
         shardReserve = reader.integer("shardReserve", in: 0...1000, default: 10)
         instances = reader.integer("instances", in: 1...10_000, default: 1)
+        transactionPooling = reader.bool("transactionPooling", default: false)
         if shardConnectionsMin > shardConnectionsMax {
             reader.report(
                 "shardConnectionsMin", "is above shardConnectionsMax",

@@ -34,16 +34,28 @@ struct Entrance {
         {
             return Query("SELECT hc_enter($1, $2, $3)", binds)
         }
+        let settings: [PostgresValue] = [
+            .text(limits.statement.asSetting), .text(limits.lock.asSetting),
+            .text(limits.transaction.asSetting),
+        ]
+        guard connection.isPooled else {
+            return Query(
+                """
+                SELECT hc_enter($1, $2, $3), set_config('statement_timeout', $4, true),
+                    set_config('lock_timeout', $5, true),
+                    set_config('idle_in_transaction_session_timeout', $6, true)
+                """, binds + settings)
+        }
+        // Behind a pooler the server can be another one from one transaction to the next: it was identified when the
+        // connection was opened, and one that was started at another time is not let in (an unknown epoch: HC001).
         return Query(
             """
-            SELECT hc_enter($1, $2, $3), set_config('statement_timeout', $4, true),
-                set_config('lock_timeout', $5, true),
-                set_config('idle_in_transaction_session_timeout', $6, true)
-            """,
-            binds + [
-                .text(limits.statement.asSetting), .text(limits.lock.asSetting),
-                .text(limits.transaction.asSetting),
-            ])
+            SELECT hc_enter($1, CASE pg_postmaster_start_time() WHEN $7 THEN $2 END, $3),
+                set_config('statement_timeout', $4, true), set_config('lock_timeout', $5, true),
+                set_config('idle_in_transaction_session_timeout', $6, true),
+                set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
+                set_config('search_path', 'public', true)
+            """, binds + settings + [connection.serverStart.map { .timestamp($0) } ?? .null])
     }
 
     /// When a transaction that begins now has to be over.

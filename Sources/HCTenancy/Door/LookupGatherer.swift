@@ -23,10 +23,36 @@ final class LookupGatherer {
     /// Runs the statements in one transaction and returns their results, in order.
     typealias Perform = @LoopActor (TenantID, [Query], Deadline) async throws -> [PostgresResult]
 
-    private struct Entry {
+    private final class Entry {
         let query: Query
         let deadline: Deadline
-        let waiter: Waiter<PostgresResult>
+        let waiter = Waiter<PostgresResult>()
+        var group: Group?
+
+        init(_ query: Query, _ deadline: Deadline) {
+            self.query = query
+            self.deadline = deadline
+        }
+    }
+
+    /// A transaction under way. When nobody waits for it any more it is cancelled.
+    private final class Group {
+        private var interested: Int
+        private var task: Task<Void, Never>?
+
+        init(interested: Int) {
+            self.interested = interested
+        }
+
+        func begin(_ task: Task<Void, Never>) {
+            self.task = task
+            if interested == 0 { task.cancel() }
+        }
+
+        func leave() {
+            interested -= 1
+            if interested == 0 { task?.cancel() }
+        }
     }
 
     private let limits: Limits
@@ -45,18 +71,19 @@ final class LookupGatherer {
     func find(
         _ query: Query, in tenant: TenantID, deadline: Deadline
     ) async throws -> PostgresResult {
-        let waiter = Waiter<PostgresResult>()
-        let entry = Entry(query: query, deadline: deadline, waiter: waiter)
+        let entry = Entry(query, deadline)
         switch queues[tenant, default: makeQueue()].add(entry) {
         case .refuse: throw TenancyError.overloaded(retryAfter: .seconds(1))
         case .wait: break
         case .announce: Loop.shared.atEndOfTick { self.begin(tenant) }
         }
         do {
-            return try await waiter.wait(until: deadline)
+            return try await entry.waiter.wait(until: deadline)
         } catch is DeadlineExceeded {
+            entry.group?.leave()
             throw TenancyError.deadlineExceeded
         } catch is CancellationError {
+            entry.group?.leave()
             throw TenancyError.cancelled
         }
     }
@@ -71,10 +98,16 @@ final class LookupGatherer {
         var goesOn = true
         while goesOn, let (entries, more) = queues[tenant]?.begin() {
             goesOn = more
-            Loop.shared.spawn { [self] in
-                await run(entries, of: tenant)
-                end(tenant)
-            }
+            // Who gave up meanwhile is not asked for.
+            let wanted = entries.filter(\.waiter.isPending)
+            let group = Group(interested: wanted.count)
+            for entry in wanted { entry.group = group }
+            group.begin(
+                Loop.shared.spawn { [self] in
+                    await run(wanted, of: tenant)
+                    for entry in wanted { entry.group = nil }
+                    end(tenant)
+                })
         }
     }
 
@@ -84,9 +117,7 @@ final class LookupGatherer {
         if queues[tenant]?.isIdle == true { queues[tenant] = nil }
     }
 
-    private func run(_ group: [Entry], of tenant: TenantID) async {
-        // Who gave up meanwhile is not asked for.
-        let entries = group.filter(\.waiter.isPending)
+    private func run(_ entries: [Entry], of tenant: TenantID) async {
         guard let first = entries.first else { return }
         // Each waits no longer than its own deadline; the transaction goes on for the most patient.
         let deadline = entries.reduce(first.deadline) { max($0, $1.deadline) }

@@ -128,7 +128,8 @@ struct RetryMachine {
 }
 
 extension RetryMachine.Failure {
-    init(_ error: PostgresError) {
+    /// - Parameter isLate: whether the caller's own deadline has passed: else it is the tier's limit that ended the work.
+    init(_ error: PostgresError, isLate: Bool = true) {
         switch error.kind {
         case .server(let server):
             switch server.sqlstate {
@@ -146,7 +147,7 @@ extension RetryMachine.Failure {
         case .connectionLost: self = .connectionLost
         case .commitUnknown: self = .commitUnknown
         case .connectFailed: self = .unreachable(retryAfter: .seconds(1))
-        case .deadlineExceeded: self = .deadlineExceeded
+        case .deadlineExceeded: self = isLate ? .deadlineExceeded : .timeLimitExceeded
         case .cancelled: self = .cancelled
         case .decode, .encode, .misuse: self = .other
         }

@@ -137,6 +137,11 @@ package final class TenantDoor {
         [directory, sessions] + (coherence.map { [$0] } ?? []) + (events.map { [$0] } ?? [])
     }
 
+    /// Adds what clinics use of the shards' connections: those that use most by name, the others together.
+    package func appendTenantUse(to snapshot: inout MetricsSnapshot) {
+        shards.append(to: &snapshot) { directory.snapshot?.find($0)?.slug }
+    }
+
     // MARK: The door
 
     /// The clinic that answers at a host.
@@ -244,12 +249,22 @@ package final class TenantDoor {
                     to: record.shard, for: record.id, entrance.tier, isUrgent: isUrgent,
                     deadline: deadline
                 ) { connection in
-                    try await attempt(connection, entrance)
+                    do {
+                        return try await attempt(connection, entrance)
+                    } catch let error as PostgresError
+                        where connection.isPooled && error.sqlstate == .tenantMoved
+                    {
+                        // The clinic has moved, or the server behind the pooler is another: to be identified anew.
+                        connection.close()
+                        throw error
+                    }
                 }
             } catch {
                 let failure: RetryMachine.Failure
                 switch error {
-                case let error as PostgresError: failure = RetryMachine.Failure(error)
+                case let error as PostgresError:
+                    failure = RetryMachine.Failure(
+                        error, isLate: deadline.isExpired(at: Loop.shared.now))
                 case let error as PoolError: failure = RetryMachine.Failure(error)
                 case is ShardPools.Refusal: failure = .unreachable(retryAfter: .seconds(5))
                 case is CancellationError: failure = .cancelled
@@ -370,6 +385,7 @@ package final class TenantDoor {
                 let log = scope == nil ? nil : shards.log(of: entrance.record.shard)
                 let results = try await connection.execute(
                     [entrance.query(mode, on: connection)] + queries, reportsPosition: log != nil,
+                    cancellation: mode == .read ? .always : .beforeSending,
                     deadline: entrance.limit(deadline))
                 if let log { scope?.wrote(entrance, log, connection.commitPosition) }
                 return Array(results.dropFirst())

@@ -50,6 +50,10 @@ package final class ShardPools {
     private var entries: [ShardID: Entry] = [:]
     /// Of shards that have replicas, from the first read on that one may answer.
     private var readers: [ShardID: ReplicaReader] = [:]
+    private var uses: [ShardID: TenantUse] = [:]
+
+    /// Clinics of a shard that metrics name.
+    private static let namedMax = 32
 
     package init(
         _ configuration: ShardPoolConfiguration, logger: Logger, metrics: TenancyMetrics
@@ -156,6 +160,28 @@ package final class ShardPools {
         }
     }
 
+    /// Adds what the clinics use of each shard's connections: those that use most by name, the others together.
+    ///
+    /// - Parameter name: of a clinic; nil for one that is not known any more.
+    func append(to snapshot: inout MetricsSnapshot, name: (TenantID) -> String?) {
+        uses = uses.filter { entries[$0.key] != nil }
+        for (shard, entry) in entries {
+            var views: [ShardPool.Queue.FlowView] = []
+            let forgotten = entry.pool.forEachTenant { views.append($0) }
+            let lines = uses[shard, default: TenantUse(namedMax: ShardPools.namedMax)].update(
+                views, forgotten: forgotten)
+            for line in lines {
+                let tenant =
+                    switch line.tenant {
+                    case nil: TenantMetrics.others
+                    case ShardPools.platform?: TenantMetrics.platform
+                    case let tenant?: name(tenant) ?? "\(tenant)"
+                    }
+                TenantMetrics.append(line, shard: shard, tenant: tenant, to: &snapshot)
+            }
+        }
+    }
+
     /// Refuses new work and waits for what is under way, until the deadline.
     package func shutDown(deadline: Deadline) async {
         let pools = entries.values.map(\.pool)
@@ -202,6 +228,7 @@ package final class ShardPools {
                     connectionString: try configuration.conninfo(record.reference),
                     applicationName: configuration.applicationName)
                 // A transaction of a clinic whose tier has these needs to say nothing.
+                postgres.isPooled = pools.transactionPooling
                 let usual = TierTimeouts()
                 postgres.statementTimeout = usual.statement
                 postgres.lockTimeout = usual.lock
@@ -210,7 +237,14 @@ package final class ShardPools {
             },
             identify: { connection, deadline in
                 let identity = try await ShardIdentity(of: connection, deadline: deadline)
-                if identity == record.identity { return }
+                if identity == record.identity {
+                    if pools.transactionPooling {
+                        connection.serverStart = try await connection.execute(
+                            Query("SELECT pg_postmaster_start_time()"), deadline: deadline
+                        ).single().timestamp(0)
+                    }
+                    return
+                }
                 metrics.identityRefusals.increment()
                 logger.critical(
                     "a server is not the shard that the map names: hc-admin shard reconcile",
