@@ -65,9 +65,8 @@ struct UseTableTests {
     @Test(
         "an interval is a time with a unit, within bounds",
         arguments: ["", "0s", "1", "100ms", "61s", "-1s", "1.5s", "s", "9999999999s"])
-    func interval(text: String) throws {
-        let invocation = try Invocation(TenantTop.specification, words: ["--interval", text])
-        #expect(throws: UsageError.self) { try TenantTop.interval(invocation) }
+    func interval(text: String) {
+        #expect(throws: UsageError.self) { try TenantTop.interval(text) }
     }
 
     @Test("numbers have two digits after the point")

@@ -34,7 +34,7 @@ struct TenantTop: Command {
     private static let patience = Duration.seconds(5)
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
-        let interval = try TenantTop.interval(invocation)
+        let interval = try TenantTop.interval(invocation.option("interval"))
         let lines = try invocation.integer("lines", in: 1...10_000) ?? 20
         let shard = invocation.option("shard")
         var servers = invocation.values("server")
@@ -55,8 +55,8 @@ struct TenantTop: Command {
         }
     }
 
-    static func interval(_ invocation: Invocation) throws(UsageError) -> Duration {
-        guard let text = invocation.option("interval") else { return .seconds(1) }
+    nonisolated static func interval(_ text: String?) throws(UsageError) -> Duration {
+        guard let text else { return .seconds(1) }
         let units: [(suffix: String, unit: Duration)] = [
             ("ms", .milliseconds(1)), ("s", .seconds(1)),
         ]
@@ -70,7 +70,7 @@ struct TenantTop: Command {
         }
         throw UsageError(
             "'--interval' takes a time from 200ms to 60s, such as 1s, not '\(text)'",
-            invocation.specification)
+            command: ["tenant", "top"])
     }
 
     private static func local(_ configuration: PlatformConfiguration) -> String {
