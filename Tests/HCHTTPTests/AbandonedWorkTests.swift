@@ -9,6 +9,7 @@ import Testing
 @LoopActor
 struct AbandonedWorkTests {
     /// Handlers that wait until they are let go or given up.
+    @LoopActor
     private final class Work {
         let gate = Gate()
         private(set) var givenUp: [HTTPMethod] = []
