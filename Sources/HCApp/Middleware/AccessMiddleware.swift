@@ -4,13 +4,15 @@ import HCHTTP
 import HCIO
 import HCTenancy
 
-/// Who asks, and whether the clinic's limit lets the request through.
+/// Who asks, and whether the clinic's limits let the request through.
 ///
-/// The token's signature is checked in memory; its session and the limit cost one round trip to Redis together,
-/// or none while Redis is away (then the session is looked up in PostgreSQL and the limit is a local share).
+/// The token's signature is checked in memory, and the limits mostly with units that this process has leased. The
+/// session, and the limits where Redis must be asked, cost one round trip together, or none while Redis is away (then
+/// the session is looked up in PostgreSQL and the limit is a local share).
 @LoopActor
 final class AccessMiddleware: Middleware {
     private let auth: AuthService
+    private var limits: [ObjectIdentifier: RouteLimits] = [:]
 
     init(auth: AuthService) {
         self.auth = auth
@@ -29,14 +31,19 @@ final class AccessMiddleware: Middleware {
         _ request: HTTPRequest, _ context: RequestContext, _ route: RouteDescription,
         _ tenant: TenantContext
     ) async throws {
-        let cost = RouteClass(route).cost
+        let limits = limits(of: route)
+        let address = LimitAddress(request.remoteAddress)
         if route.access == .open {
-            let answer = await tenant.gate(session: nil, cost: cost, deadline: request.deadline)
+            let answer = await tenant.gate(
+                session: nil, address: address, class: limits.kind, cost: limits.cost,
+                isExact: limits.isExact, deadline: request.deadline)
             return try admit(answer.limit, context)
         }
         let claims = try await claims(of: request, tenant)
         let answer = await tenant.gate(
-            session: claims.session, cost: cost, deadline: request.deadline)
+            session: claims.session, user: claims.account.uuid, address: address,
+            class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
+            isExact: limits.isExact, deadline: request.deadline)
         try admit(answer.limit, context)
         context.actor = try await auth.admit(
             claims, answer.session, in: tenant, requestID: request.id.description,
@@ -66,11 +73,29 @@ final class AccessMiddleware: Middleware {
         guard !limit.isAllowed else { return }
         var problem = Problem(
             .tooManyRequests, code: "rate-limited", title: "Too Many Requests",
-            detail: "The clinic's limit is used up for the moment.")
+            detail: "\(AccessMiddleware.owner(limit.scope)) limit is used up for the moment.")
+        if let rule = limit.ruleName {
+            problem.extensions.set(.string(rule), for: "rule")
+        }
         if let retryAfter = limit.retryAfterField {
             problem.headers.append(.retryAfter, retryAfter)
         }
         throw problem
+    }
+
+    private static func owner(_ scope: RateScope?) -> StaticString {
+        switch scope {
+        case .user: "Your account's"
+        case .address: "Your network address'"
+        case .tenant, nil: "The clinic's"
+        }
+    }
+
+    private func limits(of route: RouteDescription) -> RouteLimits {
+        if let known = limits[ObjectIdentifier(route)] { return known }
+        let made = RouteLimits(route)
+        limits[ObjectIdentifier(route)] = made
+        return made
     }
 
     /// The token of `Authorization: Bearer …` (RFC 6750 2.1); the scheme in any case (RFC 9110 11.1). Two
@@ -88,42 +113,5 @@ final class AccessMiddleware: Middleware {
             return String(
                 decoding: UnsafeRawBufferPointer(rebasing: value[start...]), as: UTF8.self)
         } ?? nil
-    }
-}
-
-/// What a route costs its clinic's limit, by the class in its description.
-enum RouteClass: String, CaseIterable {
-    /// Belongs to no clinic: asked of any host, limited by nobody's tier.
-    case platform
-    case read
-    case search
-    case write
-    case booking
-    case login
-
-    /// - Precondition: the table names a known class; a test walks it.
-    init(_ route: RouteDescription) {
-        guard let known = RouteClass(rawValue: route.limitClass) else {
-            preconditionFailure("route \(route.name) has the unknown class \(route.limitClass)")
-        }
-        self = known
-    }
-
-    /// When a route of this class is refused under overload, unless the table says otherwise.
-    var lane: RequestLane {
-        switch self {
-        case .search: .bulk
-        case .login: .entry
-        case .platform, .read, .write, .booking: .interactive
-        }
-    }
-
-    var cost: RequestCost {
-        switch self {
-        case .platform: .nothing
-        case .read: .read
-        case .search: .search
-        case .write, .booking, .login: .write
-        }
     }
 }

@@ -96,6 +96,7 @@ enum Routes {
         addPlatform(to: &table)
         if let assets { addAssets(to: &table, assets) }
         if let conformance { addConformance(to: &table, conformance) }
+        addLimits(to: &table)
         addAuth(to: &table, services)
         addClinic(to: &table, services)
         addStaff(to: &table, services)

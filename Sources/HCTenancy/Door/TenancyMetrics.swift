@@ -16,8 +16,7 @@ package final class TenancyMetrics: Sendable {
     let auditRows: Counter
     let auditCommits: Counter
     let auditFailures: Counter
-    let gateLocal: Counter
-    let gateRefused: Counter
+    package let limits: LimitMetrics
     let tombstonesWaiting: Gauge
     let tombstonesDropped: Counter
 
@@ -50,10 +49,7 @@ package final class TenancyMetrics: Sendable {
             "hc_audit_commits_total", "Commits that contained audit rows of reads")
         auditFailures = registry.counter(
             "hc_audit_failures_total", "Reads refused because their audit row was not committed")
-        gateLocal = registry.counter(
-            "hc_gate_local_total", "Requests limited without Redis, by this process's share")
-        gateRefused = registry.counter(
-            "hc_gate_refused_total", "Requests beyond their clinic's limit")
+        limits = LimitMetrics(registry)
         tombstonesWaiting = registry.gauge(
             "hc_revocations_waiting", "Revocations that Redis has not heard of")
         tombstonesDropped = registry.counter(

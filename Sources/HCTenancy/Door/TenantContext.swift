@@ -8,17 +8,25 @@ package import HCPostgres
 /// shows its rows only; statements carry `tenant_id = $n` themselves as well.
 package struct TenantContext: Sendable {
     package let tenant: TenantRecord
-    package let tier: TierDefinition
+    private let plan: LimitPlan
+    /// Of the map that the plan is from.
+    private let generation: Int
     private let door: TenantDoor
     /// What its reader must not miss. Without one all is read from the primary.
     private let scope: ReadScope?
 
-    init(tenant: TenantRecord, tier: TierDefinition, door: TenantDoor, scope: ReadScope? = nil) {
+    init(
+        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor,
+        scope: ReadScope? = nil
+    ) {
         self.tenant = tenant
-        self.tier = tier
+        self.plan = plan
+        self.generation = generation
         self.door = door
         self.scope = scope
     }
+
+    package var tier: TierDefinition { plan.tier }
 
     package var id: TenantID { tenant.id }
 
@@ -195,26 +203,43 @@ package struct TenantContext: Sendable {
         door.redis.map { TenantRedis($0, prefix: tenant.redisPrefix) }
     }
 
-    /// The limit and the session of a request, in at most one round trip to Redis. Never fails: without Redis
-    /// the limit is this process's share and the session is unknown.
+    // MARK: Limits
+
+    /// The limit and the session of a request: of what is leased at no cost, else in one round trip to Redis for both.
+    /// Never fails: without Redis the limit is this process's share and the session is unknown.
     ///
-    /// - Parameter session: of the access token; nil if there is none.
+    /// - Parameters:
+    ///   - session: of the access token, to be looked up; nil if there is none, or if it is known without Redis.
+    ///   - user: the account; nil before a login.
+    ///   - address: of the client; nil for what comes from no network.
+    ///   - isExact: whether Redis is to be asked for this very request, as for logins.
     @LoopActor package func gate(
-        session: SessionID?, cost: RequestCost, deadline: Deadline
+        session: SessionID?, user: UUID? = nil, address: LimitAddress? = nil,
+        class kind: LimitClass = .default, cost: RequestCost, lane: LimitLane = .ordinary,
+        isExact: Bool = false, deadline: Deadline
     ) async -> GateAnswer {
         let now = door.clocks.now()
+        let request = LimitRequest(
+            tenant: tenant, plan: plan, generation: generation, kind: kind, units: cost.units,
+            lane: lane, isExact: isExact, user: user, address: address)
         if let session, let entry = door.sessionCopies?.find(session, of: id, at: now) {
-            let answer = await door.gate.pass(
-                tenant, tier: tier, session: nil, cost: cost, now: now, deadline: deadline)
+            let answer = await door.gate.pass(request, session: nil, now: now, deadline: deadline)
             return GateAnswer(limit: answer.limit, session: .active(entry))
         }
         let ticket = session.flatMap { _ in door.coherence?.ticket(for: id) }
-        let answer = await door.gate.pass(
-            tenant, tier: tier, session: session, cost: cost, now: now, deadline: deadline)
+        let answer = await door.gate.pass(request, session: session, now: now, deadline: deadline)
         if let session, let ticket, case .active(let entry) = answer.session {
             door.sessionCopies?.keep(session, of: id, entry, ticket: ticket)
         }
         return answer
+    }
+
+    /// What is left of the limits of the clinic, an account and an address; takes nothing.
+    @LoopActor package func limitReport(user: UUID?, address: LimitAddress?) async -> LimitReport {
+        await door.gate.report(
+            LimitRequest(
+                tenant: tenant, plan: plan, generation: generation, kind: .default, units: 0,
+                user: user, address: address))
     }
 
     /// Copies of this clinic's data in memory, here and in other processes; nil in programs without Redis.
@@ -274,7 +299,7 @@ package struct TenantContext: Sendable {
     {
         let brought = token.map { door.readRequirement(of: $0, tenant) } ?? .nothing
         return TenantContext(
-            tenant: tenant, tier: tier, door: door,
+            tenant: tenant, plan: plan, generation: generation, door: door,
             scope: ReadScope(session: session, brought: brought))
     }
 

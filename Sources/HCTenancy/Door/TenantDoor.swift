@@ -13,8 +13,6 @@ package final class TenantDoor {
     package struct Limits: Sendable {
         /// Clinics whose opened keys are kept in memory.
         package var keysMax = 1024
-        /// Clinics whose local share is remembered.
-        package var sharesMax = 16_384
         /// Requests that wait, over all clinics, while clinics are being moved.
         package var parkedMax = 4096
         /// How long a refusal waits for a newer map.
@@ -50,6 +48,7 @@ package final class TenantDoor {
     private(set) var relay: OutboxRelay?
     private let limits: Limits
     private let keyCache: KeyCache
+    private var plans = LimitPlans()
     private let parking = ParkingLot()
     private var random = SystemRandomNumberGenerator()
     private(set) lazy var lookups = LookupGatherer { [weak self] tenant, queries, deadline in
@@ -97,8 +96,7 @@ package final class TenantDoor {
                 SessionCopies($0, life: sessions.copyLife, copiesMax: sessions.copiesMax)
             }
         gate = Gate(
-            redis: redis, sessions: cache, processes: processes, sharesMax: limits.sharesMax,
-            metrics: metrics)
+            redis: redis, sessions: cache, processes: processes, metrics: metrics.limits)
         directory.onChange.append { [weak self] changed, map in
             guard let self else { return }
             // A changed key set is noticed by comparison; wiping here makes a revocation immediate.
@@ -106,9 +104,13 @@ package final class TenantDoor {
             parking.wake(changed)
             self.shards.follow(map)
             self.shards.follow(changed, map)
+            plans.follow(map.tierDefinitions)
             self.events?.follow(changed, map)
         }
-        if let map = directory.snapshot { shards.follow(map) }
+        if let map = directory.snapshot {
+            shards.follow(map)
+            plans.follow(map.tierDefinitions)
+        }
         if let redis, let events { setUp(events, redis) }
     }
 
@@ -176,7 +178,9 @@ package final class TenantDoor {
     }
 
     private func context(_ record: TenantRecord, _ map: DirectorySnapshot) -> TenantContext {
-        TenantContext(tenant: record, tier: tier(of: record, map), door: self)
+        TenantContext(
+            tenant: record, plan: plans.plan(named: record.tierName),
+            generation: plans.generation, door: self)
     }
 
     /// A tier that cannot be read must not close the clinics that have it: they get little.

@@ -5,101 +5,180 @@ import HCRedis
 /// What the gate says about a request.
 package struct GateAnswer: Sendable {
     package let limit: RateDecision
-    /// `.unknown` for requests without a session as well.
+    /// `.unknown` for requests without a session as well, and for those that the limit refuses.
     package let session: SessionLookup
 }
 
-/// Decides about each request by its clinic's limit, and looks its session up on the way.
+/// Decides about each request by its clinic's limits, and looks its session up beside that: what both ask of Redis
+/// leaves in one write.
+///
+/// `LimitMachine` decides; here are its questions to Redis, and the clock.
 @LoopActor
 final class Gate {
     /// Redis is asked within this time or not at all: it is on the way of every request.
     static let timeout = Duration.milliseconds(100)
-    /// After a timeout Redis is left alone for as long as this, so that a hanging one does not slow every
-    /// request down.
-    static let restAfterTimeout = Duration.seconds(1)
+    private static let sweepInterval = Duration.milliseconds(250)
+    /// What is told about limits may be as old as this.
+    private static let reportAge = Duration.seconds(1)
 
     private let redis: RedisClient?
     private let sessions: SessionCache
-    private let metrics: TenancyMetrics
-    private var shares: LocalShares
-    private var restUntil = Deadline(.zero)
+    let machine: LimitMachine
+    private var sweeping: Timer?
+    private var birth = RedisBirth()
+    /// The connection for which `birth` was asked.
+    private var bornOn: MonotonicTime?
 
     init(
-        redis: RedisClient?, sessions: SessionCache, processes: Int, sharesMax: Int,
-        metrics: TenancyMetrics
+        redis: RedisClient?, sessions: SessionCache, processes: Int,
+        limits: LimitMachine.Limits = LimitMachine.Limits(), metrics: LimitMetrics
     ) {
         self.redis = redis
         self.sessions = sessions
-        self.metrics = metrics
-        shares = LocalShares(processes: processes, tenantsMax: sharesMax)
+        machine = LimitMachine(processes: processes, limits: limits, metrics: metrics)
     }
 
+    private var isConnected: Bool { redis?.connectedSince != nil }
+
+    /// - Parameter session: to be looked up; nil if there is none, or if it is known without Redis.
     func pass(
-        _ tenant: TenantRecord, tier: TierDefinition, session: SessionID?, cost: RequestCost,
-        now: Timestamp, deadline: Deadline
+        _ request: LimitRequest, session: SessionID?, now: Timestamp, deadline: Deadline
     ) async -> GateAnswer {
-        let answer = await ask(tenant, tier: tier, session: session, cost: cost, deadline: deadline)
-        guard let (answer, connection) = answer else {
-            metrics.gateLocal.increment()
-            let decision = shares.take(
-                cost.units, of: tenant.id, tier: tier, at: Loop.shared.now)
-            if !decision.isAllowed { metrics.gateRefused.increment() }
-            return GateAnswer(limit: decision, session: .unknown(nil))
-        }
-        if !answer.isAllowed { metrics.gateRefused.increment() }
-        let decision = RateDecision(
-            isAllowed: answer.isAllowed, capacity: tier.bucketBurst,
-            windowSeconds: max(
-                1, (tier.bucketBurst + tier.bucketUnitsPerSecond - 1) / tier.bucketUnitsPerSecond),
-            remaining: answer.remaining, retryAfter: answer.isAllowed ? nil : answer.retryAfter,
-            resetAfter: answer.resetAfter, isLocal: false)
-        return GateAnswer(
-            limit: decision,
-            session: sessions.judge(
-                answer.session, redisNow: answer.now, connection: connection, now: now))
-    }
-
-    private func ask(
-        _ tenant: TenantRecord, tier: TierDefinition, session: SessionID?, cost: RequestCost,
-        deadline: Deadline
-    ) async -> (GateScript.Answer, connection: MonotonicTime)? {
-        guard let redis, let connection = redis.connectedSince,
-            restUntil.isExpired(at: Loop.shared.now)
-        else { return nil }
-        let prefix = tenant.redisPrefix
-        var keys: [RedisArgument] = [.text(prefix + "bucket")]
-        if let session { keys.append(.text(prefix + SessionCache.name(of: session))) }
-        do throws(RedisError) {
-            let value = try await redis.evaluate(
-                GateScript.script, keys: keys,
-                arguments: [
-                    .integer(Int64(cost.units)), .integer(Int64(tier.bucketBurst)),
-                    .integer(Int64(tier.bucketUnitsPerSecond)),
-                ], deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
-            // An answer over another connection than the one we looked at says nothing about its age.
-            guard redis.connectedSince == connection, let answer = GateScript.Answer(value) else {
-                return nil
+        let decided = machine.decide(request, now: Loop.shared.now, isConnected: isConnected)
+        if let decided {
+            launchQuestions()
+            guard decided.isAllowed, let session else {
+                return GateAnswer(limit: decided, session: .unknown(nil))
             }
-            return (answer, connection)
+            return GateAnswer(
+                limit: decided,
+                session: await lookUp(session, of: request.tenant, now: now, deadline: deadline))
+        }
+        let answer = Waiter<RateDecision>()
+        let pending = machine.ask(request, now: Loop.shared.now) { answer.succeed($0) }
+        launchQuestions()
+        // While Redis may be away only one request at a time finds out; its session waits for that.
+        var found: SessionLookup?
+        if let session, !machine.isAway(at: Loop.shared.now) {
+            found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
+        }
+        let limit: RateDecision
+        do {
+            limit = try await answer.wait(until: deadline)
         } catch {
-            if case .deadlineExceeded(sent: true) = error {
-                restUntil = .after(Gate.restAfterTimeout, from: Loop.shared.now)
+            // The request is over; whatever is told of its limit, nobody waits for it.
+            pending.abandon()
+            limit = machine.decideAlone(request, now: Loop.shared.now)
+        }
+        if found == nil, let session, limit.isAllowed {
+            found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
+        }
+        return GateAnswer(limit: limit, session: found ?? .unknown(nil))
+    }
+
+    private func lookUp(
+        _ session: SessionID, of tenant: TenantRecord, now: Timestamp, deadline: Deadline
+    ) async -> SessionLookup {
+        guard isConnected, !machine.isAway(at: Loop.shared.now) else { return .unknown(nil) }
+        let found = await sessions.lookUp([session], of: tenant, now: now, deadline: deadline)[0]
+        if case .unknown(nil) = found, !deadline.isExpired(at: Loop.shared.now) {
+            machine.lookUpFailed(now: Loop.shared.now)
+        }
+        return found
+    }
+
+    // MARK: Questions
+
+    private func launchQuestions() {
+        for flight in machine.takeOutbox() {
+            Loop.shared.spawn {
+                await self.run(flight)
+                self.launchQuestions()
             }
-            return nil
+        }
+        if machine.isHolding, sweeping == nil { scheduleSweep() }
+    }
+
+    private func run(_ flight: LimitFlight) async {
+        do throws(LimitFailure) {
+            let answer = try await ask(flight)
+            machine.answered(flight, answer, now: Loop.shared.now)
+        } catch {
+            machine.failed(flight, error.reason, now: Loop.shared.now)
         }
     }
-}
 
-extension TierDefinition {
-    /// The bucket that counts everything that a clinic does.
-    private var bucket: RateRule? {
-        rates.first { $0.scope == .tenant && $0.classes == nil && $0.algorithm == .tokenBucket }
+    private struct LimitFailure: Error {
+        var reason: LimitMetrics.Failure
     }
 
-    package var bucketBurst: Int { bucket?.capacity ?? RequestCost.largest }
+    private func ask(_ flight: LimitFlight) async throws(LimitFailure) -> LimitAnswer {
+        guard let redis, let connection = redis.connectedSince else {
+            throw LimitFailure(reason: .unavailable)
+        }
+        let deadline = Deadline.after(Gate.timeout, from: Loop.shared.now)
+        let questions = flight.questions
+        do throws(RedisError) {
+            let since = try await birth(redis, connection, deadline: deadline)
+            let value = try await redis.evaluate(
+                LimitScript.script, keys: flight.names.map { .text($0) },
+                arguments: [
+                    .bytes(LimitScript.argument(lane: flight.lane, birth: since, questions))
+                ], deadline: deadline)
+            guard let answer = LimitAnswer(value, to: questions) else {
+                throw RedisError.unexpectedReply
+            }
+            return answer
+        } catch {
+            let reason: LimitMetrics.Failure =
+                switch error {
+                case .unavailable, .connectionLost, .cancelled: .unavailable
+                case .overloaded: .overloaded
+                case .deadlineExceeded: .timeout
+                case .server: .refused
+                case .unexpectedReply: .garbage
+                }
+            throw LimitFailure(reason: reason)
+        }
+    }
 
-    package var bucketUnitsPerSecond: Int {
-        guard let bucket else { return 10 }
-        return max(1, Int(Int64(bucket.units) * 1000 / max(1, bucket.window.inMilliseconds)))
+    /// Since when Redis has known everything: asked once for each connection.
+    private func birth(
+        _ redis: RedisClient, _ connection: MonotonicTime, deadline: Deadline
+    ) async throws(RedisError) -> Int64 {
+        if bornOn == connection { return birth.since }
+        let mine = String(UInt64.random(in: .min ... .max), radix: 16)
+        let value = try await redis.evaluate(
+            LimitScript.birth, keys: [.name(LimitScript.birthKey)],
+            arguments: [birth.isFirst ? "0" : "1", .text(mine)], deadline: deadline)
+        guard let parts = value.asArray, parts.count == 2, let now = parts[0].asInteger,
+            let mark = parts[1].asString, birth.learn(mark, now: now)
+        else { throw .unexpectedReply }
+        bornOn = connection
+        return birth.since
+    }
+
+    // MARK: Sweeping
+
+    private func scheduleSweep() {
+        sweeping = Loop.shared.schedule(after: Gate.sweepInterval) { [weak self] in
+            guard let self else { return }
+            sweeping = nil
+            machine.sweep(now: Loop.shared.now)
+            launchQuestions()
+        }
+    }
+
+    // MARK: Telling
+
+    /// What is left of all rules that concern the request's clinic, account and address, at most a second old.
+    func report(_ request: LimitRequest) async -> LimitReport {
+        let now = Loop.shared.now
+        if isConnected, !machine.isAway(at: now),
+            let flight = machine.look(request, olderThan: Gate.reportAge, now: now)
+        {
+            await run(flight)
+        }
+        return machine.report(request, now: Loop.shared.now)
     }
 }

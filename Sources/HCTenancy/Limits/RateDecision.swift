@@ -1,35 +1,79 @@
 import HCCore
 
-/// Whether a request is within its clinic's limit, and what to tell the client about it.
-package struct RateDecision: Hashable, Sendable {
+/// Whether a request is within the limits of its clinic, and what to tell the client about it.
+package struct RateDecision: Sendable {
+    /// Who has decided.
+    package enum Origin: Int, CaseIterable, Sendable {
+        /// This process, with units that it has from Redis.
+        case lease
+        /// Redis, asked for this request.
+        case redis
+        /// This process alone, going on as before: Redis is away for a short time.
+        case grace
+        /// This process alone, with its fixed share: Redis is away.
+        case share
+
+        package var name: String {
+            switch self {
+            case .lease: "lease"
+            case .redis: "redis"
+            case .grace: "grace"
+            case .share: "share"
+            }
+        }
+    }
+
     package let isAllowed: Bool
-    /// Units that the bucket holds when full.
-    package let capacity: Int
-    /// Seconds in which an empty bucket fills.
-    package let windowSeconds: Int
+    package let origin: Origin
+    /// All rules that speak of the request: `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3).
+    package let policyField: String
+    /// The rule that refuses, or of which least is left; nil if no rule speaks of the request.
+    let rule: LimitRule?
     package let remaining: Int
+    /// Until nothing of that rule counts as used, if nothing is taken.
+    package let resetAfter: Duration
     /// Refused: the same request is admitted after this long, if nobody else takes the units.
     package let retryAfter: Duration?
-    /// Until the bucket is full, if nothing is taken.
-    package let resetAfter: Duration
+
+    init(
+        isAllowed: Bool, origin: Origin, policyField: String, rule: LimitRule?, remaining: Int,
+        resetAfter: Duration, retryAfter: Duration?
+    ) {
+        self.isAllowed = isAllowed
+        self.origin = origin
+        self.policyField = policyField
+        self.rule = rule
+        self.remaining = remaining
+        self.resetAfter = resetAfter
+        self.retryAfter = retryAfter
+    }
+
+    func decided(by origin: Origin) -> RateDecision {
+        RateDecision(
+            isAllowed: isAllowed, origin: origin, policyField: policyField, rule: rule,
+            remaining: remaining, resetAfter: resetAfter, retryAfter: retryAfter)
+    }
+
     /// Decided by this process alone, as Redis did not answer.
-    package let isLocal: Bool
+    package var isLocal: Bool { origin == .grace || origin == .share }
 
-    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3): quota and window.
-    package var policyField: String { "\"tenant\";q=\(capacity);w=\(windowSeconds)" }
+    /// The name of the rule that `limitField` speaks of.
+    package var ruleName: String? { rule?.rule.name }
+    package var scope: RateScope? { rule?.rule.scope }
 
-    /// `RateLimit` (4 of the same): what is left, and seconds until all is there again.
-    package var limitField: String {
-        "\"tenant\";r=\(remaining);t=\(RateDecision.seconds(resetAfter))"
+    /// `RateLimit` (4 of the draft): what is left of the rule of which least is left, and seconds until all is there
+    /// again.
+    package var limitField: String? {
+        guard let rule else { return nil }
+        var field = rule.fieldStart
+        field += String(remaining)
+        field += ";t="
+        field += String(resetAfter.inSecondsRoundedUp)
+        return field
     }
 
     /// `Retry-After` (RFC 9110 10.2.3): whole seconds, rounded up, so that coming back then is not too early.
     package var retryAfterField: String? {
-        retryAfter.map { String(max(1, RateDecision.seconds($0))) }
-    }
-
-    static func seconds(_ duration: Duration) -> Int64 {
-        let (seconds, attoseconds) = duration.components
-        return seconds + (attoseconds > 0 ? 1 : 0)
+        retryAfter.map { String(max(1, $0.inSecondsRoundedUp)) }
     }
 }

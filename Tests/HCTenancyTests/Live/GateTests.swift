@@ -59,19 +59,21 @@ struct GateTests {
             configuration.retryInterval = .milliseconds(5)
             sessions = SessionCache(redis: client, configuration, metrics: Sample.metrics)
             gate = HCTenancy.Gate(
-                redis: client, sessions: sessions, processes: 2, sharesMax: 100,
-                metrics: Sample.metrics)
+                redis: client, sessions: sessions, processes: 2,
+                metrics: LimitMetrics(MetricsRegistry()))
         }
     }
 
+    private static let plan = LimitPlan(
+        TierDefinition(name: "t", unitsPerSecond: 100_000, burstUnits: 1_000_000))
+
     private func pass(
-        _ worker: Worker, _ record: TenantRecord = Sample.record(),
-        tier: TierDefinition = Sample.basic,
-        session: SessionID? = nil, cost: RequestCost = .nothing
+        _ worker: Worker, _ record: TenantRecord = Sample.record(), session: SessionID? = nil
     ) async -> GateAnswer {
         await worker.gate.pass(
-            record, tier: tier, session: session, cost: cost, now: now,
-            deadline: .after(.seconds(30), from: Loop.shared.now))
+            LimitRequest(
+                tenant: record, plan: GateTests.plan, generation: 1, kind: .default, units: 1),
+            session: session, now: now, deadline: .after(.seconds(30), from: Loop.shared.now))
     }
 
     private func ticket(_ lookup: SessionLookup) throws -> SessionLookup.FillTicket {
@@ -93,104 +95,13 @@ struct GateTests {
             deadline: .after(.seconds(30), from: Loop.shared.now))
     }
 
-    // MARK: Limits
-
-    @Test("a burst is admitted to the unit, what is beyond it is refused and takes nothing")
-    func burst() async throws {
-        let redis = try await LiveRedis.make()
-        let worker = Worker(try await redis.client())
-        // One unit in a thousand seconds: time does not matter here.
-        let tier = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 1000)
-        var admitted = 0
-        var last: RateDecision?
-        for _ in 0..<60 {
-            let limit = await pass(worker, tier: tier, cost: .write).limit
-            #expect(!limit.isLocal)
-            if limit.isAllowed { admitted += 1 } else { last = limit }
-        }
-        #expect((50...51).contains(admitted))
-        let refused = try #require(last)
-        #expect(refused.remaining < 20)
-        let wait = try #require(refused.retryAfter)
-        #expect(wait > .seconds(18 - refused.remaining) && wait <= .seconds(20 - refused.remaining))
-        #expect(refused.windowSeconds == 1000)
-        #expect(refused.resetAfter > .seconds(900))
-        // A request that costs less may still pass, and other clinics are not concerned.
-        #expect(await pass(worker, Sample.record(2), tier: tier, cost: .write).limit.isAllowed)
-    }
-
-    @Test("a request that comes back when it was told to is admitted")
-    func retryAfterIsTrue() async throws {
-        let redis = try await LiveRedis.make()
-        let worker = Worker(try await redis.client())
-        let tier = TierDefinition(name: "t", unitsPerSecond: 100_000, burstUnits: 500)
-        var refusal: Duration?
-        while refusal == nil {
-            refusal = await pass(worker, tier: tier, cost: .export).limit.retryAfter
-        }
-        let wait = try #require(refusal)
-        try await Loop.shared.sleep(for: wait + .milliseconds(1))
-        #expect(await pass(worker, tier: tier, cost: .export).limit.isAllowed)
-    }
-
-    @Test("workers share a clinic's units, and a changed tier applies to the next request")
-    func shared() async throws {
-        let redis = try await LiveRedis.make()
-        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
-        let small = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 500)
-        #expect(await pass(one, tier: small, cost: .export).limit.isAllowed)
-        #expect(await !pass(two, tier: small, cost: .export).limit.isAllowed)
-        let large = TierDefinition(name: "t", unitsPerSecond: 1_000_000, burstUnits: 1000)
-        try await Loop.shared.sleep(for: .milliseconds(2))
-        #expect(await pass(two, tier: large, cost: .export).limit.isAllowed)
-        // Back to the small tier: what was saved up above its capacity is gone.
-        let limit = await pass(one, tier: small).limit
-        #expect(limit.remaining <= 500)
-    }
-
-    @Test(
-        "without Redis each process admits its share, and comes back to the common bucket by itself"
-    )
-    func redisLost() async throws {
-        let redis = try await LiveRedis.make()
-        let worker = Worker(try await redis.client())
-        let tier = TierDefinition(name: "t", unitsPerSecond: 1, burstUnits: 2000)
-        #expect(await !pass(worker, tier: tier, cost: .read).limit.isLocal)
-        let server = redis.server
-        try await offLoop { try server.kill() }
-        var admitted = 0
-        for _ in 0..<200 {
-            let limit = await pass(worker, tier: tier, cost: .write).limit
-            if limit.isLocal, limit.isAllowed { admitted += 1 }
-        }
-        // Half of 2,000 units for one of two processes.
-        #expect((49...51).contains(admitted))
-        try await offLoop { try server.start() }
-        try await worker.client.waitUntilReady(deadline: redis.deadline)
-        #expect(await !pass(worker, tier: tier, cost: .read).limit.isLocal)
-    }
-
-    @Test("a Redis that hangs is asked once in a while, not by every request")
-    func redisHangs() async throws {
-        let redis = try await LiveRedis.make()
-        let worker = Worker(try await redis.client())
-        _ = await pass(worker)
-        let server = redis.server
-        try await offLoop { try server.suspend() }
-        // The signal takes its time.
-        while await !pass(worker).limit.isLocal {}
-        for _ in 0..<5 { #expect(await pass(worker).limit.isLocal) }
-        try await offLoop { try server.resume() }
-        #expect(redis.timeouts == 1, "the others did not wait for it")
-    }
-
     // MARK: Sessions
 
     @Test("an unknown session is asked for once, then admitted from the cache by every worker")
     func cached() async throws {
         let redis = try await LiveRedis.make()
         let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
-        _ = await pass(two)
+        _ = await pass(two, session: session)
         let ticket = try ticket(await pass(one, session: session).session)
         await fill(one, ticket: ticket)
         #expect(await pass(one, session: session).session == .active(entry))
@@ -215,7 +126,7 @@ struct GateTests {
     func revoked() async throws {
         let redis = try await LiveRedis.make()
         let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
-        _ = await pass(two)
+        _ = await pass(two, session: session)
         await fill(one, ticket: try ticket(await pass(one, session: session).session))
         #expect(await pass(two, session: session).session == .active(entry))
         #expect(await revoke(one))

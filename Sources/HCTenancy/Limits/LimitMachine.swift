@@ -1,0 +1,600 @@
+import HCCore
+
+/// The limits of one process, without input and output: requests go in, decisions and questions to Redis come out.
+///
+/// A request is decided at once if this process holds enough units of every bucket that has a say, or knows that one
+/// of them has none; else Redis is asked for all buckets that lack units in one question, which charges all or none.
+/// One question at a time is under way for a bucket; requests that need it meanwhile wait for its answer, first come,
+/// first served. What a request still lacks after `roundsMax` answers is asked exactly.
+///
+/// **What can be admitted beyond a limit.** Every unit is charged in Redis before it is used, and used within
+/// `leaseLife`. So in any stretch of time all processes together admit at most what Redis allows in it, and what was
+/// leased and not used when it began: live processes x chunk, where a chunk is a tenth of a second of the rate at most
+/// (100 ms of measured use), or what one request asks for if that is more. Units of a process that dies are lost. Where
+/// Redis loses its data, each bucket begins with its reserve and one chunk (`BucketShape.floor`). Without Redis
+/// `LocalShare` and `OutageMachine` say what is admitted.
+///
+/// Not bound to an actor: whoever owns it calls it from one place.
+final class LimitMachine {
+    struct Limits {
+        /// Groups of clinics, and of accounts and addresses: bounded apart, so that a flood of addresses forgets no
+        /// clinic.
+        var tenantsMax = 16_384
+        var subjectsMax = 65_536
+        /// Requests that wait for one group; more are asked exactly.
+        var waitingMax = 1024
+        var leaseLife = Duration.seconds(1)
+        /// How long an answer "there is none" is believed.
+        var knowledgeLife = Duration.milliseconds(100)
+        /// Time between questions for a bucket that had less than was wanted.
+        var spacing = Duration.milliseconds(5)
+        /// A lease that was not used for so long is given back.
+        var idleAfter = Duration.milliseconds(250)
+        var roundsMax = 3
+        var graceMax = Duration.seconds(30)
+        var rearmAfter = Duration.seconds(60)
+        /// After a failure Redis is left alone for as long as this.
+        var restAfterFailure = Duration.seconds(1)
+    }
+
+    let limits: Limits
+    let processes: Int
+    let metrics: LimitMetrics
+    private(set) var outage: OutageMachine
+    private(set) var outbox: [LimitFlight] = []
+    private var tenants: LimitTable
+    private var subjects: LimitTable
+    /// Groups that hold leases.
+    private var listed: [LimitGroup] = []
+    private var isProbing = false
+    private var restUntil = MonotonicTime.zero
+    // As plain numbers, for they are compared for every request.
+    private let life: Int64
+    private let knowledge: Int64
+    private let spacing: Int64
+
+    init(processes: Int, limits: Limits = Limits(), metrics: LimitMetrics) {
+        precondition(processes > 0, "this process is one")
+        self.limits = limits
+        self.processes = processes
+        self.metrics = metrics
+        outage = OutageMachine(graceMax: limits.graceMax, rearmAfter: limits.rearmAfter)
+        tenants = LimitTable(capacityMax: limits.tenantsMax)
+        subjects = LimitTable(capacityMax: limits.subjectsMax)
+        life = limits.leaseLife.inNanoseconds
+        knowledge = limits.knowledgeLife.inNanoseconds
+        spacing = limits.spacing.inNanoseconds
+    }
+
+    var groupCount: Int { tenants.count + subjects.count }
+    var isHolding: Bool { !listed.isEmpty }
+
+    /// - Returns: the questions that came up, to be asked now.
+    func takeOutbox() -> [LimitFlight] {
+        guard !outbox.isEmpty else { return [] }
+        defer { outbox = [] }
+        return outbox
+    }
+
+    // MARK: Deciding
+
+    /// - Parameter isConnected: whether there is a Redis to ask.
+    /// - Returns: nil if Redis has to be asked: then call `ask`.
+    func decide(
+        _ request: LimitRequest, now: MonotonicTime, isConnected: Bool
+    ) -> RateDecision? {
+        let targets = targets(of: request)
+        let decision = decide(request, targets, now: now, isConnected: isConnected)
+        if let decision { metrics.decided(decision, request.kind) }
+        return decision
+    }
+
+    private func decide(
+        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime, isConnected: Bool
+    ) -> RateDecision? {
+        if !isConnected { lost(now) }
+        let isWell = outage.phase(at: now) == .well
+        if !request.isExact,
+            let decision = decideWithLeases(request, targets, now.nanoseconds, isWell)
+        {
+            return decision
+        }
+        if isWell {
+            return request.isExact ? refusedAsKnown(request, targets, now.nanoseconds) : nil
+        }
+        guard isConnected, !isProbing, now >= restUntil else {
+            return decideAlone(request, targets, now)
+        }
+        return nil
+    }
+
+    /// Has Redis asked about a request that `decide` could not decide. `onDecision` is called once, from `answered` or
+    /// `failed`.
+    func ask(
+        _ request: LimitRequest, now: MonotonicTime,
+        _ onDecision: @escaping (RateDecision) -> Void
+    ) -> PendingLimit {
+        let pending = PendingLimit(request, targets(of: request), onDecision)
+        step(pending, demand: 0, now)
+        return pending
+    }
+
+    /// - Parameter forAll: also those whose rules say nothing about this class.
+    func targets(of request: LimitRequest, forAll: Bool = false) -> LimitTargets {
+        let plan = request.plan
+        let tenant = group(
+            LimitKey(tenant: request.tenant.id, scope: .tenant, subject: .zero), request,
+            in: &tenants)
+        var user: LimitGroup?
+        if let id = request.user, !plan.userRules.isEmpty {
+            user = group(
+                LimitKey(tenant: request.tenant.id, scope: .user, subject: id), request,
+                in: &subjects)
+        }
+        var address: LimitGroup?
+        if let bits = request.address?.bits,
+            forAll ? !plan.addressRules.isEmpty : !plan.places(of: request.kind).address.isEmpty
+        {
+            address = group(
+                LimitKey(tenant: request.tenant.id, scope: .address, subject: bits), request,
+                in: &subjects)
+        }
+        return LimitTargets(tenant: tenant, user: user, address: address)
+    }
+
+    private func group(
+        _ key: LimitKey, _ request: LimitRequest, in table: inout LimitTable
+    ) -> LimitGroup {
+        let group = table.group(key, request.plan, generation: request.generation)
+        if group.plan !== request.plan,
+            let held = group.adopt(request.plan, generation: request.generation)
+        {
+            metrics.revocations.increment(by: held)
+        }
+        return group
+    }
+
+    // MARK: With leases
+
+    private func decideWithLeases(
+        _ request: LimitRequest, _ targets: LimitTargets, _ now: Int64, _ isWell: Bool
+    ) -> RateDecision? {
+        let lane = request.lane
+        var isLacking = false
+        var isDry = false
+        var isUnknown = false
+        targets.forEach(request.kind) { group, index in
+            let units = group.buckets[index].rule.shape.charge(request.units, lane)
+            let balance = group.buckets[index].balance(lane, now)
+            guard balance < units else { return }
+            isLacking = true
+            // Of a bucket that was never asked for nobody can say how long it makes a request wait.
+            if group.buckets[index].known == nil { isUnknown = true }
+            if isWell,
+                group.buckets[index].dryFor(units - balance, lane, now, life: knowledge) > 0
+            {
+                isDry = true
+            }
+        }
+        if isDry, !isUnknown { return refusal(request, targets, .lease, now) }
+        guard !isLacking else { return nil }
+        var wantsRefill = false
+        targets.forEach(request.kind) { group, index in
+            let units = group.buckets[index].rule.shape.charge(request.units, lane)
+            group.buckets[index].take(units, now)
+            if isWell, group.buckets[index].wantsRefill(now) { wantsRefill = true }
+        }
+        if wantsRefill { refill(request, targets, now) }
+        return admission(request, targets, .lease, now)
+    }
+
+    /// An exact request need not ask for what is known not to be there.
+    private func refusedAsKnown(
+        _ request: LimitRequest, _ targets: LimitTargets, _ now: Int64
+    ) -> RateDecision? {
+        var isDry = false
+        var isUnknown = false
+        targets.forEach(request.kind) { group, index in
+            let bucket = group.buckets[index]
+            let units = bucket.rule.shape.charge(request.units, request.lane)
+            if bucket.known == nil { isUnknown = true }
+            guard now - bucket.knownAt <= knowledge else { return }
+            if bucket.waitFor(units, request.lane, now) > 0 { isDry = true }
+        }
+        return isDry && !isUnknown ? refusal(request, targets, .lease, now) : nil
+    }
+
+    // MARK: What is told
+
+    private func admission(
+        _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
+        _ now: Int64
+    ) -> RateDecision {
+        var tightest: (group: LimitGroup, index: Int)?
+        var least: Int64 = 0
+        var whole: Int64 = 1
+        targets.forEach(request.kind) { group, index in
+            let shape = group.buckets[index].rule.shape
+            let left =
+                (group.buckets[index].available(request.lane, now) ?? 0)
+                + group.buckets[index].balance(request.lane, now)
+            if tightest == nil || left * whole < least * shape.capacity {
+                tightest = (group, index)
+                least = left
+                whole = shape.capacity
+            }
+        }
+        let bucket = tightest.map { $0.group.buckets[$0.index] }
+        return RateDecision(
+            isAllowed: true, origin: origin, policyField: request.policyField, rule: bucket?.rule,
+            remaining: Int(least),
+            resetAfter: .milliseconds(bucket?.untilFull(now) ?? 0), retryAfter: nil)
+    }
+
+    /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is
+    /// leased now will have run out by then.
+    private func refusal(
+        _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
+        _ now: Int64
+    ) -> RateDecision {
+        var refusing: (group: LimitGroup, index: Int)?
+        var longest: Int64 = 0
+        targets.forEach(request.kind) { group, index in
+            let bucket = group.buckets[index]
+            let units = bucket.rule.shape.charge(request.units, request.lane)
+            let missing = units - bucket.balance(request.lane, now)
+            let wait = max(
+                bucket.waitFor(units, request.lane, now),
+                missing > 0 ? bucket.dryFor(missing, request.lane, now, life: knowledge) : 0)
+            if wait > longest || refusing == nil {
+                refusing = (group, index)
+                longest = wait
+            }
+        }
+        let bucket = refusing.map { $0.group.buckets[$0.index] }
+        let remaining = bucket.map { bucket in
+            (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
+        }
+        return RateDecision(
+            isAllowed: false, origin: origin, policyField: request.policyField, rule: bucket?.rule,
+            remaining: Int(remaining ?? 0),
+            resetAfter: .milliseconds(bucket?.untilFull(now) ?? 0),
+            retryAfter: .nanoseconds(max(1_000_000, longest)))
+    }
+
+    // MARK: Alone
+
+    func decideAlone(_ request: LimitRequest, now: MonotonicTime) -> RateDecision {
+        decideAlone(request, targets(of: request), now)
+    }
+
+    /// Without Redis: each bucket's local share, all or none.
+    private func decideAlone(
+        _ request: LimitRequest, _ targets: LimitTargets, _ now: MonotonicTime
+    ) -> RateDecision {
+        let isGrace = outage.phase(at: now) == .grace
+        var refusing: LimitRule?
+        var longest: Int64 = 0
+        var tightest: LimitRule?
+        var least: Int64 = 0
+        var full: Int64 = 0
+        targets.forEach(request.kind) { group, index in
+            let rule = group.buckets[index].rule
+            let measure = share(of: group, index, now).measure
+            let units = rule.shape.charge(request.units, request.lane)
+            let left = group.buckets[index].share.available(measure, request.lane)
+            if left < units {
+                let wait = group.buckets[index].share.wait(for: units, measure, request.lane)
+                if wait >= longest {
+                    refusing = rule
+                    longest = wait
+                }
+            }
+            if tightest == nil || left < least {
+                tightest = rule
+                least = left
+                full = group.buckets[index].share.wait(
+                    for: measure.capacity / LocalShare.unit, measure, .safety)
+            }
+        }
+        if refusing == nil {
+            targets.forEach(request.kind) { group, index in
+                let units = group.buckets[index].rule.shape.charge(request.units, request.lane)
+                group.buckets[index].share.take(units)
+            }
+        }
+        return RateDecision(
+            isAllowed: refusing == nil, origin: isGrace ? .grace : .share,
+            policyField: request.policyField, rule: refusing ?? tightest,
+            remaining: Int(max(0, least)), resetAfter: .milliseconds(full),
+            retryAfter: refusing == nil ? nil : .milliseconds(max(1, longest)))
+    }
+
+    /// A bucket's share as of now.
+    func share(
+        of group: LimitGroup, _ index: Int, _ now: MonotonicTime
+    ) -> (share: LocalShare, measure: LocalShare.Measure) {
+        let isGrace = outage.phase(at: now) == .grace
+        let before = isGrace ? group.buckets[index].lastShare : nil
+        let measure = LocalShare.Measure(
+            group.buckets[index].rule, processes: processes, before: before)
+        group.buckets[index].share.advance(
+            measure, clock: outage.clock(at: now).inNanoseconds, era: outage.era)
+        return (group.buckets[index].share, measure)
+    }
+
+    /// Whether requests are decided without Redis.
+    func isAway(at now: MonotonicTime) -> Bool { outage.phase(at: now) != .well }
+
+    /// Something else that was asked of Redis has not been answered.
+    func lookUpFailed(now: MonotonicTime) {
+        lost(now)
+        restUntil = now + limits.restAfterFailure
+    }
+
+    private func lost(_ now: MonotonicTime) {
+        if outage.failed(at: now) { metrics.isAway.set(1) }
+    }
+
+    // MARK: Questions
+
+    /// What a request that waits for Redis does next.
+    ///
+    /// - Parameter demand: units for which others wait behind it.
+    private func step(_ pending: PendingLimit, demand: Int64, _ now: MonotonicTime) {
+        let request = pending.request
+        let isProbe = outage.phase(at: now) != .well
+        if isProbe { isProbing = true }
+        guard !request.isExact, pending.rounds < limits.roundsMax else {
+            return launchExact(pending, isProbe: isProbe, now.nanoseconds)
+        }
+        let lane = request.lane
+        var inFlight: LimitGroup?
+        var parts: [LimitFlight.Part] = []
+        pending.targets.forEach(request.kind) { group, index in
+            let bucket = group.buckets[index]
+            let units = bucket.rule.shape.charge(request.units, lane)
+            let need = units - bucket.balance(lane, now.nanoseconds)
+            guard need > 0 else { return }
+            if bucket.isInFlight { inFlight = inFlight ?? group }
+            parts.append(
+                LimitFlight.Part(
+                    group: group, index: index, plan: group.plan,
+                    question: LimitScript.Part(
+                        shape: bucket.rule.shape, need: need,
+                        want: bucket.want(
+                            need, waiting: units + demand, lane, now.nanoseconds))))
+        }
+        if let inFlight {
+            guard inFlight.waiting.count < limits.waitingMax else {
+                return launchExact(pending, isProbe: isProbe, now.nanoseconds)
+            }
+            inFlight.waiting.append(pending)
+            return
+        }
+        for part in parts { part.group.buckets[part.index].isInFlight = true }
+        launch(
+            LimitFlight(
+                .lease, prefix: request.tenant.redisPrefix, lane: lane, parts: parts,
+                sentAt: now.nanoseconds, owner: pending, isProbe: isProbe))
+    }
+
+    private func launchExact(_ pending: PendingLimit, isProbe: Bool, _ now: Int64) {
+        let request = pending.request
+        var parts: [LimitFlight.Part] = []
+        pending.targets.forEach(request.kind) { group, index in
+            let shape = group.buckets[index].rule.shape
+            let units = shape.charge(request.units, request.lane)
+            parts.append(
+                LimitFlight.Part(
+                    group: group, index: index, plan: group.plan,
+                    question: LimitScript.Part(shape: shape, need: units, want: units)))
+        }
+        launch(
+            LimitFlight(
+                .exact, prefix: request.tenant.redisPrefix, lane: request.lane, parts: parts,
+                sentAt: now, owner: pending, isProbe: isProbe))
+    }
+
+    /// Ahead of exhaustion, and nobody waits for it.
+    private func refill(_ request: LimitRequest, _ targets: LimitTargets, _ now: Int64) {
+        var parts: [LimitFlight.Part] = []
+        targets.forEach(request.kind) { group, index in
+            guard group.buckets[index].wantsRefill(now) else { return }
+            group.buckets[index].isInFlight = true
+            parts.append(
+                LimitFlight.Part(
+                    group: group, index: index, plan: group.plan,
+                    question: LimitScript.Part(
+                        shape: group.buckets[index].rule.shape, need: 0,
+                        want: group.buckets[index].want(0, waiting: 0, .ordinary, now))))
+        }
+        metrics.refills.increment()
+        launch(
+            LimitFlight(
+                .refill, prefix: request.tenant.redisPrefix, lane: .ordinary, parts: parts,
+                sentAt: now))
+    }
+
+    private func launch(_ flight: LimitFlight) { outbox.append(flight) }
+
+    // MARK: Answers
+
+    func answered(_ flight: LimitFlight, _ answer: LimitAnswer, now: MonotonicTime) {
+        outage.answered(at: now)
+        if flight.isProbe { isProbing = false }
+        metrics.isAway.set(0)
+        guard flight.purpose != .giveBack else { return }
+        let time = now.nanoseconds
+        for (part, given) in zip(flight.parts, answer.parts) {
+            // What was asked under rules that no longer hold is void: Redis has charged it, nobody uses it.
+            guard part.group.plan === part.plan else { continue }
+            accept(part, given, answer, flight, time)
+        }
+        switch flight.purpose {
+        case .lease, .refill: settle(flight, now)
+        case .exact: finishExact(flight, answer, time)
+        case .look, .giveBack: break
+        }
+    }
+
+    private func accept(
+        _ part: LimitFlight.Part, _ given: LimitAnswer.Part, _ answer: LimitAnswer,
+        _ flight: LimitFlight, _ now: Int64
+    ) {
+        let (group, index, question) = (part.group, part.index, part.question)
+        group.buckets[index].learn(given.state, redisTime: answer.now, now)
+        switch flight.purpose {
+        case .lease, .refill:
+            group.buckets[index].isInFlight = false
+            if answer.passes {
+                group.buckets[index].deposit(
+                    given.given, wanted: question.want, flight.lane, since: given.state.at,
+                    sentAt: flight.sentAt, life: life, spacing: spacing, now)
+                metrics.leased.observe(given.given)
+                list(group)
+            } else if group.buckets[index].available(flight.lane, now) ?? 0 < question.need {
+                group.buckets[index].pause(flight.lane, until: now + spacing)
+            }
+        case .exact:
+            if answer.passes { group.buckets[index].use(given.given, now) }
+        case .look, .giveBack: break
+        }
+    }
+
+    private func finishExact(_ flight: LimitFlight, _ answer: LimitAnswer, _ now: Int64) {
+        guard let pending = flight.owner, !pending.isDone else { return }
+        finish(
+            pending,
+            answer.passes
+                ? admission(pending.request, pending.targets, .redis, now)
+                : refusal(pending.request, pending.targets, .redis, now))
+    }
+
+    private func finish(_ pending: PendingLimit, _ decision: RateDecision) {
+        guard !pending.isDone else { return }
+        metrics.decided(decision, pending.request.kind)
+        pending.finish(decision)
+    }
+
+    /// A question has no answer, or none that can be used.
+    func failed(_ flight: LimitFlight, _ failure: LimitMetrics.Failure, now: MonotonicTime) {
+        if flight.isProbe { isProbing = false }
+        metrics.failed(failure)
+        // Too many questions of our own say nothing about Redis.
+        if failure != .overloaded { lost(now) }
+        // One that is gone says so at once; one that hangs or talks nonsense is not to be asked by everybody.
+        if [.timeout, .garbage, .refused].contains(failure) {
+            restUntil = now + limits.restAfterFailure
+        }
+        guard flight.purpose == .lease || flight.purpose == .refill else {
+            if let owner = flight.owner, !owner.isDone {
+                finish(owner, decideAlone(owner.request, owner.targets, now))
+            }
+            return
+        }
+        for part in flight.parts where part.group.plan === part.plan {
+            part.group.buckets[part.index].isInFlight = false
+        }
+        for pending in takeWaiting(flight) where !pending.isDone {
+            let (request, targets) = (pending.request, pending.targets)
+            finish(
+                pending,
+                decideWithLeases(request, targets, now.nanoseconds, false)
+                    ?? decideAlone(request, targets, now))
+        }
+    }
+
+    private func takeWaiting(_ flight: LimitFlight) -> [PendingLimit] {
+        var all = flight.owner.map { [$0] } ?? []
+        for part in flight.parts where !part.group.waiting.isEmpty {
+            all += part.group.waiting
+            part.group.waiting = []
+        }
+        return all
+    }
+
+    /// Gives what has come to those who wait, in their order; who still lacks something asks on.
+    private func settle(_ flight: LimitFlight, _ now: MonotonicTime) {
+        var left: [PendingLimit] = []
+        for pending in takeWaiting(flight) where !pending.isDone {
+            pending.rounds += 1
+            if var decision = decideWithLeases(
+                pending.request, pending.targets, now.nanoseconds, true)
+            {
+                if pending === flight.owner { decision = decision.decided(by: .redis) }
+                finish(pending, decision)
+            } else {
+                left.append(pending)
+            }
+        }
+        var demand = left.reduce(Int64(0)) { $0 + Int64($1.request.units) }
+        for pending in left {
+            demand -= Int64(pending.request.units)
+            step(pending, demand: demand, now)
+        }
+        shed(flight, now.nanoseconds)
+    }
+
+    /// What was asked for requests that have gone away meanwhile goes back.
+    private func shed(_ flight: LimitFlight, _ now: Int64) {
+        guard flight.owner != nil else { return }
+        for part in flight.parts where part.group.plan === part.plan && part.group.waiting.isEmpty {
+            let bucket = part.group.buckets[part.index]
+            let most = max(
+                bucket.chunk, bucket.rule.shape.charge(RequestCost.write.units, .ordinary))
+            let leases = part.group.buckets[part.index].shed(to: most, now)
+            giveBack(leases, part.group, part.index, prefix: flight.prefix, now)
+        }
+    }
+
+    // MARK: Giving back
+
+    private func list(_ group: LimitGroup) {
+        guard !group.isListed else { return }
+        group.isListed = true
+        listed.append(group)
+    }
+
+    /// Takes away what has run out, and gives back what is not being used. To be called a few times a second while
+    /// `isHolding`.
+    func sweep(now: MonotonicTime) {
+        let time = now.nanoseconds
+        let idle = limits.idleAfter.inNanoseconds
+        listed.removeAll { group in
+            for index in group.buckets.indices {
+                let isIdle =
+                    time - group.buckets[index].usedAt >= idle && !group.buckets[index].isInFlight
+                let held = group.buckets[index].heldUnits
+                guard held > 0 else { continue }
+                let leases = group.buckets[index].empty(time, all: isIdle)
+                let back = leases.reduce(0) { $0 + $1.units }
+                metrics.expired.increment(
+                    by: Int(held - back - group.buckets[index].heldUnits))
+                giveBack(leases, group, index, prefix: group.knownPrefix, time)
+            }
+            group.isListed = group.buckets.contains { $0.isHolding }
+            return !group.isListed
+        }
+        metrics.graceLeft.set(outage.graceLeft(at: now).inSeconds)
+        metrics.buckets.set(groupCount)
+    }
+
+    private func giveBack(
+        _ leases: [Lease], _ group: LimitGroup, _ index: Int, prefix: String, _ now: Int64
+    ) {
+        for lease in leases where lease.units > 0 {
+            metrics.givenBack.increment(by: Int(lease.units))
+            launch(
+                LimitFlight(
+                    .giveBack, prefix: prefix, lane: .ordinary,
+                    parts: [
+                        LimitFlight.Part(
+                            group: group, index: index, plan: group.plan,
+                            question: LimitScript.Part(
+                                shape: group.buckets[index].rule.shape, need: 0,
+                                want: -lease.units, since: lease.since))
+                    ], sentAt: now))
+        }
+    }
+}

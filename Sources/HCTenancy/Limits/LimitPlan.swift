@@ -1,0 +1,150 @@
+import HCCore
+
+/// One rule of a tier, made ready for deciding.
+final class LimitRule: Sendable {
+    let rule: RateRule
+    let shape: BucketShape
+    /// The end of its buckets' keys in Redis: its classes and its place among the rules of the same scope and classes.
+    /// Not its name: a tier whose rules are called otherwise must not begin with full buckets.
+    let keySuffix: String
+    /// Most units that a process holds of one bucket beyond what a request asks for: a tenth of a second's worth.
+    let chunkMax: Int64
+    /// `RateLimit` begins so.
+    let fieldStart: String
+    /// Of one process when Redis is away: billionths of a unit per second, never nothing.
+    let nanosPerSecond: Int64
+
+    init(_ rule: RateRule, reservePercent: Int, ordinal: Int) {
+        self.rule = rule
+        shape = BucketShape(rule, reservePercent: reservePercent)
+        let classes = LimitClass.allCases.enumerated()
+            .reduce(0) { $0 | (rule.covers($1.element) ? 1 << $1.offset : 0) }
+        keySuffix = String(classes, radix: 16) + "." + String(ordinal)
+        let milliseconds = max(1, rule.window.inMilliseconds)
+        chunkMax = BucketShape.tenth(rate: Int64(rule.units), milliseconds: milliseconds)
+        fieldStart = "\"\(rule.name)\";r="
+        nanosPerSecond = max(1, Int64(rule.units) * 1_000_000 / milliseconds * 1_000_000)
+    }
+
+    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3): quota and window in seconds; of a bucket, the
+    /// time in which it fills.
+    var policy: String {
+        let seconds: Int64
+        if rule.algorithm == .tokenBucket {
+            let ticks = shape.capacity * shape.window / shape.rate
+            seconds = (shape.milliseconds(ticks) + 999) / 1000
+        } else {
+            seconds = rule.window.inSecondsRoundedUp
+        }
+        return "\"\(rule.name)\";q=\(shape.capacity);w=\(max(1, seconds))"
+    }
+}
+
+/// A tier's rules, sorted for deciding: one object for each definition that the map has had, so that whoever holds units
+/// under an older one is known by its identity.
+package final class LimitPlan: Sendable {
+    /// Which rules a class has in each scope: places in `rules(of:)`.
+    struct Places: Sendable {
+        var tenant: [Int] = []
+        var user: [Int] = []
+        var address: [Int] = []
+    }
+
+    package let tier: TierDefinition
+    let tenantRules: [LimitRule]
+    let userRules: [LimitRule]
+    let addressRules: [LimitRule]
+    private let places: [Places]
+    /// `RateLimit-Policy` by class, with and without an account.
+    private let policies: [String]
+    private let openPolicies: [String]
+
+    package init(_ tier: TierDefinition) {
+        self.tier = tier
+        var ordinals: [String: Int] = [:]
+        func made(_ scope: RateScope) -> [LimitRule] {
+            tier.rates.filter { $0.scope == scope }.map { rule in
+                let names = LimitClass.allCases.filter(rule.covers).map(\.rawValue)
+                let key = ([scope.rawValue] + names).joined(separator: ",")
+                let ordinal = ordinals[key, default: 0]
+                ordinals[key] = ordinal + 1
+                return LimitRule(
+                    rule, reservePercent: tier.safetyReservePercent, ordinal: ordinal)
+            }
+        }
+        let (tenant, user, address) = (made(.tenant), made(.user), made(.address))
+        func among(_ rules: [LimitRule], _ kind: LimitClass) -> [Int] {
+            rules.indices.filter { rules[$0].rule.covers(kind) }
+        }
+        tenantRules = tenant
+        userRules = user
+        addressRules = address
+        let places = LimitClass.allCases.map { kind in
+            Places(
+                tenant: among(tenant, kind), user: among(user, kind), address: among(address, kind)
+            )
+        }
+        self.places = places
+        func policy(_ places: Places, withUser: Bool) -> String {
+            let rules =
+                places.tenant.map { tenant[$0] } + (withUser ? places.user.map { user[$0] } : [])
+                + places.address.map { address[$0] }
+            return rules.map(\.policy).joined(separator: ", ")
+        }
+        policies = places.map { policy($0, withUser: true) }
+        openPolicies = places.map { policy($0, withUser: false) }
+    }
+
+    func rules(of scope: RateScope) -> [LimitRule] {
+        switch scope {
+        case .tenant: tenantRules
+        case .user: userRules
+        case .address: addressRules
+        }
+    }
+
+    func places(of kind: LimitClass) -> Places { places[kind.index] }
+
+    func policy(of kind: LimitClass, withUser: Bool) -> String {
+        withUser ? policies[kind.index] : openPolicies[kind.index]
+    }
+}
+
+/// The plans of the map's tiers. A tier that has not changed keeps its plan.
+struct LimitPlans {
+    private var byName: [String: LimitPlan] = [:]
+    /// Grows with every map: of two plans for one clinic the one of the higher generation is the newer.
+    private(set) var generation = 0
+
+    mutating func follow(_ tiers: some Collection<TierDefinition>) {
+        generation += 1
+        var plans: [String: LimitPlan] = [:]
+        for tier in tiers {
+            let known = byName[tier.name]
+            plans[tier.name] = known?.tier == tier ? known : LimitPlan(tier)
+        }
+        byName = plans
+    }
+
+    /// A tier that cannot be read must not close the clinics that have it: they get little.
+    mutating func plan(named name: String) -> LimitPlan {
+        if let known = byName[name] { return known }
+        let least = LimitPlan(.least(name))
+        byName[name] = least
+        return least
+    }
+}
+
+extension LimitClass {
+    var index: Int {
+        switch self {
+        case .login: 0
+        case .otp: 1
+        case .booking: 2
+        case .search: 3
+        case .export: 4
+        case .upload: 5
+        case .default: 6
+        }
+    }
+}

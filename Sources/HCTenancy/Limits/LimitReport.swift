@@ -1,0 +1,75 @@
+import HCCore
+
+/// What is left of a clinic's limits, for `GET /v1/limits`.
+package struct LimitReport: Sendable {
+    package struct Entry: Sendable {
+        package let rule: RateRule
+        /// Units that only the safety lane may use.
+        package let reserve: Int
+        /// Units that an ordinary request may use now.
+        package let remaining: Int
+        /// Until nothing counts as used, if nothing is taken.
+        package let resetAfter: Duration
+    }
+
+    package let tier: String
+    package let entries: [Entry]
+    /// Redis is away: each process has its share, and `remaining` is that of this one.
+    package let isLocal: Bool
+}
+
+extension LimitMachine {
+    private func forEachBucket(_ request: LimitRequest, _ body: (LimitGroup, Int) -> Void) {
+        for group in targets(of: request, forAll: true).groups {
+            for index in group.buckets.indices { body(group, index) }
+        }
+    }
+
+    /// A question about all buckets of the request's clinic, account and address.
+    ///
+    /// - Returns: nil if everything is known well enough.
+    func look(
+        _ request: LimitRequest, olderThan age: Duration, now: MonotonicTime
+    ) -> LimitFlight? {
+        var parts: [LimitFlight.Part] = []
+        let oldest = (now - age).nanoseconds
+        forEachBucket(request) { group, index in
+            guard group.buckets[index].knownAt < oldest else { return }
+            parts.append(
+                LimitFlight.Part(
+                    group: group, index: index, plan: group.plan,
+                    question: LimitScript.Part(
+                        shape: group.buckets[index].rule.shape, need: 0, want: 0)))
+        }
+        guard !parts.isEmpty else { return nil }
+        return LimitFlight(
+            .look, prefix: request.tenant.redisPrefix, lane: .ordinary, parts: parts,
+            sentAt: now.nanoseconds)
+    }
+
+    func report(_ request: LimitRequest, now: MonotonicTime) -> LimitReport {
+        var entries: [LimitReport.Entry] = []
+        let time = now.nanoseconds
+        let isLocal = isAway(at: now)
+        forEachBucket(request) { group, index in
+            let bucket = group.buckets[index]
+            let remaining: Int64
+            let reset: Int64
+            if isLocal {
+                let (share, measure) = share(of: group, index, now)
+                remaining = share.available(measure, .ordinary)
+                reset = share.wait(for: measure.capacity / LocalShare.unit, measure, .safety)
+            } else {
+                // Before it was asked for the first time nothing was used here; Redis may know better.
+                let known = bucket.available(.ordinary, time) ?? bucket.rule.shape.usable(.ordinary)
+                remaining = known + bucket.balance(.ordinary, time)
+                reset = bucket.untilFull(time)
+            }
+            entries.append(
+                LimitReport.Entry(
+                    rule: bucket.rule.rule, reserve: Int(bucket.rule.shape.reserve),
+                    remaining: Int(remaining), resetAfter: .milliseconds(reset)))
+        }
+        return LimitReport(tier: request.plan.tier.name, entries: entries, isLocal: isLocal)
+    }
+}

@@ -1,0 +1,135 @@
+import HCCore
+
+/// One request as the limits see it.
+struct LimitRequest {
+    let tenant: TenantRecord
+    let plan: LimitPlan
+    /// Of the map that the plan is from (`LimitPlans.generation`).
+    let generation: Int
+    var kind: LimitClass
+    var units: Int
+    var lane: LimitLane
+    /// Whether Redis is to be asked for this very request.
+    var isExact: Bool
+    /// The account; nil before a login.
+    var user: UUID?
+    /// Nil for what comes from no network: jobs, tools.
+    var address: LimitAddress?
+
+    init(
+        tenant: TenantRecord, plan: LimitPlan, generation: Int, kind: LimitClass, units: Int,
+        lane: LimitLane = .ordinary, isExact: Bool = false, user: UUID? = nil,
+        address: LimitAddress? = nil
+    ) {
+        self.tenant = tenant
+        self.plan = plan
+        self.generation = generation
+        self.kind = kind
+        self.units = units
+        self.lane = lane
+        self.isExact = isExact
+        self.user = user
+        self.address = address
+    }
+
+    var policyField: String { plan.policy(of: kind, withUser: user != nil) }
+}
+
+/// The groups whose buckets a request is counted in.
+struct LimitTargets {
+    let tenant: LimitGroup
+    let user: LimitGroup?
+    let address: LimitGroup?
+
+    /// Each bucket that has a say in requests of a class. Rules are those of the group: a request that was made under
+    /// an older map follows the newer one.
+    @inline(__always)
+    func forEach(_ kind: LimitClass, _ body: (LimitGroup, Int) -> Void) {
+        for index in tenant.plan.places(of: kind).tenant { body(tenant, index) }
+        if let user {
+            for index in user.plan.places(of: kind).user { body(user, index) }
+        }
+        if let address {
+            for index in address.plan.places(of: kind).address { body(address, index) }
+        }
+    }
+
+    var groups: [LimitGroup] { [tenant] + [user, address].compactMap { $0 } }
+}
+
+/// A request that Redis has to be asked about.
+final class PendingLimit {
+    let request: LimitRequest
+    let targets: LimitTargets
+    /// Questions that it has waited for.
+    var rounds = 0
+    private(set) var isDone = false
+    private let onDecision: (RateDecision) -> Void
+
+    init(
+        _ request: LimitRequest, _ targets: LimitTargets,
+        _ onDecision: @escaping (RateDecision) -> Void
+    ) {
+        self.request = request
+        self.targets = targets
+        self.onDecision = onDecision
+    }
+
+    func finish(_ decision: RateDecision) {
+        guard !isDone else { return }
+        isDone = true
+        onDecision(decision)
+    }
+
+    /// Nobody waits for it any more.
+    func abandon() { isDone = true }
+}
+
+/// A question to Redis, for the shell to ask.
+final class LimitFlight {
+    enum Purpose {
+        /// Units in advance, for a request that waits.
+        case lease
+        /// Units in advance, for requests to come.
+        case refill
+        /// One request, as it is.
+        case exact
+        /// What is left; nothing is taken.
+        case look
+        /// What was not used.
+        case giveBack
+    }
+
+    struct Part {
+        let group: LimitGroup
+        let index: Int
+        let plan: LimitPlan
+        var question: LimitScript.Part
+    }
+
+    let purpose: Purpose
+    let prefix: String
+    let lane: LimitLane
+    var parts: [Part]
+    /// Nanoseconds of the steady clock.
+    let sentAt: Int64
+    let owner: PendingLimit?
+    /// Asked while Redis is thought to be away.
+    let isProbe: Bool
+
+    init(
+        _ purpose: Purpose, prefix: String, lane: LimitLane, parts: [Part], sentAt: Int64,
+        owner: PendingLimit? = nil, isProbe: Bool = false
+    ) {
+        self.purpose = purpose
+        self.prefix = prefix
+        self.lane = lane
+        self.parts = parts
+        self.sentAt = sentAt
+        self.owner = owner
+        self.isProbe = isProbe
+    }
+
+    var questions: [LimitScript.Part] { parts.map(\.question) }
+    var names: [String] { parts.map { $0.group.name(of: $0.index, prefix: prefix) } }
+}

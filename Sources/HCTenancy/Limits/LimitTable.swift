@@ -1,0 +1,121 @@
+import HCCore
+package import HCIO
+
+/// Whose buckets they are: a clinic's, or those of one account or network address in a clinic.
+struct LimitKey: Hashable {
+    let tenant: TenantID
+    let scope: RateScope
+    let subject: UUID
+}
+
+/// The network address of a client as limits see it: an IPv4 address, or the /64 of an IPv6 address, which is what one
+/// customer of a provider has.
+package struct LimitAddress: Hashable, Sendable {
+    let bits: UUID
+
+    /// - Parameter address: as judged by the server: of the connection, or what a trusted proxy has said.
+    package init(_ address: SocketAddress) {
+        switch address.unmapped {
+        case .ipv4(let address, _): bits = UUID(high: 4, low: UInt64(address))
+        case .ipv6(let high, _, _, _): bits = UUID(high: 6, low: high)
+        case .unix: bits = UUID(high: 1, low: 0)
+        }
+    }
+}
+
+/// The buckets of one scope for one clinic, account or address.
+final class LimitGroup {
+    let key: LimitKey
+    private(set) var plan: LimitPlan
+    private(set) var generation: Int
+    var buckets: ContiguousArray<LeasedBucket>
+    /// Requests that wait for a question about one of these buckets, the first first.
+    var waiting: [PendingLimit] = []
+    /// Of the keys that were asked for last.
+    private(set) var knownPrefix = ""
+    private var names: [String] = []
+    /// Looked at since the hand of the table's clock came by.
+    fileprivate(set) var isRecent = true
+    /// Is in the list of those that hold leases.
+    var isListed = false
+
+    init(_ key: LimitKey, _ plan: LimitPlan, generation: Int) {
+        self.key = key
+        self.plan = plan
+        self.generation = generation
+        buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
+    }
+
+    /// Follows the map: what was leased under other rules is void.
+    ///
+    /// - Returns: how many buckets held something; nil if the plan is the same, or this one is newer.
+    func adopt(_ plan: LimitPlan, generation: Int) -> Int? {
+        guard plan !== self.plan, generation >= self.generation else { return nil }
+        let held = buckets.count { $0.isHolding }
+        self.plan = plan
+        self.generation = generation
+        buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
+        names = []
+        return held
+    }
+
+    /// The key of a bucket in Redis: `<shard>:{<tenant>}:<epoch>:limit:<scope><subject>:<rule>`.
+    func name(of index: Int, prefix: String) -> String {
+        if names.isEmpty || knownPrefix != prefix {
+            knownPrefix = prefix
+            let subject: String
+            switch key.scope {
+            case .tenant: subject = "t"
+            case .user: subject = "u\(key.subject)"
+            case .address:
+                subject =
+                    "a\(String(key.subject.high, radix: 16)).\(String(key.subject.low, radix: 16))"
+            }
+            names = plan.rules(of: key.scope).map { "\(prefix)limit:\(subject):\($0.keySuffix)" }
+        }
+        return names[index]
+    }
+}
+
+/// Groups by key, at most `capacityMax`: who has not been seen for longest goes, by the clock algorithm.
+struct LimitTable {
+    let capacityMax: Int
+    private var byKey: [LimitKey: LimitGroup] = [:]
+    private var ring: ContiguousArray<LimitGroup> = []
+    private var hand = 0
+    private(set) var evictions = 0
+
+    init(capacityMax: Int) {
+        precondition(capacityMax > 0, "a table has room for something")
+        self.capacityMax = capacityMax
+    }
+
+    var count: Int { ring.count }
+
+    func peek(_ key: LimitKey) -> LimitGroup? { byKey[key] }
+
+    mutating func group(
+        _ key: LimitKey, _ plan: LimitPlan, generation: Int
+    ) -> LimitGroup {
+        if let known = byKey[key] {
+            known.isRecent = true
+            return known
+        }
+        let made = LimitGroup(key, plan, generation: generation)
+        if ring.count < capacityMax {
+            ring.append(made)
+        } else {
+            while ring[hand].isRecent {
+                ring[hand].isRecent = false
+                hand = hand + 1 == ring.count ? 0 : hand + 1
+            }
+            // Whoever still has a question under way for it keeps it alive; what it holds runs out unused.
+            byKey[ring[hand].key] = nil
+            ring[hand] = made
+            evictions += 1
+            hand = hand + 1 == ring.count ? 0 : hand + 1
+        }
+        byKey[key] = made
+        return made
+    }
+}

@@ -1,0 +1,403 @@
+import HCCore
+import HCIO
+import HCTesting
+import Testing
+
+@testable import HCTenancy
+
+@Suite("Limits of one process")
+struct LimitMachineTests {
+    private func bucket(_ units: Int, burst: Int, _ name: String = "tenant") -> RateRule {
+        .bucket(name, units: units, burst: burst)
+    }
+
+    // MARK: Leases
+
+    @Test("one process admits to the unit what the bucket holds, leased or not")
+    func toTheUnit() {
+        for isExact in [false, true] {
+            let bench = LimitBench()
+            let plan = LimitPlan.make(bucket(1, burst: 1000))
+            var admitted = 0
+            for _ in 0..<1200 where bench.pass(bench.request(plan, isExact: isExact)).isAllowed {
+                admitted += 1
+            }
+            #expect(admitted == 1000)
+        }
+    }
+
+    @Test("ordinary traffic asks once per lease, not once per request")
+    func leases() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(10_000, burst: 20_000))
+        for _ in 0..<20_000 {
+            bench.advance(.microseconds(200))
+            #expect(bench.pass(bench.request(plan)).isAllowed)
+        }
+        // 5,000 a second for four seconds, with 100 ms of that at a time once the use is measured.
+        #expect(bench.questions < 200)
+    }
+
+    @Test("a lease is taken before the one before is used up, and nobody waits for it")
+    func refill() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(10_000, burst: 20_000))
+        var waited = 0
+        for number in 0..<20_000 {
+            bench.advance(.microseconds(200))
+            let decision = bench.pass(bench.request(plan))
+            if decision.origin == .redis, number > 2000 { waited += 1 }
+        }
+        #expect(waited == 0)
+        #expect((bench.asked[.refill] ?? 0) > 10)
+    }
+
+    @Test("a process holds a tenth of a second of the rate at most, or what one request costs")
+    func chunk() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 100_000))
+        for _ in 0..<20_000 {
+            // Far more than the rate is used, from the burst.
+            bench.advance(.microseconds(50))
+            _ = bench.pass(bench.request(plan))
+            #expect(bench.held(plan) <= 100)
+        }
+        let small = LimitPlan.make(bucket(1, burst: 1000))
+        bench.generation += 1
+        _ = bench.pass(bench.request(small, tenant: 2, .default, 20))
+        #expect(bench.held(small, tenant: 2) == 0)
+    }
+
+    @Test("what is leased and not used goes back, and runs out after a second")
+    func unused() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 1000))
+        bench.use(plan, until: 60)
+        let held = bench.held(plan)
+        #expect(held > 0)
+        bench.advance(.milliseconds(300))
+        bench.sweep()
+        #expect(bench.held(plan) == 0)
+        #expect((bench.asked[.giveBack] ?? 0) > 0)
+        // Without anybody who gives it back it is void after its second.
+        bench.use(plan, until: 60)
+        #expect(bench.held(plan) > 0)
+        bench.advance(.seconds(1))
+        #expect(bench.held(plan) == 0)
+        bench.failure = .timeout
+        let asked = bench.questions
+        #expect(bench.pass(bench.request(plan)).isLocal)
+        #expect(bench.questions == asked + 1, "it had nothing left and asked")
+    }
+
+    @Test("requests that come while a question is under way wait for its answer together")
+    func singleFlight() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 1000))
+        var decisions: [RateDecision] = []
+        for _ in 0..<50 {
+            let request = bench.request(plan)
+            #expect(bench.machine.decide(request, now: bench.now, isConnected: true) == nil)
+            _ = bench.machine.ask(request, now: bench.now) { decisions.append($0) }
+        }
+        let first = bench.machine.takeOutbox()
+        #expect(first.count == 1)
+        for flight in first { bench.deliver(flight) }
+        bench.run()
+        #expect(decisions.count == 50)
+        #expect(decisions.allSatisfy { $0.isAllowed })
+        #expect(bench.questions == 2, "the second brings what all the others wait for")
+        #expect(bench.held(plan) <= 20)
+    }
+
+    @Test("what was asked for requests that went away goes back")
+    func abandoned() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 1000))
+        var pending: [PendingLimit] = []
+        for _ in 0..<200 {
+            let request = bench.request(plan)
+            _ = bench.machine.decide(request, now: bench.now, isConnected: true)
+            pending.append(bench.machine.ask(request, now: bench.now) { _ in })
+        }
+        for flight in bench.machine.takeOutbox() { bench.deliver(flight) }
+        // The second question is under way, for 199.
+        for request in pending { request.abandon() }
+        bench.run()
+        #expect(bench.held(plan) <= 20)
+        #expect(bench.asked[.giveBack] == 1)
+    }
+
+    // MARK: All or none
+
+    @Test("a request that one rule refuses is charged by none")
+    func allOrNone() {
+        for isExact in [false, true] {
+            let bench = LimitBench()
+            let user = RateRule(
+                name: "user", scope: .user, algorithm: .fixedWindow, units: 3, per: .seconds(3600))
+            let plan = LimitPlan.make(bucket(1, burst: 100), user)
+            for _ in 0..<50 {
+                _ = bench.pass(bench.request(plan, isExact: isExact, user: 1))
+            }
+            let refused = bench.pass(bench.request(plan, isExact: isExact, user: 1))
+            #expect(!refused.isAllowed)
+            #expect(refused.ruleName == "user")
+            // 97 of the clinic's 100 are left for the others.
+            var admitted = 0
+            for number in 0..<200 {
+                let user = UInt64(10 + number)
+                if bench.pass(bench.request(plan, isExact: isExact, user: user)).isAllowed {
+                    admitted += 1
+                }
+            }
+            #expect(admitted == 97)
+        }
+    }
+
+    @Test("rules count the classes that they name, weighted by what a request costs")
+    func classes() {
+        let bench = LimitBench()
+        let search = RateRule(
+            name: "search", scope: .tenant, classes: [.search], algorithm: .slidingWindow,
+            units: 30, per: .seconds(60))
+        let plan = LimitPlan.make(bucket(1, burst: 1000), search)
+        for _ in 0..<3 { #expect(bench.pass(bench.request(plan, .search, 10)).isAllowed) }
+        let refused = bench.pass(bench.request(plan, .search, 10))
+        #expect(refused.ruleName == "search")
+        #expect(bench.pass(bench.request(plan, .default, 20)).isAllowed)
+        #expect(
+            bench.pass(bench.request(plan, .default, 1)).policyField
+                == #""tenant";q=1000;w=1000"#)
+        #expect(
+            refused.policyField == #""tenant";q=1000;w=1000, "search";q=30;w=60"#)
+    }
+
+    @Test("each account and each address has its own buckets, in each clinic")
+    func scopes() throws {
+        let bench = LimitBench()
+        let login = RateRule(
+            name: "login", scope: .address, classes: [.login], algorithm: .slidingWindow,
+            units: 20, per: .seconds(60))
+        let plan = LimitPlan.make(bucket(100, burst: 1000), login)
+        let one = LimitAddress(try #require(SocketAddress(host: "192.0.2.1", port: 1)))
+        let two = LimitAddress(try #require(SocketAddress(host: "192.0.2.2", port: 1)))
+        func isAdmitted(_ address: LimitAddress, tenant: UInt64 = 1) -> Bool {
+            bench.pass(
+                bench.request(plan, tenant: tenant, .login, 20, isExact: true, address: address)
+            ).isAllowed
+        }
+        #expect(isAdmitted(one))
+        #expect(!isAdmitted(one))
+        #expect(isAdmitted(two))
+        #expect(isAdmitted(one, tenant: 2))
+        #expect(
+            LimitAddress(try #require(SocketAddress(host: "192.0.2.1", port: 9))) == one,
+            "a port is no address")
+        func v6(_ text: String) throws -> LimitAddress {
+            LimitAddress(try #require(SocketAddress(host: text, port: 1)))
+        }
+        let (first, second) = (try v6("2001:db8::1"), try v6("2001:db8::2"))
+        #expect(first == second, "a /64 is one customer")
+        let (other, mapped) = (try v6("2001:db8:0:1::1"), try v6("::ffff:192.0.2.1"))
+        #expect(first != other)
+        #expect(mapped == one)
+    }
+
+    // MARK: The safety lane
+
+    @Test(
+        "who treats gets through when the clinic has used up its limit, and has a limit too",
+        arguments: RateAlgorithm.allCases)
+    func safetyLane(algorithm: RateAlgorithm) {
+        let bench = LimitBench()
+        let rule = RateRule(
+            name: "tenant", scope: .tenant, algorithm: algorithm, units: 1000,
+            per: .seconds(3600), burst: algorithm == .tokenBucket ? 1000 : nil)
+        let plan = LimitPlan.make(rule, reserve: 10)
+        var ordinary = 0
+        while bench.pass(bench.request(plan)).isAllowed { ordinary += 1 }
+        #expect(ordinary == 900)
+        var safety = 0
+        while bench.pass(bench.request(plan, lane: .safety)).isAllowed { safety += 1 }
+        #expect(safety == 100)
+        #expect(!bench.pass(bench.request(plan)).isAllowed)
+    }
+
+    @Test("without Redis the safety lane has its part as well")
+    func safetyLaneAlone() {
+        let bench = LimitBench(processes: 1)
+        bench.isConnected = false
+        let plan = LimitPlan.make(bucket(1, burst: 10_000), reserve: 10)
+        while bench.pass(bench.request(plan)).isAllowed {}
+        var safety = 0
+        while bench.pass(bench.request(plan, lane: .safety)).isAllowed { safety += 1 }
+        #expect((50...60).contains(safety))
+    }
+
+    // MARK: Coming back
+
+    @Test(
+        "whoever comes back when told to is admitted, with a lease too",
+        arguments: 1...20 as ClosedRange<UInt64>)
+    func retryAfterIsTrue(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let bench = LimitBench()
+        var refusals = 0
+        for _ in 0..<20 {
+            let algorithm = RateAlgorithm.allCases.randomElement(using: &random) ?? .tokenBucket
+            let units = Int.random(in: 500...3000, using: &random)
+            let window = Duration.milliseconds(Int.random(in: 1000...20_000, using: &random))
+            let tenant = RateRule(
+                name: "tenant", scope: .tenant, algorithm: algorithm, units: units, per: window,
+                burst: algorithm == .tokenBucket
+                    ? Int.random(in: 500...3000, using: &random) : nil)
+            let user = RateRule(
+                name: "user", scope: .user, algorithm: .slidingWindow,
+                units: Int.random(in: 500...1000, using: &random), per: .seconds(10))
+            let plan = LimitPlan.make(tenant, user)
+            bench.generation += 1
+            for _ in 0..<400 {
+                bench.advance(.microseconds(Int64.random(in: 0...3000, using: &random)))
+                let cost = RequestCost.allCases.randomElement(using: &random) ?? .read
+                let request = bench.request(
+                    plan, .default, cost.units, isExact: Bool.random(using: &random),
+                    user: UInt64.random(in: 1...2, using: &random))
+                let decision = bench.pass(request)
+                guard let wait = decision.retryAfter else { continue }
+                refusals += 1
+                #expect(wait > .zero)
+                bench.advance(wait)
+                let again = bench.pass(request)
+                #expect(
+                    again.isAllowed,
+                    "seed \(seed): \(request.units) by \(String(describing: again.ruleName)) after \(wait): \(again)"
+                )
+            }
+        }
+        #expect(refusals > 0)
+    }
+
+    @Test("an answer that there is none is believed for a moment, and spares Redis the question")
+    func dry() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1, burst: 500))
+        while bench.pass(bench.request(plan)).isAllowed {}
+        let asked = bench.questions
+        for _ in 0..<1000 { #expect(!bench.pass(bench.request(plan)).isAllowed) }
+        for _ in 0..<1000 { #expect(!bench.pass(bench.request(plan, isExact: true)).isAllowed) }
+        #expect(bench.questions == asked)
+        bench.advance(.milliseconds(150))
+        _ = bench.pass(bench.request(plan))
+        #expect(bench.questions == asked + 1)
+    }
+
+    // MARK: Changes
+
+    @Test("a changed limit voids what is leased under the old one at once")
+    func revoked() {
+        let bench = LimitBench()
+        let old = LimitPlan.make(bucket(1000, burst: 1000))
+        bench.use(old, until: 60)
+        #expect(bench.held(old) > 0)
+        bench.generation += 1
+        let new = LimitPlan.make(bucket(500, burst: 500))
+        let decision = bench.pass(bench.request(new))
+        #expect(decision.origin == .redis)
+        #expect(decision.policyField == #""tenant";q=500;w=1"#)
+        #expect(bench.machine.metrics.revocations.value == 1)
+        #expect(bench.held(new) == 0)
+        // A request that was begun under the old map does not bring the old rule back.
+        let late = LimitRequest(
+            tenant: Sample.record(1), plan: old, generation: bench.generation - 1, kind: .default,
+            units: 1)
+        _ = bench.pass(late)
+        #expect(bench.machine.metrics.revocations.value == 1)
+    }
+
+    @Test("units that were asked for under the old rule are not used under the new one")
+    func revokedInFlight() {
+        let bench = LimitBench()
+        let old = LimitPlan.make(bucket(1000, burst: 1000))
+        let new = LimitPlan.make(bucket(1, burst: 500))
+        var decided: RateDecision?
+        let request = bench.request(old, .default, 20)
+        _ = bench.machine.decide(request, now: bench.now, isConnected: true)
+        _ = bench.machine.ask(request, now: bench.now) { decided = $0 }
+        let flights = bench.machine.takeOutbox()
+        bench.generation += 1
+        while bench.pass(bench.request(new, isExact: true)).isAllowed {}
+        for flight in flights { bench.deliver(flight) }
+        bench.run()
+        #expect(decided?.isAllowed == false)
+        #expect(bench.held(new) == 0)
+    }
+
+    @Test("a change of tier in the middle of a burst brings no new burst, up or down")
+    func tierChange() {
+        let bench = LimitBench()
+        let small = LimitPlan.make(bucket(1, burst: 1000))
+        while bench.pass(bench.request(small)).isAllowed {}
+        bench.generation += 1
+        // Called otherwise, and counted otherwise.
+        for rule in [
+            bucket(1, burst: 100_000, "all"),
+            RateRule(
+                name: "window", scope: .tenant, algorithm: .slidingWindow, units: 50_000,
+                per: .seconds(3600)),
+            RateRule(
+                name: "hour", scope: .tenant, algorithm: .fixedWindow, units: 50_000,
+                per: .seconds(3600)),
+        ] {
+            bench.generation += 1
+            let other = LimitPlan.make(rule)
+            bench.advance(.milliseconds(100))
+            var admitted = 0
+            while bench.pass(bench.request(other)).isAllowed { admitted += 1 }
+            #expect(admitted <= 1, "\(rule.name)")
+        }
+    }
+
+    // MARK: Bounds
+
+    @Test("a flood of addresses takes bounded memory, and forgets no clinic")
+    func bounded() throws {
+        var limits = LimitMachine.Limits()
+        limits.tenantsMax = 10
+        limits.subjectsMax = 100
+        let bench = LimitBench(limits: limits)
+        let login = RateRule(
+            name: "login", scope: .address, algorithm: .slidingWindow, units: 100, per: .seconds(60)
+        )
+        let plan = LimitPlan.make(bucket(1000, burst: 1000), login)
+        bench.use(plan, until: 60)
+        let held = bench.held(plan)
+        #expect(held > 0)
+        for number in 0..<10_000 as Range<UInt32> {
+            let address = LimitAddress(.ipv4(address: number, port: 1))
+            _ = bench.pass(bench.request(plan, tenant: 2, .login, 1, address: address))
+        }
+        #expect(bench.machine.groupCount <= 110)
+        #expect(bench.held(plan) == held)
+        for number in 0..<1000 as Range<UInt64> {
+            _ = bench.pass(bench.request(plan, tenant: number))
+        }
+        #expect(bench.machine.groupCount <= 110)
+    }
+}
+
+extension LimitBench {
+    /// Units that the process holds of the clinic's first bucket.
+    func held(_ plan: LimitPlan, tenant: UInt64 = 1) -> Int64 {
+        let request = request(plan, tenant: tenant)
+        return machine.targets(of: request).tenant.buckets[0].balance(.safety, now.nanoseconds)
+    }
+
+    /// Uses the clinic's limit for so many milliseconds, so that leases are taken.
+    func use(_ plan: LimitPlan, until milliseconds: Int) {
+        for _ in 0..<milliseconds {
+            advance(.milliseconds(1))
+            for _ in 0..<1 { _ = pass(request(plan)) }
+        }
+    }
+}
