@@ -22,7 +22,7 @@ struct ReadAfterMiddleware: Middleware {
     func leave(
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
-        guard let reading = context.tenant, context.actor != nil else { return .done }
+        guard let reading = context.tenant, reading.hasWritten else { return .done }
         return .pending { answer in
             guard let token = await reading.finishReading(deadline: request.deadline) else {
                 return answer

@@ -75,7 +75,7 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     package var host: String {
         switch self {
         case .ipv4(let address, _):
-            "\(address >> 24).\(address >> 16 & 255).\(address >> 8 & 255).\(address & 255)"
+            SocketAddress.ipv4Text(address)
         case .ipv6(let high, let low, _, _):
             SocketAddress.ipv6Text(high: high, low: low)
         case .unix(let path):
@@ -102,6 +102,25 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     private static func octets(high: UInt64, low: UInt64) -> [UInt8] {
         (0..<16).map { index in
             UInt8(truncatingIfNeeded: (index < 8 ? high : low) >> UInt64(56 - index % 8 * 8))
+        }
+    }
+
+    /// Dotted decimal: at most 15 bytes, which a string holds in itself. It stands in each line of the access log.
+    private static func ipv4Text(_ address: UInt32) -> String {
+        String(unsafeUninitializedCapacity: 15) { text in
+            var count = 0
+            func append(_ byte: UInt8) {
+                text[count] = byte
+                count += 1
+            }
+            for place in 0..<4 {
+                if place > 0 { append(UInt8(ascii: ".")) }
+                let number = UInt8(truncatingIfNeeded: address >> (24 - 8 * UInt32(place)))
+                if number >= 100 { append(UInt8(ascii: "0") + number / 100) }
+                if number >= 10 { append(UInt8(ascii: "0") + number / 10 % 10) }
+                append(UInt8(ascii: "0") + number % 10)
+            }
+            return count
         }
     }
 

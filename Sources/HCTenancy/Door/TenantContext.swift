@@ -303,6 +303,9 @@ package struct TenantContext: Sendable {
             scope: ReadScope(session: session, brought: brought))
     }
 
+    /// Whether there is something to finish.
+    @LoopActor package var hasWritten: Bool { scope?.written != nil }
+
     /// Sees to it that the session's next requests find what this one has written, in whichever process they come.
     /// Call it before the answer is given.
     ///
