@@ -76,8 +76,17 @@ struct RouterTests {
         add(.get, "/v1/{kind}/count", "count")
         router.addImmediate(RouteDescription(.get, "/now", name: "now", access: .open)) {
             _, context in
-            HTTPResponse(
-                .ok, body: .bytes(Array("now \(context.notes.joined(separator: " "))".utf8)))
+            .ready(
+                HTTPResponse(
+                    .ok, body: .bytes(Array("now \(context.notes.joined(separator: " "))".utf8))))
+        }
+        router.addImmediate(RouteDescription(.get, "/now/later", name: "nowLater", access: .open)) {
+            request, _ in
+            .pending {
+                await Task.yield()
+                if request.headers.contains("Fail") { throw Unmapped() }
+                return HTTPResponse(.accepted)
+            }
         }
         router.addImmediate(RouteDescription(.get, "/now/fails", name: "nowFails", access: .open)) {
             _, _ in throw Unmapped()
@@ -217,6 +226,10 @@ struct RouterTests {
         }
         #expect(failure.status.code == 500)
         #expect(failure.headers.values("Passed") == ["inner", "outer"])
+        let later = try await send(.get, "/now/later")
+        #expect(later.status == 202)
+        #expect(later.headers.values("Passed") == ["inner", "outer"])
+        #expect(try await send(.get, "/now/later", headers: "Fail: 1\r\n").status == 500)
         guard case .pending = application().answer(try request(.get, "/")) else {
             Issue.record("a handler that may wait is not run here")
             return
@@ -254,7 +267,7 @@ struct RouterTests {
         #expect(
             application().routes.map(\.name) == [
                 "root", "list", "create", "read", "change", "search", "note", "recent", "count",
-                "now", "nowFails", "fails",
+                "now", "nowLater", "nowFails", "fails",
             ])
     }
 }

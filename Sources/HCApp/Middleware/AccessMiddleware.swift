@@ -21,10 +21,51 @@ final class AccessMiddleware: Middleware {
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
         // What is no route is answered as such, whoever asks.
         guard let route = context.match.route, let tenant = context.tenant else { return .next }
+        if try passNow(request, context, route, tenant) { return .next }
         return .pending { [self] in
             try await pass(request, context, route, tenant)
             return nil
         }
+    }
+
+    /// Lets a request through, or refuses it, if all that this takes is in memory.
+    /// - Returns: false if something has to be waited for; then nothing has been taken.
+    private func passNow(
+        _ request: HTTPRequest, _ context: RequestContext, _ route: RouteDescription,
+        _ tenant: TenantContext
+    ) throws -> Bool {
+        let limits = limits(of: route)
+        let address = LimitAddress(request.remoteAddress)
+        if route.access == .open {
+            guard
+                let answer = tenant.gateNow(
+                    session: nil, address: address, class: limits.kind, cost: limits.cost,
+                    isExact: limits.isExact)
+            else { return false }
+            try admit(answer.limit, context)
+            return true
+        }
+        guard let token = AccessMiddleware.bearer(request.headers) else {
+            throw ClinicError(.unauthenticated)
+        }
+        let claims: AccessClaims
+        do throws(ClinicError) {
+            claims = try auth.verify(token, in: tenant)
+        } catch {
+            // A good token of another clinic is recorded before it is refused.
+            if error.code == .tenantMismatch { return false }
+            throw error
+        }
+        guard
+            let answer = tenant.gateNow(
+                session: claims.session, user: claims.account.uuid, address: address,
+                class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
+                isExact: limits.isExact)
+        else { return false }
+        try admit(answer.limit, context)
+        guard case .active(let entry) = answer.session else { return false }
+        context.actor = try auth.admit(claims, entry, requestID: request.id.description)
+        return true
     }
 
     private func pass(

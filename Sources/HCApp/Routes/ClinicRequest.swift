@@ -13,6 +13,22 @@ struct ClinicRequest {
     let limit: RateDecision?
     let bodyBytesMax: Int
 
+    /// - Throws: `unauthenticated` if `AccessMiddleware` did not run before: without it nothing is served.
+    @LoopActor
+    init(
+        _ request: HTTPRequest, _ context: RequestContext, bodyBytesMax: Int
+    ) throws(ClinicError) {
+        guard let tenant = context.tenant, let actor = context.actor else {
+            throw ClinicError(.unauthenticated)
+        }
+        http = request
+        self.tenant = tenant
+        self.actor = actor
+        parameters = context.match.parameters
+        limit = context.limit
+        self.bodyBytesMax = bodyBytesMax
+    }
+
     var deadline: Deadline { http.deadline }
 
     /// A path parameter as an id. What is no id at all is not found either: it tells nothing.

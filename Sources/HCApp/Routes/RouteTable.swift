@@ -28,15 +28,23 @@ struct RouteTable {
             acceptsIdempotencyKey: takesKey, requiresIfMatch: needsVersion, mayCompress: compresses,
             bodyBytesMax: bodyBytesMax, summary: summary)
         router.add(route) { request, context in
-            // AccessMiddleware ran before; without it nothing is served.
-            guard let tenant = context.tenant, let actor = context.actor else {
-                throw ClinicError(.unauthenticated)
-            }
-            return try await handler(
-                ClinicRequest(
-                    http: request, tenant: tenant, actor: actor,
-                    parameters: context.match.parameters,
-                    limit: context.limit, bodyBytesMax: bodyBytesMax))
+            try await handler(try ClinicRequest(request, context, bodyBytesMax: bodyBytesMax))
+        }
+    }
+
+    /// A route for those who are logged in that mostly waits for nothing and takes no content.
+    mutating func addImmediate(
+        _ method: HTTPMethod, _ pattern: String, _ name: String, permission: Permission?,
+        class routeClass: RouteClass, lane: RequestLane? = nil, _ summary: String,
+        _ handler: @escaping @LoopActor (ClinicRequest) throws -> ImmediateAnswer
+    ) {
+        let route = RouteDescription(
+            method, pattern, name: name,
+            access: permission.map { .permission($0.rawValue) } ?? .authenticated,
+            limitClass: routeClass.rawValue, lane: lane ?? routeClass.lane, bodyBytesMax: 0,
+            summary: summary)
+        router.addImmediate(route) { request, context in
+            try handler(try ClinicRequest(request, context, bodyBytesMax: 0))
         }
     }
 
@@ -77,7 +85,7 @@ struct RouteTable {
         let route = RouteDescription(
             method, pattern, name: name, access: .open, limitClass: RouteClass.platform.rawValue,
             lane: lane, bodyBytesMax: 0, summary: summary)
-        router.addImmediate(route) { request, _ in try handler(request) }
+        router.addImmediate(route) { request, _ in .ready(try handler(request)) }
     }
 }
 

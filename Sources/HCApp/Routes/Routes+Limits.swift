@@ -5,32 +5,41 @@ import HCTenancy
 
 extension Routes {
     static func addLimits(to table: inout RouteTable) {
-        table.add(
+        table.addImmediate(
             .get, "/v1/limits", "readLimits", permission: nil, class: .read,
             "The clinic's tier, its rules, and what is left of each."
         ) { request in
-            let report = await request.tenant.limitReport(
-                user: request.actor.accountID?.uuid,
-                address: LimitAddress(request.http.remoteAddress))
-            var json = JSONWriter()
-            json.beginObject()
-            json.member("tier", report.tier)
-            // Whether this is what is left for the clinic, or for this server while the common count is away.
-            json.member("source", report.isLocal ? "local" : "shared")
-            json.key("rules")
-            json.beginArray()
-            for entry in report.entries { write(entry, to: &json) }
-            json.endArray()
-            json.key("costs")
-            json.beginObject()
-            for known in RouteClass.allCases where known != .platform {
-                json.key(known.rawValue)
-                json.integer(known.cost.units)
+            let (user, address) = (
+                request.actor.accountID?.uuid, LimitAddress(request.http.remoteAddress)
+            )
+            if let report = request.tenant.knownLimitReport(user: user, address: address) {
+                return .ready(answer(report))
             }
-            json.endObject()
-            json.endObject()
-            return .json(json.finish())
+            return .pending {
+                answer(await request.tenant.limitReport(user: user, address: address))
+            }
         }
+    }
+
+    private static func answer(_ report: LimitReport) -> HTTPResponse {
+        var json = JSONWriter()
+        json.beginObject()
+        json.member("tier", report.tier)
+        // Whether this is what is left for the clinic, or for this server while the common count is away.
+        json.member("source", report.isLocal ? "local" : "shared")
+        json.key("rules")
+        json.beginArray()
+        for entry in report.entries { write(entry, to: &json) }
+        json.endArray()
+        json.key("costs")
+        json.beginObject()
+        for known in RouteClass.allCases where known != .platform {
+            json.key(known.rawValue)
+            json.integer(known.cost.units)
+        }
+        json.endObject()
+        json.endObject()
+        return .json(json.finish())
     }
 
     private static func write(_ entry: LimitReport.Entry, to json: inout JSONWriter) {

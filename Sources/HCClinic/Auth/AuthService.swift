@@ -215,6 +215,13 @@ package final class AuthService {
                     claims.session, entry, ticket: ticket, deadline: deadline)
             }
         }
+        return try admit(claims, entry, requestID: requestID)
+    }
+
+    /// The same for a session that is known to be one, with what is known of it.
+    package func admit(
+        _ claims: AccessClaims, _ entry: SessionEntry, requestID: String
+    ) throws(ClinicError) -> Actor {
         guard entry.accountID == claims.account.uuid, entry.expiresAt > dependencies.clocks.now()
         else { throw ClinicError(.unauthenticated) }
         return Actor(

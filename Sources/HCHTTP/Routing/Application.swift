@@ -51,7 +51,7 @@ package final class Application<Context: Sendable>: HTTPResponder {
             .notFound, nil, compose(nil, .immediate { _, _ in throw Problem.notFound }))
         let all = HTTPMethod.allCases.map(\.name).joined(separator: ", ")
         serverOptions = Endpoint(
-            .options, nil, compose(nil, .immediate { _, _ in Application.allow(all) }))
+            .options, nil, compose(nil, .immediate { _, _ in .ready(Application.allow(all)) }))
 
         var trie = RouteTrie()
         let nodes = router.entries.map { trie.insert($0.route.segments) }
@@ -77,7 +77,8 @@ package final class Application<Context: Sendable>: HTTPResponder {
                 compose(
                     nil, .immediate { _, _ in throw Problem.methodNotAllowed(allow: allow) }))
             let options = Endpoint(
-                .options, nil, compose(nil, .immediate { _, _ in Application.allow(allow) }))
+                .options, nil, compose(nil, .immediate { _, _ in .ready(Application.allow(allow)) })
+            )
             for method in HTTPMethod.allCases {
                 let place = first + Int(method.rawValue)
                 if table[place] == nil { table[place] = method == .options ? options : refusal }

@@ -5,9 +5,15 @@ package import HCIO
 package typealias Handler<Context: Sendable> =
     @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse
 
-/// The code of a route that waits for nothing: it answers where the request was read, without a task.
+/// The code of a route that mostly waits for nothing: it answers where the request was read, without a task.
 package typealias ImmediateHandler<Context: Sendable> =
-    @LoopActor (HTTPRequest, Context) throws -> HTTPResponse
+    @LoopActor (HTTPRequest, Context) throws -> ImmediateAnswer
+
+package enum ImmediateAnswer {
+    case ready(HTTPResponse)
+    /// This time something has to be waited for.
+    case pending(@LoopActor () async throws -> HTTPResponse)
+}
 
 /// What a responder makes of a request.
 package enum HTTPAnswer {

@@ -14,7 +14,7 @@ package struct Router<Context: Sendable>: Sendable {
         add(route, .suspending(handler))
     }
 
-    /// Adds a route whose code waits for nothing.
+    /// Adds a route whose code mostly waits for nothing.
     package mutating func addImmediate(
         _ route: RouteDescription, _ handler: @escaping ImmediateHandler<Context>
     ) {

@@ -49,7 +49,13 @@ final class StageChain<Context: Sendable> {
         case .immediate(let run):
             let response: HTTPResponse
             do {
-                response = try run(request, context)
+                switch try run(request, context) {
+                case .ready(let made): response = made
+                case .pending(let work):
+                    return .pending {
+                        await self.run({ _, _ in try await work() }, request, context)
+                    }
+                }
             } catch {
                 response = refusal(error, request, context)
             }

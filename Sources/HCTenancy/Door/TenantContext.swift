@@ -234,6 +234,33 @@ package struct TenantContext: Sendable {
         return answer
     }
 
+    /// As `gate`, where nothing has to be waited for: the session, if there is one, is known here, and units are at
+    /// hand. Otherwise nothing is taken, and `gate` is to be asked.
+    @LoopActor package func gateNow(
+        session: SessionID?, user: UUID? = nil, address: LimitAddress? = nil,
+        class kind: LimitClass = .default, cost: RequestCost, lane: LimitLane = .ordinary,
+        isExact: Bool = false
+    ) -> GateAnswer? {
+        var known = SessionLookup.unknown(nil)
+        if let session {
+            guard let entry = door.sessionCopies?.find(session, of: id, at: door.clocks.now())
+            else { return nil }
+            known = .active(entry)
+        }
+        let request = LimitRequest(
+            tenant: tenant, plan: plan, generation: generation, kind: kind, units: cost.units,
+            lane: lane, isExact: isExact, user: user, address: address)
+        return door.gate.passNow(request).map { GateAnswer(limit: $0, session: known) }
+    }
+
+    /// As `limitReport`, if what is known is fresh enough.
+    @LoopActor package func knownLimitReport(user: UUID?, address: LimitAddress?) -> LimitReport? {
+        door.gate.knownReport(
+            LimitRequest(
+                tenant: tenant, plan: plan, generation: generation, kind: .default, units: 0,
+                user: user, address: address))
+    }
+
     /// What is left of the limits of the clinic, an account and an address; takes nothing.
     @LoopActor package func limitReport(user: UUID?, address: LimitAddress?) async -> LimitReport {
         await door.gate.report(

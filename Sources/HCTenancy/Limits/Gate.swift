@@ -76,6 +76,13 @@ final class Gate {
         return GateAnswer(limit: limit, session: found ?? .unknown(nil))
     }
 
+    /// As `pass`, for a request whose session is known, if it can be decided here.
+    func passNow(_ request: LimitRequest) -> RateDecision? {
+        let decided = machine.decide(request, now: Loop.shared.now, isConnected: isConnected)
+        if decided != nil { launchQuestions() }
+        return decided
+    }
+
     private func lookUp(
         _ session: SessionID, of tenant: TenantRecord, now: Timestamp, deadline: Deadline
     ) async -> SessionLookup {
@@ -170,6 +177,17 @@ final class Gate {
     }
 
     // MARK: Telling
+
+    /// As `report`, if Redis need not be asked for it.
+    func knownReport(_ request: LimitRequest) -> LimitReport? {
+        let now = Loop.shared.now
+        if isConnected, !machine.isAway(at: now),
+            machine.look(request, olderThan: Gate.reportAge, now: now) != nil
+        {
+            return nil
+        }
+        return machine.report(request, now: now)
+    }
 
     /// What is left of all rules that concern the request's clinic, account and address, at most a second old.
     func report(_ request: LimitRequest) async -> LimitReport {
