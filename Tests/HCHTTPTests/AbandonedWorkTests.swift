@@ -53,7 +53,7 @@ struct AbandonedWorkTests {
         client.close()
         try await fixture.settle()
         #expect(work.givenUp.isEmpty, "it may only have nothing more to send")
-        fixture.advance(by: .milliseconds(300))
+        fixture.advance(by: .seconds(2))
         try await work.wait { work.givenUp == [.get] }
         #expect(fixture.server.connectionCount == 0)
         await fixture.stop()
@@ -68,10 +68,10 @@ struct AbandonedWorkTests {
         try await work.gate.arrivals(1)
         client.shutdownWrite()
         try await fixture.settle()
-        fixture.advance(by: .milliseconds(300))
+        fixture.advance(by: .seconds(2))
         try await client.wait { !$0.received.isEmpty }
         #expect(client.text == "HTTP/1.1 100 Continue\r\n\r\n")
-        fixture.advance(by: .milliseconds(300))
+        fixture.advance(by: .seconds(2))
         work.gate.open()
         try await client.end()
         #expect(client.text.hasSuffix("done"))
@@ -89,7 +89,7 @@ struct AbandonedWorkTests {
         try await work.gate.arrivals(1)
         client.close()
         try await fixture.settle()
-        fixture.advance(by: .milliseconds(300))
+        fixture.advance(by: .seconds(2))
         try await fixture.settle()
         work.gate.open()
         try await work.wait { !work.finished.isEmpty || !work.givenUp.isEmpty }

@@ -29,7 +29,8 @@ package struct HTTPServerConfiguration: Sendable {
     /// passes the client gets 408 if the content was still being waited for, else 503; a later answer is dropped.
     package var requestTimeout: Duration = .seconds(30)
     /// How long after the end of a client's side of an HTTP/1.1 connection it is asked, by an interim answer, whether it
-    /// is still there: one that has closed its socket answers with a reset, and the work for it is given up.
+    /// is still there: one that has closed its socket answers with a reset, and the work for it is given up. As every
+    /// timeout it may be noticed up to two `timeoutResolution` late.
     package var presenceGrace: Duration = .milliseconds(250)
     /// How long content may be waited for in all, besides what `bodyBytesPerSecondMin` grants: then 408.
     package var bodyGrace: Duration = .seconds(10)
