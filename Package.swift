@@ -69,7 +69,7 @@ let rooms: [Target] = [
         [
             "HCCore", "HCIO", "HCCrypto", "CCurl", "CLinux", "CNGHTTP2", "CZlib", "CBrotli",
         ]),
-    room("HCTenancy", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis"]),
+    room("HCTenancy", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCRedis", "CZlib"]),
     room(
         "HCClinic", ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy"],
         resources: [.embedInCode("permissions.json")]),

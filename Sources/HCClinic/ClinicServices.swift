@@ -9,6 +9,8 @@ package final class ClinicServices {
     package let staff: StaffService
     package let settings: ClinicSettingsService
     package let practitioners: PractitionerService
+    package let catalog: ServiceCatalog
+    package let directory: DirectoryService
     package let patients: PatientService
     package let appointments: AppointmentService
     package let events: EventService
@@ -23,6 +25,8 @@ package final class ClinicServices {
         staff = StaffService(dependencies, passwords: passwords)
         settings = ClinicSettingsService(dependencies)
         practitioners = PractitionerService(dependencies)
+        catalog = ServiceCatalog(dependencies)
+        directory = DirectoryService(dependencies)
         patients = PatientService(dependencies)
         appointments = AppointmentService(dependencies, settings: settings)
         events = EventService(dependencies, auth: auth, metrics: metrics)

@@ -12,6 +12,8 @@ final class ControlDoor {
     let directory: DirectoryFollower
     let door: TenantDoor
     private let shards: ShardPools
+    /// Workers may have copies of what a command changes: they are told.
+    private let redis: RedisClient
 
     init(configuration: PlatformConfiguration, clocks: Clocks) throws {
         do {
@@ -30,9 +32,27 @@ final class ControlDoor {
                 applicationName: "hc-admin", pools: configuration.pools,
                 conninfo: { try configuration.conninfo("shards/\($0).app") }),
             logger: .silent, metrics: metrics)
+        redis = try RedisClient(
+            configuration.redis, name: "hc-admin", blocking: BlockingPool(), logger: .silent)
         door = TenantDoor(
-            directory: directory, shards: shards, redis: nil, master: master, processes: 1,
-            clocks: clocks, logger: .silent, metrics: metrics)
+            directory: directory, shards: shards, redis: redis, master: master, processes: 1,
+            clocks: clocks, logger: .silent, metrics: metrics,
+            copies: CoherenceSetup(metrics: CoherenceMetrics(MetricsRegistry()), reader: nil))
+        redis.start()
+    }
+
+    /// Waits for Redis, but not long: without it a change waits until nobody can have copies.
+    func prepare(deadline: Deadline) async {
+        do throws(RedisError) {
+            try await redis.waitUntilReady(deadline: deadline)
+        } catch {
+            return
+        }
+    }
+
+    /// Lets what was changed be told to the end.
+    func close() async {
+        await redis.shutDown(deadline: .after(.seconds(1), from: Loop.shared.now))
     }
 }
 
@@ -42,6 +62,8 @@ extension ControlPlane {
         let door = try controlDoor()
         do {
             try await door.directory.refresh(deadline: deadline)
+            await door.prepare(
+                deadline: deadline.earlier(of: .after(.seconds(1), from: clocks.monotonic())))
             return try door.door.context(tenant: tenant, for: .control)
         } catch {
             throw ControlError(

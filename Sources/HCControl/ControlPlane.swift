@@ -43,6 +43,8 @@ package final class ControlPlane {
     package func close() async {
         for connection in open.values { connection.close() }
         open = [:]
+        await openDoor?.close()
+        openDoor = nil
     }
 
     func controlDoor() throws -> ControlDoor {

@@ -13,7 +13,7 @@ package struct LRUCache<Key: Hashable, Value> {
     private var nodes: [Node?] = []
     private var free: [Int] = []
     private var newest = -1
-    private var oldest = -1
+    private var oldestPosition = -1
 
     package init(capacityMax: Int) {
         precondition(capacityMax > 0, "a cache has room for something")
@@ -36,6 +36,12 @@ package struct LRUCache<Key: Hashable, Value> {
     /// The value, without touching the order.
     package func peek(_ key: Key) -> Value? {
         positions[key].flatMap { nodes[$0]?.value }
+    }
+
+    /// The least recently used entry.
+    package var oldest: (key: Key, value: Value)? {
+        guard oldestPosition >= 0, let node = nodes[oldestPosition] else { return nil }
+        return (node.key, node.value)
     }
 
     /// Sets a value, most recently used.
@@ -73,7 +79,7 @@ package struct LRUCache<Key: Hashable, Value> {
     /// Forgets the least recently used entry.
     @discardableResult
     package mutating func removeOldest() -> (key: Key, value: Value)? {
-        guard oldest >= 0, let node = take(oldest) else { return nil }
+        guard oldestPosition >= 0, let node = take(oldestPosition) else { return nil }
         positions[node.key] = nil
         return (node.key, node.value)
     }
@@ -105,7 +111,11 @@ package struct LRUCache<Key: Hashable, Value> {
     private mutating func unlink(_ position: Int) {
         guard let node = nodes[position] else { return }
         if node.newer >= 0 { nodes[node.newer]?.older = node.older } else { newest = node.older }
-        if node.older >= 0 { nodes[node.older]?.newer = node.newer } else { oldest = node.newer }
+        if node.older >= 0 {
+            nodes[node.older]?.newer = node.newer
+        } else {
+            oldestPosition = node.newer
+        }
     }
 
     private mutating func linkAsNewest(_ position: Int) {
@@ -113,7 +123,7 @@ package struct LRUCache<Key: Hashable, Value> {
         nodes[position]?.older = newest
         if newest >= 0 { nodes[newest]?.newer = position }
         newest = position
-        if oldest < 0 { oldest = position }
+        if oldestPosition < 0 { oldestPosition = position }
     }
 }
 

@@ -214,7 +214,7 @@ extension EndToEnd {
         private func document(for route: RouteDescription) -> String {
             switch route.name {
             case "changePatient": #"{"phone":"+15550100779"}"#
-            case "changeStaff", "changePractitioner": #"{"name":"Changed"}"#
+            case "changeStaff", "changePractitioner", "changeService": #"{"name":"Changed"}"#
             case "reschedule":
                 #"{"startsAt":"2032-07-01T10:00:00Z","endsAt":"2032-07-01T10:30:00Z"}"#
             default: "{}"

@@ -15,7 +15,7 @@ enum Floors {
         "CHiredis": ["HCRedis"],
         "COpenSSL": ["HCIO", "HCCrypto"],
         "CNGHTTP2": ["HCHTTP"],
-        "CZlib": ["HCHTTP"],
+        "CZlib": ["HCHTTP", "HCTenancy"],
         "CBrotli": ["HCHTTP"],
         "CCurl": ["HCHTTP"],
     ]

@@ -69,6 +69,24 @@ struct ClinicRequest {
         }
     }
 
+    /// A value that may be a copy; 304 for a client that has it already (RFC 9110 13.1.2).
+    func answer(_ value: CachedValue) -> HTTPResponse {
+        let held = http.headers.values(.ifNoneMatch)
+        let isHeld =
+            !held.isEmpty
+            && EntityTags.isListed(
+                value.entityTag, in: EntityTags.uncoded(held.joined(separator: ", ")))
+        var response =
+            isHeld ? HTTPResponse(.notModified) : HTTPResponse(.ok, body: .bytes(value.bytes))
+        if !isHeld {
+            response.headers.append(.contentType, "application/json" as StaticString)
+        }
+        response.headers.append(.etag, value.entityTag)
+        // May be kept by who asked, and is asked for each time: a change is seen at once.
+        response.headers.append(.cacheControl, "private, no-cache" as StaticString)
+        return response
+    }
+
     /// The page that is asked for, and the other parameters of the list.
     /// - Throws: `Problem` 400 for a parameter that the list does not have, or that comes twice.
     func page(
@@ -80,6 +98,17 @@ struct ClinicRequest {
         for name in names { values[name] = try query.single(name) }
         let page = try PageRequest(limitText: query.single("limit"), cursor: query.single("cursor"))
         return (page, { values[$0] })
+    }
+}
+
+extension ClinicRequest {
+    /// The query's parameters: those of the names, each once, and no others.
+    func parameters(_ names: [String]) throws -> (String) -> String? {
+        let query = http.query
+        try query.allow(Set(names))
+        var values: [String: String] = [:]
+        for name in names { values[name] = try query.single(name) }
+        return { values[$0] }
     }
 }
 

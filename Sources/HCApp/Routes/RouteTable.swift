@@ -109,6 +109,7 @@ enum Routes {
         addClinic(to: &table, services)
         addStaff(to: &table, services)
         addPractitioners(to: &table, services)
+        addDirectory(to: &table, services)
         addPatients(to: &table, services, clocks)
         addAppointments(to: &table, services)
         addEvents(

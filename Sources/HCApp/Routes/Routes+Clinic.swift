@@ -93,14 +93,14 @@ extension Routes {
     }
 
     static func addPractitioners(to table: inout RouteTable, _ services: ClinicServices) {
-        let practitioners = services.practitioners
+        let (practitioners, directory) = (services.practitioners, services.directory)
         table.add(
             .get, "/v1/practitioners", "listPractitioners", permission: .practitionersRead,
             class: .read, compresses: true, "With whom appointments can be made."
         ) { request in
             let (page, parameter) = try request.page(allowing: ["active"])
-            return .value(
-                try await practitioners.list(
+            return request.answer(
+                try await directory.practitioners(
                     page, isActive: try flag("active", parameter("active")), request.actor,
                     in: request.tenant, deadline: request.deadline))
         }
@@ -118,9 +118,10 @@ extension Routes {
             .get, "/v1/practitioners/{id}", "readPractitioner", permission: .practitionersRead,
             class: .read, compresses: true, "One practitioner."
         ) { request in
-            let found = try await practitioners.read(
-                try request.id(), request.actor, in: request.tenant, deadline: request.deadline)
-            return .value(found, entityTag: found.entityTag)
+            request.answer(
+                try await directory.practitioner(
+                    try request.id(), request.actor, in: request.tenant,
+                    deadline: request.deadline))
         }
         table.add(
             .patch, "/v1/practitioners/{id}", "changePractitioner", permission: .practitionersWrite,
@@ -134,7 +135,7 @@ extension Routes {
         }
     }
 
-    private static func flag(_ name: String, _ text: String?) throws(Problem) -> Bool? {
+    static func flag(_ name: String, _ text: String?) throws(Problem) -> Bool? {
         switch text {
         case nil: nil
         case "true": true

@@ -64,7 +64,8 @@ final class WorkerPlatform {
             directory: directory, shards: shards, redis: redis, master: master,
             processes: budget.processes, clocks: clocks, logger: logger, metrics: metrics,
             events: EventFeedSetup(metrics: EventMetrics(registry), reader: eventReader),
-            copies: CoherenceSetup(metrics: CoherenceMetrics(registry), reader: copyReader))
+            copies: CoherenceSetup(metrics: CoherenceMetrics(registry), reader: copyReader),
+            cache: CacheSetup(platform.cache, metrics: CacheMetrics(registry)))
 
         let services = ClinicServices(
             ClinicDependencies(

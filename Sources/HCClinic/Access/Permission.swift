@@ -8,6 +8,8 @@ package enum Permission: String, CaseIterable, Sendable {
     case sessionsOwn = "sessions.own"
     case practitionersRead = "practitioners.read"
     case practitionersWrite = "practitioners.write"
+    case servicesRead = "services.read"
+    case servicesWrite = "services.write"
     case patientsRead = "patients.read"
     case patientsSearch = "patients.search"
     case patientsCreate = "patients.create"

@@ -70,7 +70,7 @@ package final class AppointmentService {
                             isOverbooked: draft.overbooking != nil),
                     ], audit: [actor.event("create", "appointment", appointment.id.uuid)],
                     outbox: [.appointment("appointment.booked", appointment)],
-                    deadline: deadline)
+                    changing: [.slots(appointment.practitionerID)], deadline: deadline)
                 return reply
             } catch let error as PostgresError {
                 switch (error.sqlstate, error.constraint) {
@@ -250,11 +250,15 @@ package final class AppointmentService {
         let store = try store(in: context)
         for _ in 1...AppointmentService.attemptsMax {
             var wanted: Appointment?
+            let before = try await practitioner(of: id, store, context, deadline)
+            let touched = [before, move.practitionerID].compactMap { $0 }
             do {
-                let moved = try await context.transaction(.write, deadline: deadline) {
-                    transaction in
+                let moved = try await context.transaction(
+                    .write, changing: touched.map { .slots($0) }, deadline: deadline
+                ) { transaction in
                     let appointment = try await self.lock(
                         id, .reschedule, scope, ifMatch, actor, store, transaction)
+                    guard appointment.practitionerID == before else { throw Refused.overtaken }
                     var moved = appointment
                     moved.startsAt = move.startsAt
                     moved.endsAt = move.endsAt
@@ -284,6 +288,8 @@ package final class AppointmentService {
             {
                 guard let wanted else { throw error }
                 try await explainMove(wanted, store, context, deadline)
+            } catch Refused.overtaken {
+                continue
             } catch Refused.outOfReach {
                 throw try await outOfReach(.appointmentsWrite, id, actor, context, deadline)
             }
@@ -347,42 +353,76 @@ package final class AppointmentService {
             throw ClinicError.forbidden
         }
         let store = try store(in: context)
-        let now = dependencies.clocks.now()
-        do {
-            let changed = try await context.transaction(.write, deadline: deadline) {
-                transaction in
-                let appointment = try await self.lock(
-                    id, action, scope, ifMatch, actor, store, transaction)
-                let changed = try appointment.after(action, note, at: now)
-                var queries = [
-                    store.update(changed, sealed: try store.seal(changed.notes, id: id))
-                ]
-                if changed.state.isBlocking != appointment.state.isBlocking {
-                    queries.append(store.awaitTurn(at: changed.practitionerID))
-                    queries.append(store.setBlocking(id, changed.state.isBlocking))
-                }
-                _ = try await transaction.execute(queries)
-                transaction.audit(
-                    actor.event(
-                        action.auditAction, "appointment", id.uuid,
-                        detail: JSONObject(
-                            ("before", .string(appointment.status.rawValue)),
-                            ("after", .string(changed.status.rawValue)))))
-                transaction.publish(
-                    .appointment(
-                        action == .cancel ? "appointment.cancelled" : "appointment.changed",
-                        changed))
-                return changed
+        for _ in 1...AppointmentService.attemptsMax {
+            do {
+                return view(
+                    try await perform(
+                        action, on: id, note, ifMatch, actor, scope, store, context, deadline))
+            } catch Refused.overtaken {
+                continue
+            } catch Refused.outOfReach {
+                throw try await outOfReach(permission, id, actor, context, deadline)
             }
-            return view(changed)
-        } catch Refused.outOfReach {
-            throw try await outOfReach(permission, id, actor, context, deadline)
+        }
+        throw ClinicError(.busy)
+    }
+
+    private func perform(
+        _ action: AppointmentAction, on id: AppointmentID, _ note: AppointmentActionNote,
+        _ ifMatch: IfMatch, _ actor: Actor, _ scope: Scope, _ store: AppointmentStore,
+        _ context: TenantContext, _ deadline: Deadline
+    ) async throws -> Appointment {
+        let now = dependencies.clocks.now()
+        // Whose time becomes free or taken must be said before the commit.
+        let changing =
+            action.mayChangeTime ? try await practitioner(of: id, store, context, deadline) : nil
+        return try await context.transaction(
+            .write, changing: changing.map { [.slots($0)] } ?? [], deadline: deadline
+        ) { transaction in
+            let appointment = try await self.lock(
+                id, action, scope, ifMatch, actor, store, transaction)
+            let changed = try appointment.after(action, note, at: now)
+            guard
+                changed.state.isBlocking == appointment.state.isBlocking
+                    || appointment.practitionerID == changing
+            else { throw Refused.overtaken }
+            var queries = [
+                store.update(changed, sealed: try store.seal(changed.notes, id: id))
+            ]
+            if changed.state.isBlocking != appointment.state.isBlocking {
+                queries.append(store.awaitTurn(at: changed.practitionerID))
+                queries.append(store.setBlocking(id, changed.state.isBlocking))
+            }
+            _ = try await transaction.execute(queries)
+            transaction.audit(
+                actor.event(
+                    action.auditAction, "appointment", id.uuid,
+                    detail: JSONObject(
+                        ("before", .string(appointment.status.rawValue)),
+                        ("after", .string(changed.status.rawValue)))))
+            transaction.publish(
+                .appointment(
+                    action == .cancel ? "appointment.cancelled" : "appointment.changed",
+                    changed))
+            return changed
+        }
+    }
+
+    /// Whose time an appointment takes, as far as anybody can say without locking it.
+    private func practitioner(
+        of id: AppointmentID, _ store: AppointmentStore, _ context: TenantContext,
+        _ deadline: Deadline
+    ) async throws -> PractitionerID? {
+        try await context.read([store.practitioner(of: id)], deadline: deadline)[0].first.map {
+            try $0.id(0)
         }
     }
 
     /// Inside a transaction nothing can be recorded that should stay after a refusal: this carries it out.
     private enum Refused: Error {
         case outOfReach
+        /// Between a look and the lock the appointment went to another practitioner.
+        case overtaken
     }
 
     private func outOfReach(
@@ -424,6 +464,14 @@ package final class AppointmentService {
 }
 
 extension AppointmentAction {
+    /// Whether the practitioner's time may be taken or free after it, and was not before.
+    fileprivate var mayChangeTime: Bool {
+        switch self {
+        case .confirm, .cancel, .noShow, .reschedule: true
+        case .checkIn, .start, .complete: false
+        }
+    }
+
     package var permission: Permission {
         switch self {
         case .confirm, .reschedule, .cancel: .appointmentsWrite

@@ -70,6 +70,12 @@ struct AppointmentStore {
             [.id(tenant), .id(id)])
     }
 
+    func practitioner(of id: AppointmentID) -> Query {
+        Query(
+            "SELECT practitioner_id FROM appointment WHERE tenant_id = $1 AND id = $2",
+            [.id(tenant), .id(id)])
+    }
+
     struct Position {
         var startsAt: Timestamp
         var id: UUID

@@ -40,7 +40,9 @@ package final class ClinicSettingsService {
         try ifMatch.requirePresent()
         let store = ClinicSettingsStore(tenant: context.id)
         let now = dependencies.clocks.now()
-        let changed = try await context.transaction(.write, deadline: deadline) { transaction in
+        let changed = try await context.transaction(
+            .write, changing: [.clinic], deadline: deadline
+        ) { transaction in
             guard let row = try await transaction.execute(store.findForUpdate()).first else {
                 throw ClinicError.notFound
             }

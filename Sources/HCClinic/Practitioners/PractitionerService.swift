@@ -30,7 +30,7 @@ package final class PractitionerService {
             try await context.write(
                 [PractitionerStore(tenant: context.id).insert(practitioner)],
                 audit: [actor.event("create", "practitioner", practitioner.id.uuid)],
-                deadline: deadline)
+                changing: [.practitioners], deadline: deadline)
         } catch let error as PostgresError {
             throw PractitionerService.clinicError(error) ?? error
         }
@@ -82,7 +82,9 @@ package final class PractitionerService {
         let store = PractitionerStore(tenant: context.id)
         let now = dependencies.clocks.now()
         do {
-            return try await context.transaction(.write, deadline: deadline) { transaction in
+            return try await context.transaction(
+                .write, changing: [.practitioners], deadline: deadline
+            ) { transaction in
                 guard let row = try await transaction.execute(store.findForUpdate(id)).first else {
                     throw ClinicError.notFound
                 }

@@ -62,6 +62,7 @@ package struct PlatformConfiguration: Sendable {
     package var redis: Redis
     package var pools: Pools
     package var replicas: Replicas
+    package var cache: CacheConfiguration
     package var server: Server
     /// Nil: there is no TLS listener. The production profile always has one.
     package var tls: TLS?
@@ -161,6 +162,7 @@ package struct PlatformConfiguration: Sendable {
         server = Server(reader.section("server"))
         pools = Pools(reader.section("pools"))
         replicas = Replicas(reader.section("replicas"))
+        cache = CacheConfiguration(reader.section("cache"))
         tls = nil
         if let section = reader.optionalSection("tls")
             ?? (profile == .production ? reader.section("tls") : nil)

@@ -11,7 +11,7 @@ package struct TenantContext: Sendable {
     private let plan: LimitPlan
     /// Of the map that the plan is from.
     private let generation: Int
-    private let door: TenantDoor
+    let door: TenantDoor
     /// What its reader must not miss. Without one all is read from the primary.
     private let scope: ReadScope?
 
@@ -106,12 +106,14 @@ package struct TenantContext: Sendable {
     ///
     /// - Parameters:
     ///   - audit: what to record; empty only for what says nothing about anybody (bookkeeping).
+    ///   - changing: what this changes of which there may be copies: nobody sees one from before the commit after it.
     /// - Returns: the results of `queries`.
     /// - Throws: `.outcomeUnknown` when the connection was lost during the commit; otherwise nothing has been
     ///   written: `TenancyError`, or `PostgresError` for what the statements themselves met.
     @discardableResult
     @LoopActor package func write(
-        _ queries: [Query], audit: [AuditEvent], outbox: [OutboxMessage] = [], deadline: Deadline
+        _ queries: [Query], audit: [AuditEvent], outbox: [OutboxMessage] = [],
+        changing tags: [CacheTag] = [], deadline: Deadline
     ) async throws -> [PostgresResult] {
         var rows: [AuditRow] = []
         if !audit.isEmpty {
@@ -121,9 +123,12 @@ package struct TenantContext: Sendable {
             }
         }
         let messages = outboxRows(outbox)
-        let own = closing(rows, messages)
-        let results = try await door.perform(
-            tenant, .write, queries + own, isRepeatable: false, scope: scope, deadline: deadline)
+        let own = closing(rows, messages, tags)
+        let results = try await changing(tags, deadline) { deadline in
+            try await door.perform(
+                tenant, .write, queries + own, isRepeatable: false, scope: scope,
+                deadline: deadline)
+        }
         door.relay?.committed(messages, of: id)
         return Array(results.dropLast(own.count))
     }
@@ -140,42 +145,49 @@ package struct TenantContext: Sendable {
     /// that the body gave go out with the COMMIT. **The body may run several times**: after a refusal, a
     /// serialization failure, or a connection that was lost before the commit. It must change nothing outside.
     ///
+    /// - Parameter changing: as in `write`.
     /// - Throws: what the body throws; else as `write`.
     @LoopActor package func transaction<Value>(
         _ mode: TransactionMode, isolation: TransactionOptions.Isolation = .readCommitted,
-        deadline: Deadline, _ body: (TenantTransaction) async throws -> Value
+        changing tags: [CacheTag] = [], deadline: Deadline,
+        _ body: (TenantTransaction) async throws -> Value
     ) async throws -> Value {
         let options = TransactionOptions(isolation: isolation, isReadOnly: mode == .read)
         // Of the attempt that was made last: the one that committed, if one did.
         var sent: [OutboxRow] = []
-        let value = try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
-            connection, entrance in
-            let mode: EnterMode = mode == .read ? .read : .write
-            let limit = entrance.limit(deadline)
-            let log =
-                mode == .write && scope != nil ? door.shards.log(of: entrance.record.shard) : nil
-            var options = options
-            options.reportsPosition = log != nil
-            do {
-                let value = try await connection.transaction(options, deadline: limit) { inner in
-                    let transaction = TenantTransaction(
-                        inner, enter: entrance.query(mode, on: connection), mode: mode)
-                    let value = try await body(transaction)
-                    try await transaction.finish { events, messages in
-                        var rows: [AuditRow] = []
-                        for event in events {
-                            rows.append(try AuditRow(event, at: door.clocks.now(), keys: keys))
+        let value = try await changing(tags, deadline) { deadline in
+            try await door.run(tenant, isRepeatable: mode == .read, deadline: deadline) {
+                connection, entrance in
+                let mode: EnterMode = mode == .read ? .read : .write
+                let limit = entrance.limit(deadline)
+                let log =
+                    mode == .write && scope != nil
+                    ? door.shards.log(of: entrance.record.shard) : nil
+                var options = options
+                options.reportsPosition = log != nil
+                do {
+                    let value = try await connection.transaction(options, deadline: limit) {
+                        inner in
+                        let transaction = TenantTransaction(
+                            inner, enter: entrance.query(mode, on: connection), mode: mode)
+                        let value = try await body(transaction)
+                        try await transaction.finish { events, messages in
+                            var rows: [AuditRow] = []
+                            for event in events {
+                                rows.append(
+                                    try AuditRow(event, at: door.clocks.now(), keys: keys))
+                            }
+                            sent = outboxRows(messages)
+                            return closing(rows, sent, tags)
                         }
-                        sent = outboxRows(messages)
-                        return closing(rows, sent)
+                        return value
                     }
+                    if let log { scope?.wrote(entrance, log, connection.commitPosition) }
                     return value
+                } catch let error as PostgresError {
+                    scope?.failed(error, entrance, log)
+                    throw error
                 }
-                if let log { scope?.wrote(entrance, log, connection.commitPosition) }
-                return value
-            } catch let error as PostgresError {
-                scope?.failed(error, entrance, log)
-                throw error
             }
         }
         door.relay?.committed(sent, of: id)
@@ -188,10 +200,13 @@ package struct TenantContext: Sendable {
         return messages.map { OutboxRow($0, at: now) }
     }
 
-    @LoopActor private func closing(_ rows: [AuditRow], _ messages: [OutboxRow]) -> [Query] {
+    @LoopActor private func closing(
+        _ rows: [AuditRow], _ messages: [OutboxRow], _ tags: [CacheTag]
+    ) -> [Query] {
         var queries: [Query] = []
         if !rows.isEmpty { queries.append(AuditRows.insert(rows, tenant: id)) }
         if !messages.isEmpty { queries.append(OutboxRows.insert(messages, tenant: id)) }
+        if let count = ReadModels.count(tags, of: id) { queries.append(count) }
         return queries
     }
 

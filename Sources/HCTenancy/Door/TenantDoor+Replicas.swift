@@ -78,7 +78,7 @@ extension TenantDoor {
     ) async {
         guard let redis else { return }
         let limit = deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now))
-        for prefix in sessionPrefixes(of: tenant) {
+        for prefix in redisPrefixes(of: tenant) {
             do {
                 try await TenantRedis(redis, prefix: prefix).set(
                     "read-after:\(session)", Array(position.text.utf8), expiresAfter: markLife,

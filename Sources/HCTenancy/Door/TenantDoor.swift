@@ -41,6 +41,8 @@ package final class TenantDoor {
     package let coherence: Coherence?
     /// Sessions that need not be asked for; nil for programs that keep no copies.
     let sessionCopies: SessionCopies?
+    /// Copies of what is read often.
+    let cache: TenantCache
     /// What sockets follow; nil for programs without sockets.
     package private(set) var events: EventFeed?
     /// Publishes what is left behind; to be run beside the door's services by one kind of program.
@@ -69,11 +71,13 @@ package final class TenantDoor {
     ///   - processes: how many processes share the clinics' limits when Redis is away.
     ///   - events: for programs that publish what they commit.
     ///   - copies: for programs that change what others may have copied.
+    ///   - cache: how much is copied, and what is counted of it.
     package init(
         directory: DirectoryFollower, shards: ShardPools, redis: RedisClient?, master: MasterKey,
         processes: Int, sessions: SessionCacheConfiguration = SessionCacheConfiguration(),
         limits: Limits = Limits(), clocks: Clocks, logger: Logger, metrics: TenancyMetrics,
-        events: EventFeedSetup? = nil, copies: CoherenceSetup? = nil
+        events: EventFeedSetup? = nil, copies: CoherenceSetup? = nil,
+        cache setup: CacheSetup = CacheSetup()
     ) {
         self.directory = directory
         self.shards = shards
@@ -95,6 +99,12 @@ package final class TenantDoor {
             : coherence.map {
                 SessionCopies($0, life: sessions.copyLife, copiesMax: sessions.copiesMax)
             }
+        self.cache = TenantCache(
+            shared: SharedCache(
+                redis: coherence == nil ? nil : redis, setup.configuration,
+                clocks: clocks, metrics: setup.metrics),
+            coherence: coherence, setup.configuration, clocks: clocks, logger: logger,
+            metrics: setup.metrics)
         gate = Gate(
             redis: redis, sessions: cache, processes: processes, metrics: metrics.limits)
         directory.onChange.append { [weak self] changed, map in
@@ -195,7 +205,7 @@ package final class TenantDoor {
 
     func revoke(_ session: SessionID, of record: TenantRecord, deadline: Deadline) async -> Bool {
         let isDelivered = await sessions.revoke(
-            session, prefixes: sessionPrefixes(of: record), deadline: deadline)
+            session, prefixes: redisPrefixes(of: record), deadline: deadline)
         await voidCopies(of: session, record)
         return isDelivered
     }
@@ -204,7 +214,7 @@ package final class TenantDoor {
         _ session: SessionID, _ entry: SessionEntry, of record: TenantRecord, deadline: Deadline
     ) async -> Bool {
         let isDelivered = await sessions.renew(
-            session, entry, prefixes: sessionPrefixes(of: record), deadline: deadline)
+            session, entry, prefixes: redisPrefixes(of: record), deadline: deadline)
         await voidCopies(of: session, record)
         return isDelivered
     }
@@ -214,9 +224,14 @@ package final class TenantDoor {
         _ = await coherence?.hold([SessionCopies.name(of: session)], of: record.id, for: .zero)
     }
 
+    /// The clinic as the newest map has it: a context may be older.
+    func newest(_ record: TenantRecord) -> TenantRecord {
+        directory.snapshot?.find(record.id) ?? record
+    }
+
     /// A revocation may come with a context from before a move, and other processes may not have heard of the
     /// move: so it goes where the clinic is and where it was.
-    func sessionPrefixes(of record: TenantRecord) -> [String] {
+    func redisPrefixes(of record: TenantRecord) -> [String] {
         var prefixes = [record.redisPrefix]
         if let map = directory.snapshot {
             if let present = map.find(record.id) {

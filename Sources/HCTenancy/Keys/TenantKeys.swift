@@ -74,6 +74,26 @@ package final class TenantKeys: Sendable {
         }
     }
 
+    /// Seals something that stands in no row, bound to the clinic and to what `place` says.
+    func seal(_ plaintext: [UInt8], as place: AssociatedData) throws(TenancyError) -> [UInt8] {
+        do {
+            return try data.seal(
+                plaintext, associatedData: associatedData(place, data.active.version))
+        } catch {
+            throw .keyUnavailable
+        }
+    }
+
+    /// - Throws: as `open` of a column.
+    func open(_ sealed: [UInt8], as place: AssociatedData) throws(TenancyError) -> [UInt8] {
+        do throws(CryptoError) {
+            let version = try SealedBytes.keyVersion(of: sealed)
+            return try data.open(sealed, associatedData: associatedData(place, version))
+        } catch {
+            throw TenantKeys.failure(error)
+        }
+    }
+
     /// Whether the bytes stand under an older key and should be sealed again when the row is next written.
     package func needsReseal(_ sealed: [UInt8]) -> Bool {
         (try? data.needsReseal(sealed)) ?? true
@@ -113,6 +133,14 @@ package final class TenantKeys: Sendable {
         _ table: StaticString, _ column: StaticString, _ row: UUID, _ version: UInt32
     ) -> [UInt8] {
         var data = AssociatedData(tenant: tenant, table: table, column: column, row: row)
+        data.append(version)
+        return data.bytes
+    }
+
+    private func associatedData(_ place: AssociatedData, _ version: UInt32) -> [UInt8] {
+        var data = AssociatedData()
+        data.append(tenant)
+        place.bytes.withUnsafeBytes { data.append($0) }
         data.append(version)
         return data.bytes
     }

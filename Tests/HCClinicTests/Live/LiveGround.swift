@@ -42,6 +42,7 @@ final class LiveGround {
     private let shards: ShardPools
     let redis: RedisClient
     private let reader: RedisClient
+    private let copyReader: RedisClient
     let door: TenantDoor
     private var taken = 0
 
@@ -70,6 +71,12 @@ final class LiveGround {
             services, control, shard, master,
             redis: try services.redisSocket, password: try services.redisPassword)
         try await ground.redis.waitUntilReady(deadline: .after(.seconds(30), from: Loop.shared.now))
+        // As a Redis that has forgotten nothing for long: copies are used at once.
+        let run = try await ground.redis.runID(
+            deadline: .after(.seconds(30), from: Loop.shared.now))
+        _ = try await ground.redis.send(
+            ["SET", .text(CoherenceScripts.born), .text("\(run)|0")],
+            deadline: .after(.seconds(30), from: Loop.shared.now))
         _ = try await ground.directory.load(deadline: .after(.seconds(30), from: Loop.shared.now))
         return ground
     }
@@ -104,11 +111,20 @@ final class LiveGround {
             configuration: RedisConfiguration(password: Sensitive(password)),
             connector: RedisConnectors.plain(.unix(path: socket)), logger: .silent)
         reader.start()
+        copyReader = RedisClient(
+            configuration: RedisConfiguration(password: Sensitive(password)),
+            connector: RedisConnectors.plain(.unix(path: socket)), logger: .silent)
+        copyReader.start()
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master, processes: 1,
             clocks: .system, logger: .silent, metrics: metrics,
-            events: EventFeedSetup(metrics: EventMetrics(MetricsRegistry()), reader: reader))
-        let feed = door.events
+            events: EventFeedSetup(metrics: EventMetrics(MetricsRegistry()), reader: reader),
+            copies: CoherenceSetup(
+                metrics: CoherenceMetrics(MetricsRegistry()), reader: copyReader))
+        let (feed, coherence) = (door.events, door.coherence)
+        Loop.shared.spawn {
+            do { try await coherence?.run() } catch {}
+        }
         Loop.shared.spawn {
             do { try await feed?.run() } catch {}
         }

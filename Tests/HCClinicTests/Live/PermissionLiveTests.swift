@@ -76,6 +76,13 @@ struct PermissionLiveTests {
         case .practitionersWrite:
             _ = try await services.practitioners.create(
                 PractitionerDraft(name: "Made"), actor, in: context, deadline: deadline)
+        case .servicesRead:
+            _ = try await services.directory.services(
+                PageRequest(), isActive: nil, actor, in: context, deadline: deadline)
+        case .servicesWrite:
+            _ = try await services.catalog.create(
+                CareServiceDraft(name: "Made", durationMinutes: 30), actor, in: context,
+                deadline: deadline)
         case .patientsRead:
             _ = try await services.patients.read(patient, actor, in: context, deadline: deadline)
         case .patientsSearch:

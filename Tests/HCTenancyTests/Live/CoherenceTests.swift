@@ -64,16 +64,8 @@ struct CoherenceTests {
     /// A Redis that has forgotten nothing for long.
     private func makeRedis() async throws -> LiveRedis {
         let live = try await LiveRedis.make()
-        try await age(live)
+        try await live.age()
         return live
-    }
-
-    private func age(_ live: LiveRedis) async throws {
-        let client = try await live.client()
-        let run = try await client.runID(deadline: live.deadline)
-        _ = try await client.send(
-            ["SET", .text(CoherenceScripts.born), .text("\(run)|0")], deadline: live.deadline)
-        client.close()
     }
 
     @Test(

@@ -35,6 +35,15 @@ final class LiveRedis {
         try await client.waitUntilReady(deadline: deadline)
         return client
     }
+
+    /// Lets it be as a Redis that has forgotten nothing for long.
+    func age() async throws {
+        let client = try await client()
+        let run = try await client.runID(deadline: deadline)
+        _ = try await client.send(
+            ["SET", .text(CoherenceScripts.born), .text("\(run)|0")], deadline: deadline)
+        client.close()
+    }
 }
 
 @Suite("The gate: limit and session in one round trip", .onLoop)

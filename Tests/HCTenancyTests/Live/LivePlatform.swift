@@ -117,12 +117,14 @@ final class LivePlatform {
 
     static func make(
         _ ground: Ground? = nil, file: String? = nil, redis: RedisClient? = nil,
-        events: EventFeedSetup? = nil, load: Bool = true,
+        events: EventFeedSetup? = nil, copies: CoherenceSetup? = nil,
+        cache: CacheSetup = CacheSetup(), load: Bool = true,
         prepare: (inout ShardPoolConfiguration) -> Void = { _ in }
     ) async throws -> LivePlatform {
         let ground = if let ground { ground } else { try await makeGround() }
         let platform = LivePlatform(
-            ground, file: file, redis: redis, events: events, prepare: prepare)
+            ground, file: file, redis: redis, events: events, copies: copies, cache: cache,
+            prepare: prepare)
         if load {
             _ = try await platform.directory.load(deadline: platform.deadline)
         }
@@ -131,7 +133,7 @@ final class LivePlatform {
 
     private init(
         _ ground: Ground, file: String?, redis: RedisClient?, events: EventFeedSetup?,
-        prepare: (inout ShardPoolConfiguration) -> Void
+        copies: CoherenceSetup?, cache: CacheSetup, prepare: (inout ShardPoolConfiguration) -> Void
     ) {
         self.ground = ground
         metrics = TenancyMetrics(registry)
@@ -161,7 +163,8 @@ final class LivePlatform {
         shards = ShardPools(configuration, logger: .silent, metrics: metrics)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: ground.master, processes: 2,
-            clocks: .system, logger: .silent, metrics: metrics, events: events)
+            clocks: .system, logger: .silent, metrics: metrics, events: events,
+            copies: copies, cache: cache)
     }
 
     nonisolated var services: LocalServices { ground.services }
