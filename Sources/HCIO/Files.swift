@@ -14,6 +14,12 @@ package enum Files {
         package let operation: StaticString
         package let reason: Reason
 
+        package init(path: String, operation: StaticString, reason: Reason) {
+            self.path = path
+            self.operation = operation
+            self.reason = reason
+        }
+
         package var isMissing: Bool { reason == .system(errno: ENOENT) }
 
         package var description: String {
@@ -53,6 +59,16 @@ package enum Files {
     package static func replace(
         _ path: String, with bytes: [UInt8], mode: UInt32 = 0o600
     ) throws(FileError) {
+        var rest: [UInt8]? = bytes
+        try replace(path, mode: mode) { () throws(FileError) in rest.take() }
+    }
+
+    /// The same for a file that is too large to be held at once.
+    ///
+    /// - Parameter next: gives a piece after the other, and nil at the end.
+    package static func replace(
+        _ path: String, mode: UInt32 = 0o600, _ next: () throws(FileError) -> [UInt8]?
+    ) throws(FileError) {
         let temporary = "\(path).\(getpid()).tmp"
         let descriptor = hc_open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
         guard descriptor >= 0 else { throw failure(temporary, "create") }
@@ -61,14 +77,10 @@ package enum Files {
             guard fchmod(descriptor, mode) == 0 else {
                 throw failure(temporary, "change the mode of")
             }
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-                if count < 0 {
-                    if hc_errno() == EINTR { continue }
-                    throw failure(temporary, "write")
-                }
-                rest = rest.dropFirst(count)
+            var offset = 0
+            while let piece = try next() {
+                try write(piece, to: descriptor, at: offset, temporary)
+                offset += piece.count
             }
             guard fsync(descriptor) == 0 else { throw failure(temporary, "flush") }
             guard rename(temporary, path) == 0 else { throw failure(path, "replace") }
@@ -78,6 +90,40 @@ package enum Files {
         }
         try flushDirectory(of: path)
     }
+
+    /// Writes at `offset`, where the file then ends, and flushes (man 2 fdatasync). Not atomic: after a crash a part
+    /// of the bytes may be there.
+    package static func append(
+        _ bytes: [UInt8], to path: String, at offset: Int
+    ) throws(FileError) {
+        let descriptor = hc_open(path, O_WRONLY | O_CLOEXEC, 0)
+        guard descriptor >= 0 else { throw failure(path, "open") }
+        defer { close(descriptor) }
+        guard ftruncate(descriptor, off_t(offset)) == 0 else { throw failure(path, "cut") }
+        try write(bytes, to: descriptor, at: offset, path)
+        guard fdatasync(descriptor) == 0 else { throw failure(path, "flush") }
+    }
+
+    private static func write(
+        _ bytes: [UInt8], to descriptor: Int32, at offset: Int, _ path: String
+    ) throws(FileError) {
+        var written = 0
+        while written < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                pwrite(
+                    descriptor, $0.baseAddress?.advanced(by: written), $0.count - written,
+                    off_t(offset + written))
+            }
+            if count < 0 {
+                if hc_errno() == EINTR { continue }
+                throw failure(path, "write")
+            }
+            written += count
+        }
+    }
+
+    /// Removes a file; one that is not there, or cannot be removed, is left to whoever looks.
+    package static func remove(_ path: String) { unlink(path) }
 
     /// The names in a directory, sorted, without `.` and `..`.
     package static func list(_ directory: String) throws(FileError) -> [String] {
@@ -103,7 +149,63 @@ package enum Files {
         guard fsync(descriptor) == 0 else { throw failure(directory, "flush") }
     }
 
-    private static func failure(_ path: String, _ operation: StaticString) -> FileError {
+    fileprivate static func failure(_ path: String, _ operation: StaticString) -> FileError {
         FileError(path: path, operation: operation, reason: .system(errno: hc_errno()))
+    }
+}
+
+/// A file that is read in pieces, wherever they are. Owns its descriptor.
+package struct FileReader: ~Copyable {
+    private let descriptor: Int32
+    private let path: String
+
+    package init(_ path: String) throws(Files.FileError) {
+        descriptor = hc_open(path, O_RDONLY | O_CLOEXEC, 0)
+        self.path = path
+        guard descriptor >= 0 else { throw Files.failure(path, "open") }
+    }
+
+    deinit {
+        if descriptor >= 0 { close(descriptor) }
+    }
+
+    /// - Returns: `count` bytes, fewer where the file ends.
+    package func read(_ count: Int, at offset: Int) throws(Files.FileError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var filled = 0
+        while filled < count {
+            let got = bytes.withUnsafeMutableBytes {
+                pread(
+                    descriptor, $0.baseAddress?.advanced(by: filled), count - filled,
+                    off_t(offset + filled))
+            }
+            if got < 0 {
+                if hc_errno() == EINTR { continue }
+                throw Files.failure(path, "read")
+            }
+            if got == 0 { break }
+            filled += got
+        }
+        bytes.removeLast(count - filled)
+        return bytes
+    }
+}
+
+/// Held by one process at a time, and let go of by the kernel when that process ends (man 2 flock).
+package struct FileLock: ~Copyable {
+    private let descriptor: Int32
+
+    /// - Returns: nil if another process holds it: this one does not wait.
+    package init?(_ path: String) throws(Files.FileError) {
+        descriptor = hc_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Files.failure(path, "open") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) != 0 else { return }
+        let reason = hc_errno()
+        if reason == EWOULDBLOCK { return nil }
+        throw Files.FileError(path: path, operation: "lock", reason: .system(errno: reason))
+    }
+
+    deinit {
+        if descriptor >= 0 { close(descriptor) }
     }
 }

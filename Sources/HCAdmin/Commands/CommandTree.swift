@@ -10,7 +10,7 @@ struct CommandTree {
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self,
         MigrateStatus.self, MigrateUp.self,
-        ConfigCheck.self, DoctorCommand.self, DemoSeed.self,
+        ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]
 
     /// What a command line asks for.

@@ -11,46 +11,84 @@ struct ConfigCheck: Command {
             "Checks the configuration, its keys and certificates, and the sum of all connections.",
         discussion: """
             Names every problem of the file at once, and each certificate that cannot be used or has
-            expired. The connections that all workers of all instances may hold are added up against what
-            each registered shard takes.
+            expired. The connections that all processes of the fleet may hold (pools, fleet; dedicated ones
+            of the clinics that have them; replicas) are added up against what each registered shard and each
+            server takes, less what is reserved. What does not fit is refused (exit 3).
             """,
         examples: ["config check", "config check --json"])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
         var problems: [String] = []
         var notes: [String] = []
+        var budget: FleetBudget?
         do {
             let configuration = try environment.configuration()
             problems += keyProblems(configuration)
             problems += PlatformTLS.problems(configuration, now: Clocks.system.now())
             problems += connectionProblems(configuration, ["control.admin", "control.router"])
-            let workers = configuration.server.workers ?? max(1, CPUQuota.cores() - 1)
-            let budget = ConnectionBudget(workers: workers, pools: configuration.pools)
-            notes.append(
-                "\(budget.processes) workers may hold up to \(budget.needed) connections to each shard"
-            )
             do {
-                let shards = try await ShardRegistry(plane: try environment.plane()).list()
+                let plane = try environment.plane()
+                let shards = try await ShardRegistry(plane: plane).list()
                 problems += connectionProblems(
                     configuration, shards.map { "shards/\($0.reference).app" })
-                problems += budget.problems(limits: shards.map { ($0.id, $0.connectionLimit) })
+                let result = try await FleetInspection(plane: plane).inspect()
+                budget = result.budget
+                notes += result.notes
+                problems += result.budget.problems
             } catch {
                 notes.append("the shards' limits were not compared: \(error)")
             }
         } catch let error as ConfigurationError {
             problems += error.problems.map(\.description)
         }
-        let text =
-            problems.isEmpty
-            ? (["the configuration is sound"] + notes).joined(separator: "\n")
-            : problems.joined(separator: "\n")
+        var parts = problems.isEmpty ? ["the configuration is sound"] : problems
+        if let budget { parts += ["", ConfigCheck.text(budget)] }
         return Report(
             json: [
                 "valid": .bool(problems.isEmpty),
                 "file": .string(environment.configurationFile),
                 "problems": .array(problems.map { .string($0) }),
                 "notes": .array(notes.map { .string($0) }),
-            ], text: text, status: problems.isEmpty ? .done : .refused)
+                "fleet": budget.map { ConfigCheck.json($0.fleet) } ?? .null,
+                "connections": .array((budget?.lines ?? []).map(ConfigCheck.json)),
+            ], text: (parts + notes).joined(separator: "\n"),
+            status: problems.isEmpty ? .done : .refused)
+    }
+
+    private static func text(_ budget: FleetBudget) -> String {
+        let fleet = budget.fleet
+        let table = Table(
+            header: ["CONNECTIONS", "SHARED", "DEDICATED", "COMMANDS", "NEEDED", "AVAILABLE", ""],
+            rows: budget.lines.map { line in
+                [
+                    line.name, "\(line.shared)", "\(line.dedicated)", "\(line.commands)",
+                    "\(line.needed)", line.available.map { "\($0)" } ?? "unknown",
+                    line.fits ? "" : "does not fit",
+                ]
+            })
+        return table.render()
+            + "\n\(fleet.processes) processes: \(fleet.pods) pods of \(fleet.workersPerPod) workers, a successor"
+            + " and \(fleet.jobsPerPod) jobs; \(budget.reserve) connections are kept in reserve of each"
+    }
+
+    private static func json(_ fleet: FleetBudget.Fleet) -> JSONValue {
+        [
+            "pods": .integer(Int64(fleet.pods)),
+            "workersPerPod": .integer(Int64(fleet.workersPerPod)),
+            "jobsPerPod": .integer(Int64(fleet.jobsPerPod)),
+            "commands": .integer(Int64(fleet.commands)),
+            "processes": .integer(Int64(fleet.processes)),
+        ]
+    }
+
+    private static func json(_ line: FleetBudget.Line) -> JSONValue {
+        [
+            "kind": .string(line.kind.rawValue), "name": .string(line.name),
+            "shared": .integer(Int64(line.shared)), "dedicated": .integer(Int64(line.dedicated)),
+            "commands": .integer(Int64(line.commands)), "needed": .integer(Int64(line.needed)),
+            "available": line.available.map { .integer(Int64($0)) } ?? .null,
+            "fits": .bool(line.fits),
+        ]
     }
 
     /// Connection files that a server needs and cannot read.

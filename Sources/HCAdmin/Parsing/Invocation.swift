@@ -94,6 +94,17 @@ struct Invocation: Sendable {
         return text
     }
 
+    /// - Throws: `UsageError` unless the value is a number in `range`.
+    func number(_ name: String, in range: ClosedRange<Double>) throws(UsageError) -> Double? {
+        guard let text = option(name) else { return nil }
+        guard let value = Double(text), range.contains(value) else {
+            throw UsageError(
+                "'--\(name)' takes a number from \(range.lowerBound) to \(range.upperBound),"
+                    + " not '\(text)'", specification)
+        }
+        return value
+    }
+
     /// - Throws: `UsageError` unless the value is a whole number in `range`.
     func integer(_ name: String, in range: ClosedRange<Int>) throws(UsageError) -> Int? {
         guard let text = option(name) else { return nil }

@@ -35,7 +35,7 @@ package struct TenantTier {
     }
 
     /// - Throws: `ControlError`: `notFound` for a clinic or tier that there is not, `refused` for a clinic that is
-    ///   being made or deleted.
+    ///   being made or deleted, and when the connections that it would have for itself do not fit.
     package func plan(_ slug: String, tier name: String) async throws -> Plan {
         let tenant = try await TenantRegistry(plane: plane).find(slug)
         guard ["active", "readonly", "suspended"].contains(tenant.state) else {
@@ -50,6 +50,8 @@ package struct TenantTier {
         // The name differs always, and is no limit.
         let differences = TierDifference.between(from.json, to.json).filter { $0.path != "name" }
         let shard = try await ShardRegistry(plane: plane).find(tenant.shard)
+        try await FleetInspection(plane: plane).requireRoom(
+            before: [from, to], after: [from, to], moving: (shard.id, from.name, to.name))
         return Plan(
             tenant: tenant, from: from, to: to, differences: differences,
             warnings: TenantTier.warnings(shard, from: from, to: to))

@@ -73,10 +73,16 @@ package struct TierRegistry {
                 : "Tiers: " + tiers.map(\.name).joined(separator: ", "))
     }
 
+    /// - Throws: `ControlError` as `TierPlan` does, and `refused` when connections that clinics would have for
+    ///   themselves do not fit.
     package func plan(
         _ wanted: [TierDefinition], removals: Set<String> = []
     ) async throws -> TierPlan {
-        try TierPlan(present: try await list(), wanted: wanted, removals: removals)
+        let plan = try TierPlan(present: try await list(), wanted: wanted, removals: removals)
+        try await FleetInspection(plane: plane).requireRoom(
+            before: plan.present,
+            after: wanted.map { Tier(name: $0.name, version: 0, tenants: 0, stored: $0.json) })
+        return plan
     }
 
     /// Applies a plan in one transaction, with a line for each change in the operators' audit. Every process follows

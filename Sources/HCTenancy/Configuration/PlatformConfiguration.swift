@@ -49,6 +49,16 @@ package struct PlatformConfiguration: Sendable {
         package var workers: Int?
     }
 
+    /// What runs, for the sums of `config check`.
+    package struct Fleet: Sendable, Equatable {
+        package var pods: Int
+        /// Nil: as many as this machine starts.
+        package var workersPerPod: Int?
+        package var jobsPerPod: Int
+        /// Commands of operators that run at once.
+        package var commands: Int
+    }
+
     package var profile: Profile
     /// Clinics answer at `<slug>.<base domain>`.
     package var baseDomain: String
@@ -61,6 +71,7 @@ package struct PlatformConfiguration: Sendable {
     package var tokenKeyFile: String
     package var redis: Redis
     package var pools: Pools
+    package var fleet: Fleet
     package var replicas: Replicas
     package var cache: CacheConfiguration
     package var server: Server
@@ -161,6 +172,9 @@ package struct PlatformConfiguration: Sendable {
         redis = Redis(reader.section("redis"))
         server = Server(reader.section("server"))
         pools = Pools(reader.section("pools"))
+        fleet = Fleet(reader.section("fleet"), pools: pools, server: server)
+        // One number, whichever section says it.
+        pools.instances = fleet.pods
         replicas = Replicas(reader.section("replicas"))
         cache = CacheConfiguration(reader.section("cache"))
         tls = nil
@@ -245,6 +259,27 @@ extension PlatformConfiguration.Server {
                 "opsPort", "port, tlsPort and opsPort are not three different ports",
                 "give each its own")
         }
+    }
+}
+
+extension PlatformConfiguration.Fleet {
+    init(
+        _ reader: ConfigurationReader, pools: PlatformConfiguration.Pools,
+        server: PlatformConfiguration.Server
+    ) {
+        pods = reader.integer("pods", in: 1...10_000, default: pools.instances)
+        if pods != pools.instances, pools.instances != 1 {
+            reader.report(
+                "pods", "is not what pools.instances says", "write one of the two only")
+        }
+        let workers = reader.integer("workersPerPod", in: 0...1024, default: server.workers ?? 0)
+        workersPerPod = workers == 0 ? nil : workers
+        if let workersPerPod, let own = server.workers, workersPerPod != own {
+            reader.report(
+                "workersPerPod", "is not what server.workers says", "write one of the two only")
+        }
+        jobsPerPod = reader.integer("jobsPerPod", in: 0...1024, default: 0)
+        commands = reader.integer("commands", in: 0...100, default: 2)
     }
 }
 

@@ -4,13 +4,29 @@ import HCIO
 
 /// The map on disk: what a restarted process serves from while the control database is down.
 ///
-/// The first line is `HCDIRECTORY 1 <version> <SHA-256 of the rest, hex> <source>`, the rest is JSON. Members may be
-/// added: who does not know them passes them over, and who misses them takes what is safe. The file
-/// holds wrapped keys and no open ones; it is written with mode 0600, whole or not at all.
+/// A sequence of blocks. The first `n` are the whole map in parts; each further one is a change, which is so small
+/// that a map of a hundred thousand clinics is kept up to date without being written again. A block is a line
+/// `HCDIRECTORY 2 <revision> <kind> <number> <version> <length> <SHA-256 of the content, hex> <source>` and `length`
+/// bytes of JSON lines:
+///
+/// | kind | number | content |
+/// |---|---|---|
+/// | `map` | how many parts the map has | `{"shards":[…]}`, `{"tiers":[…]}`, clinics |
+/// | `part` | which it is, from 2 | clinics |
+/// | `change` | the version that it follows | clinics that changed, `{"gone":[…]}`, shards or tiers if they did |
+///
+/// The parts of the map are written whole or not at all (a rename), changes are appended: one that was cut off or
+/// damaged ends the file for its readers, who are then late, which is harmless. Members may be added to records: who
+/// does not know them passes them over, and who misses them takes what is safe; `revision` counts that, so that a
+/// newer program replaces what an older one wrote. The file holds wrapped keys and no open ones; its mode is 0600.
 enum DirectoryFile {
     static let name = "directory.last-good"
-    static let bytesMax = 256 << 20
-    private static let magic = "HCDIRECTORY 1"
+    static let revision = 1
+    /// Of one block; a damaged length must not make us reserve the memory of the machine.
+    static let blockBytesMax = 64 << 20
+    private static let magic = "HCDIRECTORY 2"
+    private static let headerBytesMax = 512
+    private static let tenantsPerBlock = 2000
 
     enum Problem: Error, Equatable, CustomStringConvertible {
         case notADirectoryFile
@@ -27,83 +43,294 @@ enum DirectoryFile {
     }
 
     struct Header: Equatable {
+        enum Kind: String {
+            case map
+            case part
+            case change
+        }
+
+        var revision: Int
+        var kind: Kind
+        var number: Int64
         var version: Int64
+        var length: Int
         var checksum: String
         var source: String
-        /// Where the JSON begins.
-        var length: Int
+        /// Of the line itself.
+        var lineLength: Int
     }
 
     // MARK: Writing
 
-    static func encode(_ snapshot: DirectorySnapshot) throws(CryptoError) -> [UInt8] {
-        var writer = JSONWriter(
-            appendingTo: ByteBuffer(reserving: 1024 * (snapshot.tenantCount + 4)))
-        writer.beginObject()
-        writer.key("shards")
-        writer.beginArray()
-        for shard in snapshot.shardRecords { writer.shard(shard) }
-        writer.endArray()
-        writer.key("tiers")
-        writer.beginArray()
-        for tier in snapshot.tierDefinitions { writer.value(tier.json) }
-        writer.endArray()
-        writer.key("tenants")
-        writer.beginArray()
-        for tenant in snapshot.tenants { writer.tenant(tenant) }
-        writer.endArray()
-        writer.endObject()
-        let body = writer.finish().bytes
-        let checksum = try SHA256.hash(body).hex
-        return Array("\(magic) \(snapshot.version) \(checksum) \(snapshot.source)\n".utf8) + body
+    /// The whole map, block by block.
+    struct Writer {
+        private let map: DirectorySnapshot
+        private let parts: Int
+        private var tenants: Array<TenantRecord>.SubSequence
+        private var number = 0
+
+        init(_ map: DirectorySnapshot) {
+            self.map = map
+            tenants = Array(map.tenants)[...]
+            parts = max(1, (tenants.count + tenantsPerBlock - 1) / tenantsPerBlock)
+        }
+
+        /// - Returns: nil after the last one.
+        mutating func next() throws(CryptoError) -> [UInt8]? {
+            guard number < parts else { return nil }
+            number += 1
+            var lines = Lines()
+            if number == 1 {
+                lines.add(shards: map.shardRecords)
+                lines.add(tiers: map.tierDefinitions)
+            }
+            for tenant in tenants.prefix(tenantsPerBlock) { lines.add(tenant) }
+            tenants = tenants.dropFirst(tenantsPerBlock)
+            return try lines.block(
+                number == 1 ? .map : .part, Int64(number == 1 ? parts : number), map.version,
+                map.source)
+        }
+    }
+
+    static func encode(_ change: DirectoryChange) throws(CryptoError) -> [UInt8] {
+        var lines = Lines()
+        if let shards = change.shards { lines.add(shards: shards) }
+        if let tiers = change.tiers { lines.add(tiers: tiers) }
+        if !change.gone.isEmpty { lines.add(gone: change.gone) }
+        for tenant in change.tenants { lines.add(tenant) }
+        return try lines.block(.change, change.after, change.version, change.source)
+    }
+
+    /// The content of one block.
+    private struct Lines {
+        private var bytes: [UInt8] = []
+
+        mutating func add(_ write: (inout JSONWriter) -> Void) {
+            var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 2048))
+            write(&writer)
+            bytes += writer.finish().bytes
+            bytes.append(UInt8(ascii: "\n"))
+        }
+
+        mutating func add(shards: some Collection<ShardRecord>) {
+            add { writer in
+                writer.beginObject()
+                writer.key("shards")
+                writer.beginArray()
+                for shard in shards { writer.shard(shard) }
+                writer.endArray()
+                writer.endObject()
+            }
+        }
+
+        mutating func add(tiers: some Collection<TierDefinition>) {
+            add { $0.value(["tiers": .array(tiers.map(\.json))]) }
+        }
+
+        mutating func add(gone: [TenantID]) {
+            add { $0.value(["gone": .array(gone.map { .string("\($0)") })]) }
+        }
+
+        mutating func add(_ tenant: TenantRecord) { add { $0.tenant(tenant) } }
+
+        func block(
+            _ kind: Header.Kind, _ number: Int64, _ version: Int64, _ source: String
+        ) throws(CryptoError) -> [UInt8] {
+            let checksum = try SHA256.hash(bytes).hex
+            let line =
+                "\(magic) \(revision) \(kind.rawValue) \(number) \(version) \(bytes.count) \(checksum)"
+                + " \(source)\n"
+            return Array(line.utf8) + bytes
+        }
     }
 
     // MARK: Reading
 
     static func header(of bytes: [UInt8]) throws(Problem) -> Header {
-        guard let end = bytes.prefix(512).firstIndex(of: UInt8(ascii: "\n")),
+        guard let end = bytes.prefix(headerBytesMax).firstIndex(of: UInt8(ascii: "\n")),
             let line = String(validating: bytes[..<end], as: UTF8.self)
         else { throw .notADirectoryFile }
         let words = line.split(separator: " ", omittingEmptySubsequences: false)
-        guard words.count == 5, words[0] + " " + words[1] == magic, let version = Int64(words[2])
+        guard words.count == 9, words[0] + " " + words[1] == magic, let revision = Int(words[2]),
+            let kind = Header.Kind(rawValue: String(words[3])), let number = Int64(words[4]),
+            let version = Int64(words[5]), let length = Int(words[6]),
+            (0...blockBytesMax).contains(length)
         else { throw .notADirectoryFile }
         return Header(
-            version: version, checksum: String(words[3]), source: String(words[4]), length: end + 1)
+            revision: revision, kind: kind, number: number, version: version, length: length,
+            checksum: String(words[7]), source: String(words[8]), lineLength: end + 1)
     }
 
-    static func decode(_ bytes: [UInt8]) throws(Problem) -> DirectorySnapshot {
-        let header = try header(of: bytes)
-        let body = bytes[header.length...]
-        do {
-            let checksum = try body.withUnsafeBytes { (bytes) throws(CryptoError) in
-                try SHA256.hash(bytes)
+    /// Goes through a file block by block. Holds one block at a time.
+    private struct Walk: ~Copyable {
+        let reader: FileReader
+        private(set) var offset = 0
+
+        init(_ path: String) throws(Files.FileError) {
+            reader = try FileReader(path)
+        }
+
+        /// - Parameter withContent: false: the content is only known to be there in its length.
+        /// - Returns: nil at the end of the file.
+        mutating func next(
+            withContent: Bool
+        ) throws -> (header: Header, content: [UInt8])? {
+            let head = try reader.read(headerBytesMax, at: offset)
+            if head.isEmpty { return nil }
+            let header = try DirectoryFile.header(of: head)
+            let start = offset + header.lineLength
+            guard withContent else {
+                let last = try reader.read(
+                    header.length == 0 ? 0 : 1, at: start + header.length - 1)
+                guard header.length == 0 || last.count == 1 else { throw Problem.checksum }
+                offset = start + header.length
+                return (header, [])
             }
-            guard checksum.hex == header.checksum else { throw Problem.checksum }
-        } catch {
-            throw .checksum
+            let content = try reader.read(header.length, at: start)
+            guard content.count == header.length, try SHA256.hash(content).hex == header.checksum
+            else { throw Problem.checksum }
+            offset = start + header.length
+            return (header, content)
         }
-        let value: JSONValue
+    }
+
+    /// What is on disk, by its block's first lines.
+    struct State: Equatable {
+        var source: String
+        /// The lowest of all blocks.
+        var revision: Int
+        var version: Int64
+        /// Bytes of the map, and where the next change goes: behind the last whole block.
+        var mapLength: Int
+        var end: Int
+    }
+
+    /// - Parameter verified: whether contents are compared with their checksums: once in a process' life.
+    /// - Returns: nil when there is no file, or none of ours.
+    static func state(of path: String, verified: Bool) throws -> State? {
         do {
-            value = try JSONReader.parse(
-                body, limits: JSONLimits(bytesMax: bytesMax, depthMax: 8, elementsMax: 50_000_000))
-        } catch {
-            throw .content("\(error)")
-        }
-        var shards: [ShardRecord] = []
-        for entry in try array(value, "shards") { shards.append(try shard(entry)) }
-        var tiers: [TierDefinition] = []
-        for entry in try array(value, "tiers") {
+            var walk = try Walk(path)
+            guard let first = try walk.next(withContent: verified), first.header.kind == .map
+            else { return nil }
+            var state = State(
+                source: first.header.source, revision: first.header.revision,
+                version: first.header.version, mapLength: walk.offset, end: walk.offset)
+            var parts = first.header.number
+            while parts > 1 {
+                guard let part = try walk.next(withContent: verified), part.header.kind == .part
+                else { return nil }
+                parts -= 1
+            }
+            (state.mapLength, state.end) = (walk.offset, walk.offset)
             do {
-                tiers.append(try TierDefinition(json: entry))
-            } catch {
-                throw .content("tier: \(error)")
+                while let change = try walk.next(withContent: verified) {
+                    guard change.header.kind == .change, change.header.number == state.version,
+                        change.header.source == state.source
+                    else { break }
+                    state.version = change.header.version
+                    state.revision = min(state.revision, change.header.revision)
+                    state.end = walk.offset
+                }
+            } catch is Problem {
+                // The file ends before it.
+            }
+            return state
+        } catch is Problem {
+            return nil
+        } catch let error as Files.FileError where error.isMissing {
+            return nil
+        }
+    }
+
+    /// - Throws: `Problem` when the map cannot be read; a change that cannot be read ends the file.
+    static func read(_ path: String) throws -> DirectorySnapshot {
+        var walk = try Walk(path)
+        guard let first = try walk.next(withContent: true), first.header.kind == .map else {
+            throw Problem.notADirectoryFile
+        }
+        var content = Content()
+        try content.add(first.content)
+        var names = Interner()
+        var map = DirectorySnapshot(
+            source: first.header.source, version: first.header.version,
+            shards: content.shards ?? [], tiers: content.tiers ?? [])
+        map.add(try content.tenants(&names))
+        var number: Int64 = 1
+        while number < first.header.number {
+            number += 1
+            guard let part = try walk.next(withContent: true), part.header.kind == .part,
+                part.header.number == number
+            else { throw Problem.content("a part is missing") }
+            var content = Content()
+            try content.add(part.content)
+            map.add(try content.tenants(&names))
+        }
+        do {
+            while let change = try walk.next(withContent: true), change.header.kind == .change,
+                change.header.number == map.version, change.header.source == map.source,
+                change.header.version > map.version
+            {
+                var content = Content()
+                try content.add(change.content)
+                let tenants = try content.tenants(&names)
+                map.apply(
+                    version: change.header.version, asked: tenants.map(\.id) + content.gone,
+                    found: tenants, shards: content.shards, tiers: content.tiers)
+            }
+        } catch is Problem {
+            return map
+        }
+        return map
+    }
+
+    /// The lines of one block, read.
+    private struct Content {
+        var shards: [ShardRecord]?
+        var tiers: [TierDefinition]?
+        var gone: [TenantID] = []
+        private var entries: [JSONValue] = []
+
+        mutating func add(_ content: [UInt8]) throws(Problem) {
+            for line in content.split(separator: UInt8(ascii: "\n")) {
+                let value: JSONValue
+                do {
+                    value = try JSONReader.parse(line)
+                } catch {
+                    throw .content("\(error)")
+                }
+                if let records = value["shards"]?.asArray {
+                    var shards: [ShardRecord] = []
+                    for record in records { shards.append(try DirectoryFile.shard(record)) }
+                    self.shards = shards
+                } else if let definitions = value["tiers"]?.asArray {
+                    var tiers: [TierDefinition] = []
+                    for definition in definitions {
+                        do {
+                            tiers.append(try TierDefinition(json: definition))
+                        } catch {
+                            throw .content("tier: \(error)")
+                        }
+                    }
+                    self.tiers = tiers
+                } else if let ids = value["gone"]?.asArray {
+                    for id in ids {
+                        guard let id = id.asString.flatMap({ TenantID($0) }) else {
+                            throw .content("a clinic that is gone")
+                        }
+                        gone.append(id)
+                    }
+                } else {
+                    entries.append(value)
+                }
             }
         }
-        var tenants: [TenantRecord] = []
-        for entry in try array(value, "tenants") { tenants.append(try tenant(entry)) }
-        return DirectorySnapshot(
-            source: header.source, version: header.version, tenants: tenants, shards: shards,
-            tiers: tiers)
+
+        func tenants(_ names: inout Interner) throws(Problem) -> [TenantRecord] {
+            var tenants: [TenantRecord] = []
+            tenants.reserveCapacity(entries.count)
+            for entry in entries { tenants.append(try DirectoryFile.tenant(entry, &names)) }
+            return tenants
+        }
     }
 
     private static func array(_ value: JSONValue, _ name: String) throws(Problem) -> [JSONValue] {
@@ -118,7 +345,7 @@ enum DirectoryFile {
             let timeline = value["timeline"]?.asInteger, let oid = value["databaseOID"]?.asInteger,
             let limit = value["connectionLimit"]?.asInteger
         else { throw .content("a shard") }
-        // A file of an older program has none: then only primaries are read from.
+        // A file of an older program has none: then reads go to the primary.
         var replicas: [ReplicaRecord] = []
         if value["replicas"] != nil {
             for entry in try array(value, "replicas") {
@@ -135,7 +362,9 @@ enum DirectoryFile {
             connectionLimit: Int(limit), replicas: replicas)
     }
 
-    private static func tenant(_ value: JSONValue) throws(Problem) -> TenantRecord {
+    private static func tenant(
+        _ value: JSONValue, _ names: inout Interner
+    ) throws(Problem) -> TenantRecord {
         guard let id = value["id"]?.asString.flatMap({ TenantID($0) }),
             let slug = value["slug"]?.asString, let name = value["name"]?.asString,
             let tier = value["tier"]?.asString,
@@ -152,7 +381,7 @@ enum DirectoryFile {
         }
         var keys: [WrappedKey] = []
         for key in try array(value, "keys") {
-            guard let key = WrappedKey(directoryJSON: key) else { throw .content("a key") }
+            guard let key = WrappedKey(directoryJSON: key, &names) else { throw .content("a key") }
             keys.append(key)
         }
         // A file of an older program has none: then no page of another origin is let in.
@@ -164,9 +393,9 @@ enum DirectoryFile {
             }
         }
         return TenantRecord(
-            id: id, slug: slug, name: name, hosts: hosts, tierName: tier, state: state,
-            timeZone: timeZone, locale: locale, origins: origins, shard: ShardID(shard),
-            epoch: epoch, placement: placement, keys: keys)
+            id: id, slug: slug, name: name, hosts: hosts, tierName: names.one(tier), state: state,
+            timeZone: names.one(timeZone), locale: names.one(locale), origins: origins,
+            shard: ShardID(names.one(shard)), epoch: epoch, placement: placement, keys: keys)
     }
 }
 
@@ -229,7 +458,7 @@ extension ReplicaRecord {
 
 extension WrappedKey {
     /// As `directory_entry` gives it.
-    init?(directoryJSON value: JSONValue) {
+    init?(directoryJSON value: JSONValue, _ names: inout Interner) {
         guard let purpose = value["purpose"]?.asString.flatMap(Purpose.init(rawValue:)),
             let version = value["version"]?.asInteger.flatMap(UInt32.init(exactly:)),
             let state = value["state"]?.asString.flatMap(State.init(rawValue:)),
@@ -237,7 +466,7 @@ extension WrappedKey {
         else { return nil }
         self.init(
             purpose: purpose, version: version, state: state,
-            masterKeyID: value["masterKeyId"]?.asString,
+            masterKeyID: value["masterKeyId"]?.asString.map { names.one($0) },
             wrappingVersion: value["wrappingVersion"]?.asInteger.flatMap(UInt32.init(exactly:)),
             wrapped: wrapped)
     }
@@ -257,23 +486,36 @@ extension WrappedKey {
 // MARK: - On disk
 
 extension DirectoryFile {
-    /// Replaces the file unless it holds the same or a newer map of the same control database: the workers of a
-    /// machine share one. Blocks.
-    static func save(_ snapshot: DirectorySnapshot, to path: String) throws {
-        do throws(Files.FileError) {
-            let present = try Files.read(path, bytesMax: bytesMax)
-            if let header = try? header(of: present), header.source == snapshot.source,
-                header.version >= snapshot.version, let saved = try? decode(present),
-                // Of the same version and yet another: an older program wrote it, who does not know all members.
-                header.version > snapshot.version || saved.hasSamePlaces(as: snapshot)
-            {
-                return
-            }
-        } catch {
-            guard error.isMissing || error.reason == .tooLarge(bytesMax: bytesMax) else {
-                throw error
+    /// Replaces the file by the whole map. Blocks.
+    ///
+    /// - Returns: false if another process is writing: then it does.
+    static func replace(_ path: String, with map: DirectorySnapshot) throws -> Bool {
+        guard let lock = try FileLock("\(path).lock") else { return false }
+        var writer = Writer(map)
+        try Files.replace(path, mode: 0o600) { () throws(Files.FileError) in
+            do throws(CryptoError) {
+                return try writer.next()
+            } catch {
+                // Whatever was written is thrown away.
+                throw Files.FileError(
+                    path: path, operation: "compute a checksum for", reason: .system(errno: 5))
             }
         }
-        try Files.replace(path, with: try encode(snapshot), mode: 0o600)
+        _ = consume lock
+        return true
+    }
+
+    /// Adds a change to the file as it was seen. Blocks.
+    ///
+    /// - Parameter verified: as it was when the state was read.
+    /// - Returns: false if another process is writing, or has written meanwhile.
+    static func append(
+        _ change: DirectoryChange, to path: String, at state: State, verified: Bool
+    ) throws -> Bool {
+        guard let lock = try FileLock("\(path).lock") else { return false }
+        guard try DirectoryFile.state(of: path, verified: verified) == state else { return false }
+        try Files.append(try encode(change), to: path, at: state.end)
+        _ = consume lock
+        return true
     }
 }

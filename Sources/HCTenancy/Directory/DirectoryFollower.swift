@@ -10,10 +10,14 @@ package struct DirectoryConfiguration: Sendable {
     /// The last good map on disk; nil for programs that do not serve.
     package var file: String?
     package var pollInterval = Duration.seconds(1)
-    /// For one poll, connecting included.
+    /// For one poll, connecting included; when everything is read, for each page of it.
     package var pollTimeout = Duration.seconds(5)
+    /// For the first reading of everything, at the start.
+    package var loadTimeout = Duration.seconds(60)
     /// Between two savings of the map.
     package var saveInterval = Duration.seconds(1)
+    /// Clinics that one query reads when everything is read: a few milliseconds of the loop.
+    package var pageLength = 1000
     /// Requests that wait for the same refresh.
     package var waitersMax = 4096
 
@@ -52,7 +56,7 @@ package final class DirectoryFollower: Service {
     /// When the control database last confirmed the map.
     package private(set) var confirmedAt: MonotonicTime?
 
-    /// Called with the clinics that changed, after the map has; all of them after a reload.
+    /// Called with the clinics that changed, after the map has; with all of them after the first reading.
     var onChange: [@LoopActor (_ changed: [TenantID], DirectorySnapshot) -> Void] = []
 
     /// Polls begun since the start.
@@ -60,6 +64,8 @@ package final class DirectoryFollower: Service {
     private var connection: PostgresConnection?
     private var source = ""
     private var isPolling = false
+    /// While everything is being read.
+    private var isReloading = false
     /// Those who wait for a poll that begins from now on.
     private var waiters: [Waiter<Void>] = []
     /// Ends the pause between two polls.
@@ -68,6 +74,11 @@ package final class DirectoryFollower: Service {
     private var savedVersion: Int64 = -1
     private var savedAt: MonotonicTime?
     private var isSaving = false
+    private var recent = RecentChanges(from: 0)
+    /// Whether the contents of the file were compared with their checksums.
+    private var fileIsVerified = false
+    /// Whether the control database has gone back since the file was written: then a newer file is none.
+    private var fileIsOfOtherLog = false
 
     package init(
         _ configuration: DirectoryConfiguration, clocks: Clocks, logger: Logger,
@@ -90,17 +101,24 @@ package final class DirectoryFollower: Service {
             try await refresh(deadline: deadline)
             return .control
         } catch {
+            // It answers, and there is much to read: that is worth waiting for.
+            if error == .deadlineExceeded, isReloading,
+                await isRefreshed(by: .after(configuration.loadTimeout, from: Loop.shared.now))
+            {
+                return .control
+            }
             logger.warning("the control database cannot be read; looking for the last good map")
         }
         guard let file = configuration.file else {
             throw .directoryUnavailable(retryAfter: .seconds(1))
         }
+        let startedAt = clocks.monotonic()
         do {
             // Its own time: the deadline went to the control database.
             let snapshot = try await blocking.run(
                 deadline: .after(.seconds(30), from: clocks.monotonic())
             ) {
-                try DirectoryFile.decode(try Files.read(file, bytesMax: DirectoryFile.bytesMax))
+                try DirectoryFile.read(file)
             }
             // A poll may have succeeded while the file was read.
             guard self.snapshot == nil else { return .control }
@@ -111,6 +129,7 @@ package final class DirectoryFollower: Service {
                 [
                     ("version", .integer(snapshot.version)),
                     ("clinics", .integer(snapshot.tenantCount)),
+                    ("milliseconds", .integer(milliseconds(since: startedAt))),
                 ])
             return .file
         } catch {
@@ -119,12 +138,25 @@ package final class DirectoryFollower: Service {
         }
     }
 
+    private func isRefreshed(by deadline: Deadline) async -> Bool {
+        do {
+            try await refresh(deadline: deadline)
+            return true
+        } catch {
+            return false
+        }
+    }
+
     package var serviceName: String { "directory" }
 
     /// Gets the first map, unless there is one.
     package func prepare() async throws {
         guard snapshot == nil else { return }
-        _ = try await load(deadline: .after(configuration.pollTimeout, from: Loop.shared.now))
+        _ = try await load(deadline: .after(configuration.loadTimeout, from: Loop.shared.now))
+    }
+
+    private func milliseconds(since start: MonotonicTime) -> Int64 {
+        (clocks.monotonic() - start).inMilliseconds
     }
 
     // MARK: Following
@@ -213,7 +245,8 @@ package final class DirectoryFollower: Service {
         do {
             let connection = try await connected(deadline: deadline)
             try await follow(
-                DirectoryReader(connection: connection, logger: logger), deadline: deadline)
+                DirectoryReader(connection: connection, clocks: clocks, logger: logger),
+                deadline: deadline)
             confirmedAt = Loop.shared.now
             return true
         } catch {
@@ -226,16 +259,15 @@ package final class DirectoryFollower: Service {
     }
 
     private func follow(_ reader: DirectoryReader, deadline: Deadline) async throws {
+        var reader = reader
         while true {
-            guard let current = snapshot else {
+            guard let (version, mapSource) = snapshot.map({ ($0.version, $0.source) }) else {
                 return try await reload(reader, .nothingLoaded, deadline: deadline)
             }
-            let feed = try await reader.feed(
-                after: current.version, source: source, deadline: deadline)
-            metrics.directoryLag.set(Int(max(0, feed.version - current.version)))
-            switch FollowerMachine.next(
-                after: current.version, source: current.source, feed: feed)
-            {
+            let news = try await reader.news(after: version, source: source, deadline: deadline)
+            let feed = news.feed
+            metrics.directoryLag.set(Int(max(0, feed.version - version)))
+            switch FollowerMachine.next(after: version, source: mapSource, feed: feed) {
             case .nothing:
                 origin = .control
                 return
@@ -244,6 +276,10 @@ package final class DirectoryFollower: Service {
             case .read(let reading):
                 let parts = try await reader.parts(reading, deadline: deadline)
                 apply(reading, parts)
+                let since = clocks.monotonic() - news.readAt
+                for age in news.ages {
+                    metrics.directoryChange.observe((age + since).inNanoseconds)
+                }
                 if !reading.isPartial { return }
             }
         }
@@ -252,16 +288,30 @@ package final class DirectoryFollower: Service {
     private func reload(
         _ reader: DirectoryReader, _ reason: FollowerMachine.Reason, deadline: Deadline
     ) async throws {
-        let fresh = try await reader.everything(source: source, deadline: deadline)
+        let startedAt = clocks.monotonic()
+        var reader = reader
+        var fresh = try await reader.beginning(source: source, deadline: deadline)
+        isReloading = true
+        defer { isReloading = false }
+        var last: UUID?
+        // Between two pages the loop serves requests.
+        repeat {
+            let page = try await reader.page(
+                after: last, length: configuration.pageLength,
+                deadline: .after(configuration.pollTimeout, from: Loop.shared.now))
+            fresh.add(page.tenants)
+            last = page.next
+        } while last != nil
         metrics.directoryReloads.increment()
         logger.notice(
             "the whole map was read",
             [
                 ("reason", .string(reason.rawValue)), ("version", .integer(fresh.version)),
                 ("clinics", .integer(fresh.tenantCount)),
+                ("milliseconds", .integer(milliseconds(since: startedAt))),
             ])
         // Another log may have lower versions: what is on disk is then older all the same.
-        if reason == .otherLog { savedVersion = -1 }
+        if reason == .otherLog { (savedVersion, fileIsOfOtherLog) = (-1, true) }
         install(fresh, from: .control)
     }
 
@@ -273,6 +323,7 @@ package final class DirectoryFollower: Service {
             version: reading.version, asked: reading.tenants, found: parts.tenants,
             shards: parts.shards, tiers: parts.tiers)
         snapshot = map
+        recent.note(reading)
         origin = .control
         metrics.directoryVersion.set(Int(map.version))
         for notify in onChange { notify(changed, map) }
@@ -281,11 +332,10 @@ package final class DirectoryFollower: Service {
     private func install(_ map: DirectorySnapshot, from origin: Origin) {
         let before = snapshot
         snapshot = map
+        recent = RecentChanges(from: map.version)
         self.origin = origin
         metrics.directoryVersion.set(Int(map.version))
-        // Those who are no longer there have changed as well.
-        let gone = before?.tenants.map(\.id).filter { map.find($0) == nil } ?? []
-        let changed = gone + map.tenants.map(\.id)
+        let changed = before.map { map.differences(from: $0) } ?? map.tenants.map(\.id)
         for notify in onChange { notify(changed, map) }
     }
 
@@ -298,7 +348,7 @@ package final class DirectoryFollower: Service {
                 applicationName: configuration.applicationName),
             deadline: deadline)
         do {
-            let reader = DirectoryReader(connection: fresh, logger: logger)
+            let reader = DirectoryReader(connection: fresh, clocks: clocks, logger: logger)
             source = try await reader.source(deadline: deadline)
             // Before the first poll on this connection: what is committed later is notified.
             try await reader.listen(deadline: deadline)
@@ -328,13 +378,14 @@ package final class DirectoryFollower: Service {
     // MARK: The last good map
 
     private func startSaving() {
-        guard let file = configuration.file, let snapshot, origin == .control, !isSaving,
-            snapshot.version != savedVersion
+        guard let file = configuration.file, let version = snapshot?.version, origin == .control,
+            !isSaving,
+            version != savedVersion
         else { return }
         if let savedAt, Loop.shared.now - savedAt < configuration.saveInterval { return }
         isSaving = true
         Loop.shared.spawn { [self] in
-            await save(snapshot, to: file)
+            await save(to: file)
             isSaving = false
         }
     }
@@ -344,16 +395,39 @@ package final class DirectoryFollower: Service {
         guard let file = configuration.file, let snapshot, origin == .control,
             snapshot.version != savedVersion
         else { return }
-        await save(snapshot, to: file)
+        await save(to: file)
     }
 
-    private func save(_ snapshot: DirectorySnapshot, to file: String) async {
+    /// The workers of a machine share one file: whoever comes first writes, and the others see that it is done.
+    private func save(to file: String) async {
         let startedAt = Loop.shared.now
         do {
-            try await blocking.run(deadline: .after(.seconds(60), from: startedAt)) {
-                try DirectoryFile.save(snapshot, to: file)
+            let deadline = Deadline.after(.seconds(60), from: startedAt)
+            let verified = !fileIsVerified
+            let state = try await blocking.run(deadline: deadline) {
+                try DirectoryFile.state(of: file, verified: verified)
             }
-            savedVersion = snapshot.version
+            fileIsVerified = true
+            guard let map = snapshot else { return }
+            var isSaved = true
+            switch recent.saving(map, over: fileIsOfOtherLog ? nil : state) {
+            case .nothing: break
+            case .append(let change):
+                guard let state else { return }
+                isSaved = try await blocking.run(deadline: deadline) {
+                    try DirectoryFile.append(
+                        change, to: file, at: state, verified: verified)
+                }
+            case .replace:
+                isSaved = try await blocking.run(deadline: deadline) {
+                    try DirectoryFile.replace(file, with: map)
+                }
+            }
+            if isSaved {
+                fileIsOfOtherLog = false
+                savedVersion = map.version
+                recent.forget(through: map.version)
+            }
         } catch {
             logger.error("the map cannot be saved", [("reason", .string("\(error)"))])
         }

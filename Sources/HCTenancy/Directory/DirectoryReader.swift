@@ -6,7 +6,15 @@ import HCPostgres
 @LoopActor
 struct DirectoryReader {
     let connection: PostgresConnection
+    let clocks: Clocks
     let logger: Logger
+    private var names = Interner()
+
+    init(connection: PostgresConnection, clocks: Clocks, logger: Logger) {
+        self.connection = connection
+        self.clocks = clocks
+        self.logger = logger
+    }
 
     /// Which database this is: a restored or replaced one has another counter.
     func source(deadline: Deadline) async throws(PostgresError) -> String {
@@ -24,21 +32,32 @@ struct DirectoryReader {
         _ = try await connection.execute([Query("LISTEN hc_placement")], deadline: deadline)
     }
 
+    struct News {
+        var feed: FollowerMachine.Feed
+        /// How long ago each line was written when the query ran, by the database's clock.
+        var ages: [Duration]
+        /// When the answer was there.
+        var readAt: MonotonicTime
+    }
+
     /// The counter first: what it counts is committed, so the lines that follow cannot be missing.
-    func feed(
+    func news(
         after version: Int64, source: String, deadline: Deadline
-    ) async throws(PostgresError) -> FollowerMachine.Feed {
+    ) async throws(PostgresError) -> News {
         let results = try await connection.execute(
             [
                 Query("SELECT version FROM placement_version"),
                 Query(
                     """
-                    SELECT version, kind, tenant_id FROM placement_log
+                    SELECT version, kind, tenant_id,
+                        (extract(epoch FROM clock_timestamp() - at) * 1000000)::int8
+                    FROM placement_log
                     WHERE version > $1 ORDER BY version LIMIT $2
                     """, [.int8(version), .int8(Int64(FollowerMachine.linesMax))]),
             ], deadline: deadline)
         var lines: [FollowerMachine.Line] = []
         lines.reserveCapacity(results[1].count)
+        var ages: [Duration] = []
         for row in results[1].rows {
             let subject: FollowerMachine.Line.Subject?
             switch (try row.text(1), try row.uuidIfPresent(2)) {
@@ -50,25 +69,57 @@ struct DirectoryReader {
             default: subject = nil
             }
             lines.append(FollowerMachine.Line(version: Int64(try row.int(0)), subject: subject))
+            ages.append(.microseconds(Int64(try row.int(3))))
         }
-        return FollowerMachine.Feed(
-            source: source, version: Int64(try results[0].single().int(0)), lines: lines)
+        return News(
+            feed: FollowerMachine.Feed(
+                source: source, version: Int64(try results[0].single().int(0)), lines: lines),
+            ages: ages, readAt: clocks.monotonic())
     }
 
-    /// Everything. The version is read first, so the rest is at least as new: lines that are then read again
-    /// change nothing.
-    func everything(
+    /// Everything but the clinics, which follow page by page. The version is read first, so all the rest is at
+    /// least as new: lines that are then read again change nothing.
+    func beginning(
         source: String, deadline: Deadline
     ) async throws(PostgresError) -> DirectorySnapshot {
         let results = try await connection.execute(
             [
                 Query("SELECT version FROM placement_version"), DirectoryReader.shards,
-                DirectoryReader.tiers, DirectoryReader.allTenants,
+                DirectoryReader.tiers,
             ], deadline: deadline)
         return DirectorySnapshot(
             source: source, version: Int64(try results[0].single().int(0)),
-            tenants: try tenants(results[3]), shards: try shards(results[1]),
-            tiers: try tiers(results[2]))
+            shards: try shards(results[1]), tiers: try tiers(results[2]))
+    }
+
+    struct Page {
+        var tenants: [TenantRecord]
+        /// Nil: it was the last page.
+        var next: UUID?
+    }
+
+    /// - Parameter after: the id that the page before ended with.
+    mutating func page(
+        after tenant: UUID?, length: Int, deadline: Deadline
+    ) async throws(PostgresError) -> Page {
+        let result = try await connection.execute(
+            [
+                Query(
+                    """
+                    SELECT tenant_id, slug, name, hosts, tier, tenant_state, time_zone, locale, shard_id, epoch,
+                        placement_state, keys, origins
+                    FROM directory_entry WHERE tenant_id > $1 ORDER BY tenant_id LIMIT $2
+                    """,
+                    [
+                        .uuid(tenant ?? UUID(high: 0, low: 0)),
+                        .int8(Int64(length)),
+                    ])
+            ], deadline: deadline)[0]
+        var next: UUID?
+        if result.count == length {
+            next = try result[result.count - 1].uuid(0)
+        }
+        return Page(tenants: try tenants(result), next: next)
     }
 
     struct Parts {
@@ -77,7 +128,7 @@ struct DirectoryReader {
         var tiers: [TierDefinition]?
     }
 
-    func parts(
+    mutating func parts(
         _ reading: FollowerMachine.Reading, deadline: Deadline
     ) async throws(PostgresError) -> Parts {
         var queries: [Query] = []
@@ -108,13 +159,6 @@ struct DirectoryReader {
         """)
 
     private static let tiers = Query("SELECT name, definition FROM tier")
-
-    private static let allTenants = Query(
-        """
-        SELECT tenant_id, slug, name, hosts, tier, tenant_state, time_zone, locale, shard_id, epoch,
-            placement_state, keys, origins
-        FROM directory_entry
-        """)
 
     private static func tenants(_ tenants: [TenantID]) -> Query {
         Query(
@@ -174,7 +218,8 @@ struct DirectoryReader {
     }
 
     /// A row that this program does not understand makes one clinic unreachable, not all.
-    private func tenants(_ result: PostgresResult) throws(PostgresError) -> [TenantRecord] {
+    private mutating func tenants(_ result: PostgresResult) throws(PostgresError) -> [TenantRecord]
+    {
         var tenants: [TenantRecord] = []
         tenants.reserveCapacity(result.count)
         for row in result.rows {
@@ -182,7 +227,7 @@ struct DirectoryReader {
             guard let state = TenantRecord.State(rawValue: try row.text(5)),
                 let placement = TenantRecord.PlacementState(rawValue: try row.text(10)),
                 let hosts = DirectoryReader.strings(try row.json(3)),
-                let keys = DirectoryReader.keys(try row.json(11)),
+                let keys = keys(try row.json(11)),
                 let origins = DirectoryReader.strings(try row.json(12))
             else {
                 logger.error(
@@ -192,8 +237,9 @@ struct DirectoryReader {
             tenants.append(
                 TenantRecord(
                     id: id, slug: try row.text(1), name: try row.text(2), hosts: hosts,
-                    tierName: try row.text(4), state: state, timeZone: try row.text(6),
-                    locale: try row.text(7), origins: origins, shard: ShardID(try row.text(8)),
+                    tierName: names.one(try row.text(4)), state: state,
+                    timeZone: names.one(try row.text(6)), locale: names.one(try row.text(7)),
+                    origins: origins, shard: ShardID(names.one(try row.text(8))),
                     epoch: Int64(try row.int(9)), placement: placement, keys: keys))
         }
         return tenants
@@ -205,9 +251,14 @@ struct DirectoryReader {
         return strings.count == values.count ? strings : nil
     }
 
-    private static func keys(_ json: [UInt8]) -> [WrappedKey]? {
+    private mutating func keys(_ json: [UInt8]) -> [WrappedKey]? {
         guard let values = (try? JSONReader.parse(json))?.asArray else { return nil }
-        let keys = values.compactMap { WrappedKey(directoryJSON: $0) }
-        return keys.count == values.count ? keys : nil
+        var keys: [WrappedKey] = []
+        keys.reserveCapacity(values.count)
+        for value in values {
+            guard let key = WrappedKey(directoryJSON: value, &names) else { return nil }
+            keys.append(key)
+        }
+        return keys
     }
 }

@@ -18,14 +18,12 @@ package struct DirectorySnapshot: Sendable {
     private var former: [TenantID: TenantRecord] = [:]
 
     package init(
-        source: String, version: Int64, tenants: [TenantRecord], shards: [ShardRecord],
+        source: String, version: Int64, tenants: [TenantRecord] = [], shards: [ShardRecord],
         tiers: [TierDefinition]
     ) {
         self.source = source
         self.version = version
-        byID.reserveCapacity(tenants.count)
-        byHost.reserveCapacity(tenants.count)
-        for record in tenants { insert(record) }
+        add(tenants)
         replaceShards(shards)
         replaceTiers(tiers)
     }
@@ -42,11 +40,19 @@ package struct DirectorySnapshot: Sendable {
     func find(_ shard: ShardID) -> ShardRecord? { shards[shard] }
     package func findTier(_ name: String) -> TierDefinition? { tiers[name] }
 
-    func hasSamePlaces(as other: DirectorySnapshot) -> Bool {
-        byID == other.byID && shards == other.shards
+    // MARK: Changes
+
+    /// Takes in a part of the map that is being read for the first time.
+    mutating func add(_ tenants: [TenantRecord]) {
+        for record in tenants { insert(record) }
     }
 
-    // MARK: Changes
+    /// The clinics whose record is another one here than there, or is in one of the two only.
+    func differences(from other: DirectorySnapshot) -> [TenantID] {
+        var different = byID.values.filter { other.byID[$0.id] != $0 }.map(\.id)
+        different += other.byID.keys.filter { byID[$0] == nil }
+        return different
+    }
 
     /// Takes in what was read again after `version` lines of the log: records that are there, and the ids of
     /// those that were asked for.

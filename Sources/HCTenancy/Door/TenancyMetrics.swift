@@ -6,6 +6,7 @@ package final class TenancyMetrics: Sendable {
     let directoryAge: Gauge
     let directoryLag: Gauge
     let directoryReloads: Counter
+    let directoryChange: Histogram
     let directoryFailures: Counter
     let refusedMoved: Counter
     let refusedDraining: Counter
@@ -29,6 +30,9 @@ package final class TenancyMetrics: Sendable {
             "hc_directory_lag", "Versions that the last poll found the map to be behind")
         directoryReloads = registry.counter(
             "hc_directory_reloads_total", "Times that the whole map was read again")
+        directoryChange = registry.histogram(
+            "hc_directory_change_seconds",
+            "Time from a change in the control database until this process routes by it")
         directoryFailures = registry.counter(
             "hc_directory_poll_failures_total", "Polls of the control database that failed")
         refusedMoved = registry.counter(

@@ -66,6 +66,82 @@ struct DirectoryTests {
         #expect(platform.metrics.directoryReloads.value == 1, "the first load only")
     }
 
+    @Test(
+        "everything is read page by page, whatever the length of a page", arguments: [1, 2, 3, 4])
+    func pages(length: Int) async throws {
+        let ground = try await LivePlatform.makeGround()
+        let platform = try await LivePlatform.make(ground)
+        var configuration = DirectoryConfiguration(applicationName: "test", file: nil) {
+            Sensitive("\(ground.control.router)")
+        }
+        configuration.pageLength = length
+        let directory = DirectoryFollower(
+            configuration, clocks: .system, logger: .silent, metrics: platform.metrics,
+            blocking: fixtureThreads)
+        _ = try await directory.load(deadline: platform.deadline)
+        let map = try #require(directory.snapshot)
+        #expect(map.tenantCount == 3)
+        #expect(map.differences(from: try #require(platform.directory.snapshot)) == [])
+    }
+
+    @Test("a reload tells of the clinics that differ, not of all")
+    func reloadTells() async throws {
+        let platform = try await LivePlatform.make()
+        try await platform.psql(
+            platform.control.superuser,
+            """
+            UPDATE tenant SET name = 'Cut' WHERE slug = 'sunrise';
+            UPDATE tenant SET state = 'deleted', deleted_at = now() WHERE slug = 'hillview';
+            DELETE FROM placement_log;
+            """)
+        let changed = try await change(of: platform.directory, within: platform.deadline) {
+            try await platform.directory.refresh(deadline: platform.deadline)
+        }
+        #expect(Set(changed) == [LivePlatform.sunrise, LivePlatform.hillview])
+    }
+
+    @Test("a change is added to the file, and a restarted worker has it")
+    func changesAreSaved() async throws {
+        let path = try TemporaryFile.path("directory.last-good")
+        defer {
+            TemporaryFile.remove("\(path).lock")
+            TemporaryFile.remove(path)
+        }
+        let ground = try await LivePlatform.makeGround()
+        let before = try await LivePlatform.make(ground, file: path)
+        await before.directory.save(deadline: before.deadline)
+        let length = try #require(try DirectoryFile.state(of: path, verified: true)).mapLength
+        try await before.psql(
+            before.control.admin,
+            """
+            UPDATE tenant SET name = 'Later' WHERE slug = 'sunrise';
+            UPDATE tenant SET state = 'deleted', deleted_at = now() WHERE slug = 'hillview';
+            UPDATE tier SET definition = '{"name":"basic","unitsPerSecond":7,"burstUnits":700}';
+            """)
+        try await before.directory.refresh(deadline: before.deadline)
+        await before.directory.save(deadline: before.deadline)
+        let state = try #require(try DirectoryFile.state(of: path, verified: true))
+        #expect(state.mapLength == length && state.end > length, "the map is not written again")
+        let after = try await LivePlatform.make(ground, file: path, load: false)
+        after.controlIsDown.set(true)
+        #expect(try await after.directory.load(deadline: after.deadline) == .file)
+        let map = try #require(after.directory.snapshot)
+        #expect(map.find(LivePlatform.sunrise)?.name == "Later")
+        #expect(map.find(LivePlatform.hillview) == nil)
+        #expect(map.findTier("basic")?.rates.first?.units == 7)
+    }
+
+    @Test("how late a change was is counted, by the database's clock")
+    func lateness() async throws {
+        let platform = try await LivePlatform.make()
+        try await platform.psql(
+            platform.control.admin,
+            "UPDATE tenant SET name = 'A' WHERE slug = 'sunrise'; UPDATE tenant SET name = 'B' WHERE slug = 'sunrise'"
+        )
+        try await platform.directory.refresh(deadline: platform.deadline)
+        #expect(platform.metrics.directoryChange.value.count == 2)
+    }
+
     @Test("when the log was cut, or the control database restored, everything is read anew")
     func reloads() async throws {
         let platform = try await LivePlatform.make()
@@ -95,7 +171,10 @@ struct DirectoryTests {
     )
     func lastGood() async throws {
         let path = try TemporaryFile.path("directory.last-good")
-        defer { TemporaryFile.remove(path) }
+        defer {
+            TemporaryFile.remove("\(path).lock")
+            TemporaryFile.remove(path)
+        }
         let ground = try await LivePlatform.makeGround()
         let before = try await LivePlatform.make(ground, file: path)
         await before.directory.save(deadline: before.deadline)

@@ -388,11 +388,18 @@ struct ReplicaTests {
     func file() async throws {
         let replicated = try await ReplicatedPlatform.make()
         let map = try #require(replicated.platform.directory.snapshot)
-        let read = try DirectoryFile.decode(try DirectoryFile.encode(map))
+        let path = try TemporaryFile.path("directory")
+        defer {
+            TemporaryFile.remove("\(path).lock")
+            TemporaryFile.remove(path)
+        }
+        #expect(try DirectoryFile.replace(path, with: map))
+        let read = try DirectoryFile.read(path)
         #expect(
             read.find(ShardID("s1"))?.replicas == [ReplicaRecord(name: "r1", reference: "first.r1")]
         )
-        #expect(read.hasSamePlaces(as: map))
+        #expect(read.differences(from: map) == [])
+        #expect(Set(read.shardRecords) == Set(map.shardRecords))
     }
 }
 

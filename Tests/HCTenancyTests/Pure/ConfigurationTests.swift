@@ -106,18 +106,25 @@ struct ConfigurationTests {
         #expect(error?.problems.first?.remedy.contains("HC_CONFIG") == true)
     }
 
-    @Test("connections of all processes must fit into the shard")
-    func budget() throws {
-        var pools = try read("{\(least)}").pools
-        pools.shardConnectionsMax = 8
-        pools.shardReserve = 10
-        pools.instances = 2
-        let budget = ConnectionBudget(workers: 4, pools: pools)
-        #expect(budget.processes == 8)
-        #expect(budget.needed == 80, "successors of rolled workers count")
-        #expect(budget.problems(limits: [("s1", 90)]).isEmpty)
-        let problems = budget.problems(limits: [("s1", 90), ("s2", 89), ("s3", 10)])
-        #expect(problems.count == 2)
-        #expect(problems.first?.contains("s2") == true)
+    @Test("pods are said in one place, and this machine is the fleet unless told otherwise")
+    func fleet() throws {
+        #expect(
+            try read("{\(least)}").fleet
+                == .init(pods: 1, workersPerPod: nil, jobsPerPod: 0, commands: 2))
+        let configuration = try read(
+            #"{\#(least),"server":{"workers":3},"fleet":{"pods":20,"jobsPerPod":1}}"#)
+        #expect(configuration.fleet.workersPerPod == 3)
+        #expect(configuration.pools.instances == 20)
+        #expect(ConnectionBudget(workers: 3, pools: configuration.pools).processes == 60)
+        #expect(try read(#"{\#(least),"pools":{"instances":7}}"#).fleet.pods == 7)
+        for section in [
+            #""pools":{"instances":7},"fleet":{"pods":8}"#,
+            #""server":{"workers":3},"fleet":{"workersPerPod":4}"#,
+            #""fleet":{"pods":0}"#,
+        ] {
+            #expect(throws: ConfigurationError.self, "\(section)") {
+                try read("{\(least),\(section)}")
+            }
+        }
     }
 }
