@@ -267,6 +267,36 @@ struct TenantTierTests {
         }
     }
 
+    @Test("connections that clinics would have for themselves are refused where they do not fit")
+    func dedicated() async throws {
+        try await withGround { ground in
+            // The shard takes 100; whatever this machine runs, each process would have 90 for one clinic.
+            let wanted = TierDefinition(
+                name: "large", rates: [.bucket(units: 500, burst: 5000)],
+                pool: TierPool(inFlightMax: 90, dedicatedConnections: 90))
+            let registry = TierRegistry(plane: ground.plane("ann"))
+            let others = [
+                TierDefinition(name: "basic", rates: [.bucket(units: 50, burst: 1000)]),
+                TierDefinition(name: "trial", rates: [.bucket(units: 5, burst: 500)]),
+            ]
+            // Nobody is in it yet.
+            try await registry.apply(registry.plan([wanted] + others), reason: nil)
+            let tiers = TenantTier(plane: ground.plane("bob"))
+            let moved = await failure { _ = try await tiers.plan("sunrise", tier: "large") }
+            #expect(moved?.kind == .refused && moved?.code == "connections-exceeded")
+            var basic = others[0]
+            basic.pool = wanted.pool
+            let changed = await failure {
+                _ = try await registry.plan([basic, wanted, others[1]])
+            }
+            #expect(changed?.kind == .refused && changed?.code == "connections-exceeded")
+            // What is too much already does not stop what makes it less, or leaves it.
+            try await ground.psql("UPDATE tenant SET tier = 'large'")
+            #expect(try await tiers.plan("sunrise", tier: "basic").isChange)
+            #expect(try await registry.plan([wanted] + others).changes.isEmpty)
+        }
+    }
+
     @Test("what is not there is not found, and a clinic that is not open is refused")
     func refusals() async throws {
         try await withGround { ground in
