@@ -8,7 +8,7 @@ struct CommandTree {
         TenantSetTier.self, TenantTop.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
-        TierList.self, TierShow.self, TierApply.self,
+        TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,
         MigrateStatus.self, MigrateUp.self,
         ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]

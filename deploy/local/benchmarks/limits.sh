@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Sourced by deploy/local/bench: what a rate limit decision costs, beside redis-benchmark of the same script.
+# shellcheck disable=SC2154 # what bench sets
+
+bench_limits() {
+    local socket password digest mode
+    local -a keys
+    admin limits probe --json >"$scratch/probe.json"
+    python3 - "$scratch/probe.json" "$scratch" <<'PYTHON'
+import json, sys
+probe = json.load(open(sys.argv[1]))
+print("\n== Rate limit decisions, three rules each (CPU of the deciding thread)")
+for name, key, target in (("with leased units", "leased", 0.5), ("by Redis, 32 at a time", "redis", 2.0)):
+    cost = probe[key]
+    print("%-34s %10.0f/s %9.3f us each (target: at most %.1f)" % (name, cost["perSecond"], cost["microseconds"], target))
+open(sys.argv[2] + "/argument", "wb").write(bytes.fromhex(probe["script"]["argument"]))
+open(sys.argv[2] + "/command", "w").write("\n".join([probe["script"]["digest"], *probe["script"]["keys"]]) + "\n")
+PYTHON
+    { read -r digest && mapfile -t keys; } <"$scratch/command"
+    socket=$(<"$HC_STATE/secrets/redis.socket")
+    password=$(<"$HC_STATE/secrets/redis.password")
+    for mode in "-c 32 -P 1" "-c 8 -P 16"; do
+        # shellcheck disable=SC2086
+        REDISCLI_AUTH=$password redis-benchmark -s "$socket" $mode -n 200000 -q -a "$password" \
+            -x EVALSHA "$digest" "${#keys[@]}" "${keys[@]}" <"$scratch/argument" 2>/dev/null |
+            tr '\r' '\n' | awk -v mode="$mode" '/requests per second/ { line = $0 }
+                END { sub(/^.*: /, "", line); printf "%-34s %s\n", "redis-benchmark " mode, line }'
+    done
+}
