@@ -242,28 +242,48 @@ struct FairQueueTests {
         }
     }
 
+    /// The share of a flow in the connection time that is used from now on, while all of them wait.
+    private func share(
+        of flow: Int, _ simulation: inout Simulation, flows: [FairQueue<Int>.Terms],
+        within time: Duration
+    ) -> Double {
+        let before = simulation.used
+        for (flow, terms) in flows.enumerated() {
+            for _ in 0..<20 { simulation.ask(flow, terms, cost: millisecond) }
+        }
+        var total = Duration.zero
+        while total < time, let ended = simulation.step() {
+            simulation.ask(ended, flows[ended], cost: millisecond)
+            total += millisecond
+        }
+        return (simulation.used[flow, default: .zero] - before[flow, default: .zero]) / total
+    }
+
     @Test("who rested comes back with no credit, and gets its share, not more")
     func noCredit() {
         var random = SeededRandom(seed: 7)
         var simulation = Simulation(connections: 4) { $0.boostAfter = .seconds(3600) }
-        let flows = [
-            (terms: terms(), cost: millisecond * 5), (terms: terms(), cost: millisecond * 5),
-            (terms: terms(), cost: millisecond * 5),
-        ]
         // The last one asks once and then rests, while the others use ten seconds.
         simulation.ask(2, terms(), cost: millisecond)
-        saturate(&simulation, Array(flows.prefix(2)), for: .seconds(10), using: &random)
-        let before = simulation.used
-        for _ in 0..<20 { simulation.ask(2, terms(), cost: .milliseconds(5)) }
-        var total = Duration.zero
-        while total < .seconds(1), let ended = simulation.step() {
-            simulation.ask(ended, terms(), cost: .milliseconds(5))
-            total = (0..<3).reduce(.zero) {
-                $0 + simulation.used[$1, default: .zero] - before[$1, default: .zero]
-            }
-        }
-        let share = (simulation.used[2, default: .zero] - before[2, default: .zero]) / total
-        #expect(abs(share - 1.0 / 3) < 0.05, "it got \(share)")
+        let busy = (terms: terms(), cost: millisecond)
+        saturate(&simulation, [busy, busy], for: .seconds(10), using: &random)
+        let share = share(
+            of: 2, &simulation, flows: [terms(), terms(), terms()], within: .milliseconds(120))
+        #expect(abs(share - 1.0 / 3) < 0.1, "it got \(share)")
+    }
+
+    @Test("who waited at its cap while others went on has little of that to its credit")
+    func boundedCredit() {
+        var random = SeededRandom(seed: 8)
+        var simulation = Simulation(connections: 4) { $0.boostAfter = .seconds(3600) }
+        let flows =
+            [(terms: terms(8, inFlight: 1), cost: millisecond)]
+            + [(terms: terms(), cost: millisecond), (terms: terms(), cost: millisecond)]
+        saturate(&simulation, flows, for: .seconds(10), using: &random)
+        // Another tier: as much as the others.
+        let share = share(
+            of: 0, &simulation, flows: [terms(), terms(), terms()], within: .seconds(1))
+        #expect(share > 0.3 && share < 0.45, "it got \(share)")
     }
 
     @Test("a debt is repaid while others wait, and is nothing to who is alone")
