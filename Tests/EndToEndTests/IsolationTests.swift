@@ -242,6 +242,7 @@ private struct Entities {
     let slug: String
     let patient: String
     let practitioner: String
+    let service: String
     let appointment: String
     let staff: String
     let session: String
@@ -259,6 +260,7 @@ private struct Entities {
             "/v1/patients",
             #"{"givenName":"Test","familyName":"Apart","birthDate":"1980-02-29","sex":"female"}"#)
         let practitioner = try make("/v1/practitioners", #"{"name":"Dr. Apart"}"#)
+        service = try make("/v1/services", #"{"name":"Apart","durationMinutes":30}"#)
         appointment = try make(
             "/v1/appointments",
             """
@@ -286,6 +288,7 @@ private struct Entities {
     func id(for pattern: String) -> String? {
         let prefixes = [
             ("/v1/patients/{", patient), ("/v1/practitioners/{", practitioner),
+            ("/v1/services/{", service),
             ("/v1/appointments/{", appointment), ("/v1/staff/{", staff),
             ("/v1/auth/sessions/{", session),
         ]
@@ -296,6 +299,7 @@ private struct Entities {
     func read(_ platform: RunningPlatform, token: String) throws -> [String] {
         let paths = [
             "/v1/patients/\(patient)", "/v1/practitioners/\(practitioner)",
+            "/v1/services/\(service)",
             "/v1/appointments/\(appointment)", "/v1/staff/\(staff)",
         ]
         var texts = try paths.map { path in
