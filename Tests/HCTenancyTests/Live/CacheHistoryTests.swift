@@ -192,6 +192,28 @@ struct CacheHistoryTests {
         for worker in workers { worker.kill() }
     }
 
+    @Test("a process whose lease has run out uses no copy, though nobody has told it of anything")
+    func leaseRanOut() async throws {
+        let redis = try await LiveRedis.make()
+        let workers = try await makeWorkers(1, redis)
+        var limits = CacheWorker.limits
+        // It takes a lease and never renews it: as a process that hangs for a while.
+        limits.renewAfter = .seconds(60)
+        (limits.trust, limits.leaseLife) = (.milliseconds(1500), .milliseconds(1600))
+        let hanging = try await CacheWorker.make(
+            workers[0].platform.ground, redis, limits: limits)
+        let id = try await things(1, workers[0])[0]
+        let coherence = try #require(try hanging.context.coherence)
+        while !coherence.mayUseCopies() { try await Loop.shared.sleep(for: .milliseconds(1)) }
+        _ = try await hanging.read(id)
+        #expect(try await hanging.read(id) == 1)
+        #expect(hanging.metrics.hits(.memory) == 1, "there is a copy")
+        while coherence.mayUseCopies() { try await Loop.shared.sleep(for: .milliseconds(10)) }
+        let written = try await workers[0].write(id)
+        #expect(try await hanging.read(id) == written)
+        for worker in workers + [hanging] { worker.kill() }
+    }
+
     @Test("who reads the source before a change and is slow keeps nothing, in memory nor in Redis")
     func slowReader() async throws {
         let redis = try await LiveRedis.make()

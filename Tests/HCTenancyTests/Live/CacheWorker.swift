@@ -35,7 +35,8 @@ final class CacheWorker {
 
     static func make(
         _ ground: LivePlatform.Ground, _ redis: LiveRedis,
-        _ configuration: CacheConfiguration = CacheWorker.configuration
+        _ configuration: CacheConfiguration = CacheWorker.configuration,
+        limits: CoherenceLimits = CacheWorker.limits
     ) async throws -> CacheWorker {
         let (client, reader) = (try await redis.client(), try await redis.client())
         let metrics = CacheMetrics(MetricsRegistry())
