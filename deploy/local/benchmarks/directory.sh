@@ -42,8 +42,12 @@ ANALYZE;
 SQL
 }
 
+# With the configuration as it is: variables of the bench's own server would win over it.
+directory_run() {
+    env -u HC_STATE -u HC_PORT -u HC_TLS_PORT -u HC_OPS_PORT -u HC_WORKERS "HC_CONFIG=$directory_state/hc.json" "$@"
+}
 directory_server() {
-    HC_CONFIG=$directory_state/hc.json "$HC_ROOT/.build/${HC_BUILD:-release}/hc-server" \
+    directory_run "$HC_ROOT/.build/${HC_BUILD:-release}/hc-server" \
         </dev/null >>"$directory_state/log" 2>&1 8>&- &
     directory_pid=$!
 }
@@ -54,14 +58,16 @@ directory_stop() {
 
 # Waits until so many workers have said something, and prints the milliseconds that each took.
 directory_said() {
-    timeout 300 python3 - "$directory_state/log" "$1" "$2" <<'PYTHON'
-import json, os, select, sys, time
-path, text, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    timeout 300 python3 - "$directory_state/log" "$directory_pid" "$1" "$2" <<'PYTHON'
+import json, os, select, sys
+path, server, text, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 found = []
 with open(path) as log:
     while len(found) < count:
         line = log.readline()
         if not line:
+            if not os.path.exists("/proc/" + server):
+                sys.exit("the server has ended: " + path)
             select.select([], [], [], 0.05)
             continue
         if text in line and line.startswith("{"):
@@ -74,7 +80,7 @@ bench_directory() {
     local tenants=${HC_BENCH_TENANTS:-100000} workers=${HC_BENCH_WORKERS:-4} changes=${HC_BENCH_CHANGES:-1000}
     local database=hc_bench_directory bin file empty full
     directory_state=$scratch/directory
-    positive HC_BENCH_TENANTS "$tenants"
+    [[ $tenants =~ ^[1-9][0-9]{0,7}$ ]] || fail "HC_BENCH_TENANTS is '$tenants', it must be a positive number"
     bin=$(dirname "$(postgres_bin)/psql")
     echo
     echo "== a directory of $tenants clinics, $workers workers"
@@ -102,7 +108,7 @@ PYTHON
     # shellcheck disable=SC2046 # one word per process
     empty=$(memory_of $(pgrep -P "$(<"$HC_STATE/server/pid")" | head -1))
 
-    HC_CONFIG=$directory_state/hc.json "$HC_ROOT/.build/${HC_BUILD:-release}/hc-admin" directory measure
+    directory_run "$HC_ROOT/.build/${HC_BUILD:-release}/hc-admin" directory measure
     : >"$directory_state/log"
     directory_server
     echo "start from the database, ms by worker: $(directory_said 'the whole map was read' "$workers")"
