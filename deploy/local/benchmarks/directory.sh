@@ -42,12 +42,12 @@ ANALYZE;
 SQL
 }
 
-# With the configuration as it is: variables of the bench's own server would win over it.
-directory_run() {
-    env -u HC_STATE -u HC_PORT -u HC_TLS_PORT -u HC_OPS_PORT -u HC_WORKERS "HC_CONFIG=$directory_state/hc.json" "$@"
+# Becomes a program with the configuration as it is: variables of the bench's own server would win over it.
+directory_exec() {
+    exec env -u HC_STATE -u HC_PORT -u HC_TLS_PORT -u HC_OPS_PORT -u HC_WORKERS "HC_CONFIG=$directory_state/hc.json" "$@"
 }
 directory_server() {
-    directory_run "$HC_ROOT/.build/${HC_BUILD:-release}/hc-server" \
+    directory_exec "$HC_ROOT/.build/${HC_BUILD:-release}/hc-server" \
         </dev/null >>"$directory_state/log" 2>&1 8>&- &
     directory_pid=$!
 }
@@ -108,7 +108,7 @@ PYTHON
     # shellcheck disable=SC2046 # one word per process
     empty=$(memory_of $(pgrep -P "$(<"$HC_STATE/server/pid")" | head -1))
 
-    directory_run "$HC_ROOT/.build/${HC_BUILD:-release}/hc-admin" directory measure
+    (directory_exec "$HC_ROOT/.build/${HC_BUILD:-release}/hc-admin" directory measure)
     : >"$directory_state/log"
     directory_server
     echo "start from the database, ms by worker: $(directory_said 'the whole map was read' "$workers")"
