@@ -106,21 +106,8 @@ extension TenantDoor {
 }
 
 extension ReplicaReader {
-    /// What must have been replayed for a requirement. The optional in the result: nothing particular.
-    struct Position {
-        let value: LogPosition?
-    }
-
-    /// - Returns: nil when nobody can say: it was written at another place, or in another timeline.
     func position(for requirement: ReadRequirement, _ place: TenantRecord) -> Position? {
-        switch requirement {
-        case .nothing: return Position(value: nil)
-        case .unknown: return nil
-        case .position(let written):
-            guard written.shard == shard.id, written.timeline == shard.identity.timeline,
-                written.epoch == place.epoch
-            else { return nil }
-            return Position(value: written.position)
-        }
+        requirement.position(
+            shard: shard.id, timeline: shard.identity.timeline, epoch: place.epoch)
     }
 }

@@ -83,3 +83,18 @@ enum ReadRequirement: Equatable {
     /// Nobody knows what: only the primary will do.
     case unknown
 }
+
+extension ReadRequirement {
+    /// - Returns: what must have been replayed at a place; nil when nobody can say, for it was written at another
+    ///   place, or in another timeline.
+    func position(shard: ShardID, timeline: Int, epoch: Int64) -> ReplicaReader.Position? {
+        switch self {
+        case .nothing: return ReplicaReader.Position(value: nil)
+        case .unknown: return nil
+        case .position(let written):
+            guard written.shard == shard, written.timeline == timeline, written.epoch == epoch
+            else { return nil }
+            return ReplicaReader.Position(value: written.position)
+        }
+    }
+}

@@ -26,6 +26,11 @@ final class ReplicaReader {
         let reason: ReplicaMetrics.Fallback
     }
 
+    /// What must have been replayed; nil: nothing particular.
+    struct Position: Equatable {
+        let value: LogPosition?
+    }
+
     let shard: ShardRecord
     private(set) var machine: ReplicaMachine
     private let configuration: Configuration
@@ -327,13 +332,17 @@ final class ReplicaReader {
                 guard let self, self.probes[name] != nil else { return }
                 let now = Loop.shared.now
                 switch result {
-                case .success(let sight): machine.replicaSampled(name, sight.replayed, now: now)
+                case .success(let sight): sampled(name, sight.replayed, now: now)
                 case .failure: machine.sampleFailed(name, now: now, using: &random)
                 }
                 show(name)
             }
         }
         for member in machine.members { show(member.record.name) }
+    }
+
+    func sampled(_ name: String, _ replayed: LogPosition, now: MonotonicTime) {
+        machine.replicaSampled(name, replayed, now: now)
     }
 
     private func show(_ name: String) {

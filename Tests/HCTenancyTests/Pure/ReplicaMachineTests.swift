@@ -347,6 +347,23 @@ struct ReadRequirementTests {
         #expect(position(7).joined(with: position(5, timeline: 2)).position == .unreachable)
     }
 
+    @Test("a position counts at its place only: shard, timeline and epoch")
+    func place() {
+        func found(
+            _ requirement: ReadRequirement, _ shard: String = "s1", _ timeline: Int = 1,
+            _ epoch: Int64 = 1
+        ) -> ReplicaReader.Position? {
+            requirement.position(shard: ShardID(shard), timeline: timeline, epoch: epoch)
+        }
+        let written = ReadRequirement.position(position(5))
+        #expect(found(written) == ReplicaReader.Position(value: LogPosition(5)))
+        #expect(found(written, "s2") == nil)
+        #expect(found(written, "s1", 2) == nil)
+        #expect(found(written, "s1", 1, 2) == nil)
+        #expect(found(.nothing) == ReplicaReader.Position(value: nil))
+        #expect(found(.unknown) == nil)
+    }
+
     @Test("positions are written and read; everything else is none")
     func text() {
         let one = position(1 << 40, shard: "eu-west", timeline: 3, epoch: 9)
