@@ -63,6 +63,19 @@ enum HouseRules {
         return found.sorted { $0.line < $1.line }
     }
 
+    /// A task of a test prefers the loop as its executor, as those of the programs do: the runtime lets one without a
+    /// preference wait for its turn at every call of the loop's code, so that others run where none would.
+    static func homelessTasks(_ text: String) -> [Violation] {
+        let tokens = SwiftTokens(text)
+        return tokens.positions(of: "Task").filter { index in
+            makesTask(tokens, at: index)
+                && !(tokens[index + 1] == "(" && tokens[index + 2] == "executorPreference")
+        }.map {
+            Violation(
+                line: tokens.line(of: $0), rule: "Loop.shared.makeTask { … }")
+        }
+    }
+
     /// `Task {`, `Task(…)`, `Task<A, B> {`, but not the type alone, as a result or an annotation.
     private static func makesTask(_ tokens: SwiftTokens, at index: Int) -> Bool {
         let isDeclared = ["struct", "class", "enum", "extension", "."].contains(tokens[index - 1])

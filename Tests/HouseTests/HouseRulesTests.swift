@@ -73,6 +73,16 @@ struct HouseRulesTests {
         #expect(HouseRules.strayConcurrency("Task.sleep(1)", isLoop: true).count == 1)
     }
 
+    @Test("tasks of tests without an executor are found")
+    func homeless() {
+        for text in ["Task { }", "let t = Task { @LoopActor in f() }", "Task(priority: .low) { }"] {
+            #expect(HouseRules.homelessTasks(text).count == 1, "\(text)")
+        }
+        for text in ["Task(executorPreference: Loop.shared) { }", "// Task { }", "\"Task { }\""] {
+            #expect(HouseRules.homelessTasks(text) == [], "\(text)")
+        }
+    }
+
     @Test("public and open declarations are found, calls of open(2) are not")
     func access() {
         for text in ["public func f() {}", "open class A {}", "public init() {}", "  public var a"]

@@ -34,6 +34,11 @@ struct HouseTests {
         }
     }
 
+    @Test("tasks of tests run as those of the programs do")
+    func homes() throws {
+        Self.check(try Self.tests()) { HouseRules.homelessTasks($0.text) }
+    }
+
     @Test("nobody but the transport reads what proxies say of clients")
     func forwarding() throws {
         let rooms = try Self.sources().filter { $0.room != "HCHTTP" }

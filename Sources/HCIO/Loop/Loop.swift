@@ -226,13 +226,13 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     }
 
     /// A root task: with this loop as its preference, unless all tasks are this loop's anyway.
-    func makeTask<Success: Sendable>(
+    package func makeTask<Success: Sendable>(
         _ body: @escaping @LoopActor () async throws -> Success
     ) -> Task<Success, any Error> {
         isGlobalExecutor ? Task(operation: body) : Task(executorPreference: self, operation: body)
     }
 
-    func makeTask(_ body: @escaping @LoopActor () async -> Void) -> Task<Void, Never> {
+    package func makeTask(_ body: @escaping @LoopActor () async -> Void) -> Task<Void, Never> {
         isGlobalExecutor ? Task(operation: body) : Task(executorPreference: self, operation: body)
     }
 

@@ -93,12 +93,12 @@ final class TenantCache {
                 return try await lead(flight, key, spec, clinic, deadline, read).value
             case .join(let flight):
                 metrics.joined.increment()
-                switch try await wait(for: flight, deadline) {
+                switch try await wait(enlist(flight), deadline) {
                 case .answer(let answer): return answer.value
                 case .failed(let error): throw error
                 case .abandoned: continue
                 }
-            case .wait(let flight): _ = try await wait(for: flight, deadline)
+            case .wait(let flight): _ = try await wait(enlist(flight), deadline)
             case .refuse: throw TenancyError.overloaded(retryAfter: .seconds(1))
             }
         }
@@ -116,11 +116,16 @@ final class TenantCache {
             isCurrent: { coherence.isCurrent($0, of: tenant, names) })
     }
 
-    private func wait(
-        for flight: CacheMachine.FlightID, _ deadline: Deadline
-    ) async throws(TenancyError) -> Outcome {
+    /// In the same stretch as the machine's step: an `await` may let others run, and the flight end.
+    private func enlist(_ flight: CacheMachine.FlightID) -> Waiter<Outcome> {
         let waiter = Waiter<Outcome>()
         waiters[flight, default: []].append(waiter)
+        return waiter
+    }
+
+    private func wait(
+        _ waiter: Waiter<Outcome>, _ deadline: Deadline
+    ) async throws(TenancyError) -> Outcome {
         do {
             return try await waiter.wait(until: deadline)
         } catch is DeadlineExceeded {

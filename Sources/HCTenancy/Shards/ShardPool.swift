@@ -55,7 +55,9 @@ final class ShardPool {
             ticket = granted
             serve()
         case .wait(let waiting):
-            try await wait(waiting, tenant, tier.pool.queueTimeout, deadline)
+            // In the same stretch: an `await` may let others run, and the queue may name the ticket by then.
+            let waiter = enlist(waiting)
+            try await wait(waiting, waiter, tenant, tier.pool.queueTimeout, deadline)
             ticket = waiting
         case .refuse(let wait):
             serve()
@@ -66,15 +68,20 @@ final class ShardPool {
         return try await pool.withConnection(deadline: deadline, body)
     }
 
-    private func wait(
-        _ ticket: Queue.Ticket, _ tenant: TenantID, _ timeout: Duration, _ deadline: Deadline
-    ) async throws {
-        let since = Loop.shared.now
-        let patience = Deadline.after(timeout, from: since)
+    private func enlist(_ ticket: Queue.Ticket) -> Waiter<Void> {
         let waiter = Waiter<Void>()
         while waiters.count <= ticket.index { waiters.append(nil) }
         waiters[ticket.index] = waiter
         serve()
+        return waiter
+    }
+
+    private func wait(
+        _ ticket: Queue.Ticket, _ waiter: Waiter<Void>, _ tenant: TenantID, _ timeout: Duration,
+        _ deadline: Deadline
+    ) async throws {
+        let since = Loop.shared.now
+        let patience = Deadline.after(timeout, from: since)
         do {
             try await waiter.wait(until: patience.earlier(of: deadline))
             metrics?.waited(Loop.shared.now - since, waiting: queue.waitingCount)

@@ -22,7 +22,7 @@ import HCTesting
     _ count: Int, _ body: @escaping @LoopActor (Int) async throws -> Value
 ) async -> [Result<Value, any Error>] {
     let tasks = (0..<count).map { number in
-        Task { @LoopActor in try await body(number) }
+        Loop.shared.makeTask { try await body(number) }
     }
     var results: [Result<Value, any Error>] = []
     for task in tasks { results.append(await task.result) }
@@ -50,7 +50,7 @@ final class LiveGround {
 
     static func shared() async throws -> LiveGround {
         if let making { return try await making.value }
-        let task = Task { @LoopActor in try await make() }
+        let task = Loop.shared.makeTask { try await make() }
         making = task
         return try await task.value
     }

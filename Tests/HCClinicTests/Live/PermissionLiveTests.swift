@@ -158,7 +158,7 @@ extension PermissionLiveTests.Cast {
 
     static func shared() async throws -> PermissionLiveTests.Cast {
         if let making { return try await making.value }
-        let task = Task { @LoopActor in try await make() }
+        let task = Loop.shared.makeTask { try await make() }
         making = task
         return try await task.value
     }
@@ -170,7 +170,7 @@ extension LiveClinic {
     /// A clinic for tests that do not mind each other's rows.
     static func shared() async throws -> LiveClinic {
         if let making { return try await making.value }
-        let task = Task { @LoopActor in try await make() }
+        let task = Loop.shared.makeTask { try await make() }
         making = task
         return try await task.value
     }

@@ -110,10 +110,12 @@ struct TierRegistryTests {
                     ))
             }
             let tasks = plans.map { registry, plan in
-                Task { @LoopActor in await failure { try await registry.apply(plan, reason: nil) } }
+                Loop.shared.makeTask {
+                    await failure { try await registry.apply(plan, reason: nil) }
+                }
             }
             var errors: [ControlError?] = []
-            for task in tasks { errors.append(await task.value) }
+            for task in tasks { errors.append(try await task.value) }
             #expect(errors.filter { $0 == nil }.count == 1)
             #expect(errors.compactMap { $0?.code } == Array(repeating: "tiers-changed", count: 5))
         }
@@ -140,7 +142,7 @@ struct TierRegistryTests {
             let session = try services.session(admin)
             // Not committed: the count does not see it, the foreign key does.
             _ = try session.run("BEGIN; UPDATE tenant SET tier = 'trial' WHERE slug = 'sunrise'")
-            let removal = Task { @LoopActor in
+            let removal = Loop.shared.makeTask {
                 await failure { try await registry.apply(plan, reason: nil) }
             }
             let waiting = """
@@ -152,7 +154,7 @@ struct TierRegistryTests {
                 try #require(!deadline.isExpired(at: Loop.shared.now), "nobody waits")
             }
             _ = try session.run("COMMIT")
-            let error = await removal.value
+            let error = try await removal.value
             #expect(error?.kind == .refused && error?.code == "tier-in-use")
             #expect(try await registry.find("trial").tenants == 1)
         }
@@ -242,10 +244,12 @@ struct TenantTierTests {
             let first = try await ann.plan("sunrise", tier: "large")
             let second = try await bob.plan("sunrise", tier: "trial")
             let tasks = [(ann, first), (bob, second)].map { tiers, plan in
-                Task { @LoopActor in await failure { try await tiers.apply(plan, reason: nil) } }
+                Loop.shared.makeTask {
+                    await failure { try await tiers.apply(plan, reason: nil) }
+                }
             }
             var errors: [ControlError?] = []
-            for task in tasks { errors.append(await task.value) }
+            for task in tasks { errors.append(try await task.value) }
             let lost = errors.compactMap { $0 }
             #expect(lost.count == 1 && lost[0].kind == .conflict)
             let winner = errors[0] == nil ? "ann" : "bob"

@@ -45,7 +45,7 @@ struct AuditTests {
             return session
         }
         let answered = LivePlatform.Flag()
-        let reading = Task { @LoopActor in
+        let reading = Loop.shared.makeTask {
             try await read(platform)
             answered.set(true)
         }
@@ -86,7 +86,9 @@ struct AuditTests {
             platform.first.owner,
             "UPDATE hc_tenant SET state = 'draining' WHERE tenant_id = '\(LivePlatform.sunrise)'")
         // Reads are still served here, their record is not taken any more.
-        let reading = Task { @LoopActor in try await read(platform) }
+        let reading = Loop.shared.makeTask {
+            try await read(platform)
+        }
         try await platform.until { platform.metrics.refusedDraining.value > 0 }
         try await platform.psql(
             platform.first.owner,

@@ -90,7 +90,7 @@ struct CacheHistoryTests {
     ) async throws {
         let tasks = workers.enumerated().flatMap { number, worker in
             (0..<5).map { part in
-                Task { @LoopActor in
+                Loop.shared.makeTask {
                     var random = SeededRandom(seed: seed &+ UInt64(number * 100 + part))
                     for _ in 0..<rounds {
                         guard let id = ids.randomElement(using: &random) else { return }
@@ -146,7 +146,7 @@ struct CacheHistoryTests {
         let history = History()
         history.isStrict = false
         let flusher = try await redis.client()
-        let flushes = Task { @LoopActor in
+        let flushes = Loop.shared.makeTask {
             for _ in 0..<4 {
                 _ = try await flusher.send(["FLUSHALL"], deadline: redis.deadline)
                 try await Loop.shared.sleep(for: .milliseconds(150))
@@ -168,7 +168,7 @@ struct CacheHistoryTests {
         let history = History()
         history.isStrict = false
         let server = redis.server
-        let loss = Task { @LoopActor in
+        let loss = Loop.shared.makeTask {
             try await Loop.shared.sleep(for: .milliseconds(30))
             try await offLoop { try server.kill() }
             try await Loop.shared.sleep(for: .milliseconds(200))
@@ -239,7 +239,7 @@ struct CacheHistoryTests {
         let id = try await things(1, workers[0])[0]
         for worker in workers { try await worker.settle() }
         let (gate, entered) = (Waiter<Void>(), Waiter<Void>())
-        let slow = Task { @LoopActor in
+        let slow = Loop.shared.makeTask {
             try await workers[1].read(CacheWorker.key(id), id) {
                 entered.succeed(())
                 try await gate.wait(until: redis.deadline)
@@ -248,7 +248,9 @@ struct CacheHistoryTests {
         try await entered.wait(until: redis.deadline)
         let written = try await workers[0].write(id)
         // Joins nobody who began before the change; waits for it, though, so that a key is read once at a time.
-        let late = Task { @LoopActor in try await workers[1].read(id) }
+        let late = Loop.shared.makeTask {
+            try await workers[1].read(id)
+        }
         gate.succeed(())
         #expect(try await slow.value == written - 1, "it began before the change")
         #expect(try await late.value == written)

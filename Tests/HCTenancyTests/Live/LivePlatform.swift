@@ -22,7 +22,7 @@ import Synchronization
     _ count: Int, _ body: @escaping @LoopActor (Int) async throws -> Value
 ) async throws -> [Value] {
     let tasks = (0..<count).map { number in
-        Task { @LoopActor in try await body(number) }
+        Loop.shared.makeTask { try await body(number) }
     }
     var values: [Value] = []
     for task in tasks { values.append(try await task.value) }

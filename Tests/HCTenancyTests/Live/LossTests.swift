@@ -24,7 +24,7 @@ struct ShardLossTests {
             try session.run("BEGIN; LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
             return session
         }
-        let writing = Task { @LoopActor in
+        let writing = Loop.shared.makeTask {
             _ = try await context.write(
                 [LivePlatform.addPractitioner("Dr Maybe", to: context.id)],
                 audit: [LivePlatform.event("create")],

@@ -75,7 +75,9 @@ struct RoutingTests {
             platform.first.owner,
             "UPDATE hc_tenant SET state = 'draining' WHERE tenant_id = '\(LivePlatform.sunrise)'")
         #expect(try await platform.names(LivePlatform.sunrise) == [])
-        let written = Task { @LoopActor in try await add("Dr Patient", platform) }
+        let written = Loop.shared.makeTask {
+            try await add("Dr Patient", platform)
+        }
         try await platform.until { platform.metrics.refusedDraining.value > 0 }
         try await platform.psql(
             platform.first.owner,
@@ -92,7 +94,9 @@ struct RoutingTests {
         try await platform.psql(
             platform.first.owner,
             "UPDATE hc_tenant SET state = 'draining' WHERE tenant_id = '\(LivePlatform.sunrise)'")
-        let written = Task { @LoopActor in try await add("Dr Patient", platform) }
+        let written = Loop.shared.makeTask {
+            try await add("Dr Patient", platform)
+        }
         try await platform.until { platform.metrics.refusedDraining.value > 0 }
         try await platform.psql(
             platform.first.owner,

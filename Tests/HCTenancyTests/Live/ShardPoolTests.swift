@@ -50,11 +50,11 @@ struct ShardPoolTests {
         let platform = try await LivePlatform.make { $0.pools.shardConnectionsMax = 1 }
         let context = try platform.context(LivePlatform.sunrise)
         let deadline = platform.deadline
-        let running = Task { @LoopActor in
+        let running = Loop.shared.makeTask {
             try await context.read([Self.sleep], deadline: deadline)
         }
         try await waitForSleepers(1, platform)
-        let queued = Task { @LoopActor in
+        let queued = Loop.shared.makeTask {
             try await context.read([Self.sleep], deadline: deadline)
         }
         while waiting(platform).waiting < 1 { try await Loop.shared.sleep(for: .milliseconds(1)) }
@@ -77,7 +77,7 @@ struct ShardPoolTests {
         _ = try await offLoop {
             try lock.run("BEGIN; LOCK TABLE practitioner IN ACCESS EXCLUSIVE MODE")
         }
-        let write = Task { @LoopActor in
+        let write = Loop.shared.makeTask {
             try await context.write(
                 [LivePlatform.addPractitioner("Kept", to: LivePlatform.sunrise)],
                 audit: [LivePlatform.event("create")], deadline: deadline)
@@ -91,7 +91,7 @@ struct ShardPoolTests {
         _ = try await write.value
         #expect(try await platform.names(LivePlatform.sunrise) == ["Kept"])
         // What was not sent is not begun.
-        let late = Task { @LoopActor in
+        let late = Loop.shared.makeTask {
             try await context.write(
                 [LivePlatform.addPractitioner("Never", to: LivePlatform.sunrise)], audit: [],
                 deadline: deadline)
@@ -109,7 +109,7 @@ struct ShardPoolTests {
         let deadline = platform.deadline
         let lookups = platform.door.lookups
         let tasks = (0..<2).map { _ in
-            Task { @LoopActor in
+            Loop.shared.makeTask {
                 try await lookups.find(Self.sleep, in: LivePlatform.sunrise, deadline: deadline)
             }
         }
@@ -132,7 +132,7 @@ struct ShardPoolTests {
         )
         let context = try platform.context(LivePlatform.sunrise)
         let deadline = platform.deadline
-        let running = Task { @LoopActor in
+        let running = Loop.shared.makeTask {
             try await context.read([Self.sleep], deadline: deadline)
         }
         try await waitForSleepers(1, platform)

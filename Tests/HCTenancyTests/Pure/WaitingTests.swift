@@ -20,7 +20,9 @@ struct WaitingTests {
         let lot = ParkingLot()
         let limit = after(.seconds(30))
         let parked = (0..<2).map { _ in
-            Task { @LoopActor in try await lot.park(one, limit: 2, until: limit) }
+            Loop.shared.makeTask {
+                try await lot.park(one, limit: 2, until: limit)
+            }
         }
         while lot.count < 2 { try await Loop.shared.sleep(for: .milliseconds(1)) }
         #expect(try await !lot.park(one, limit: 2, until: limit), "the lot of this clinic is full")
@@ -38,7 +40,9 @@ struct WaitingTests {
     func cancelledParking() async throws {
         let lot = ParkingLot()
         let limit = after(.seconds(30))
-        let parked = Task { @LoopActor in try await lot.park(one, limit: 1, until: limit) }
+        let parked = Loop.shared.makeTask {
+            try await lot.park(one, limit: 1, until: limit)
+        }
         while lot.count < 1 { try await Loop.shared.sleep(for: .milliseconds(1)) }
         parked.cancel()
         await #expect(throws: CancellationError.self) { try await parked.value }
@@ -70,10 +74,14 @@ struct WaitingTests {
         }
         let row = try row()
         let limit = after(.seconds(30))
-        let first = Task { @LoopActor in try await committer.record(row, of: one, deadline: limit) }
+        let first = Loop.shared.makeTask {
+            try await committer.record(row, of: one, deadline: limit)
+        }
         try await begun.wait(until: limit)
         let others = (0..<10).map { _ in
-            Task { @LoopActor in try await committer.record(row, of: one, deadline: limit) }
+            Loop.shared.makeTask {
+                try await committer.record(row, of: one, deadline: limit)
+            }
         }
         // Another clinic does not wait for this one.
         try await committer.record(row, of: two, deadline: limit)
@@ -112,7 +120,7 @@ struct WaitingTests {
         let limit = after(.seconds(30))
         var refused = 0
         let tasks = (0..<8).map { _ in
-            Task { @LoopActor in
+            Loop.shared.makeTask {
                 do {
                     try await committer.record(row, of: one, deadline: limit)
                 } catch {

@@ -105,7 +105,7 @@ final class CurlTransfer {
         while true {
             if let head { return head }
             if case .ended(let error) = state { throw error ?? .malformed("no answer") }
-            try await waitAsReader(until: deadline)
+            try await wait(enlistReader(), until: deadline)
         }
     }
 
@@ -116,7 +116,7 @@ final class CurlTransfer {
                 if let error { throw error }
                 return received
             }
-            try await waitAsReader(until: deadline)
+            try await wait(enlistReader(), until: deadline)
         }
     }
 
@@ -133,7 +133,7 @@ final class CurlTransfer {
                 if let error { throw error }
                 return nil
             }
-            try await waitAsReader(until: deadline)
+            try await wait(enlistReader(), until: deadline)
         }
     }
 
@@ -157,17 +157,21 @@ final class CurlTransfer {
         return head == nil ? .answer : .content
     }
 
-    private func waitAsReader(until deadline: Deadline) async throws(HTTPClientError) {
+    /// In the same stretch as the look at what there is: an `await` may let curl's callbacks run.
+    private func enlistReader() -> Waiter<Void> {
         precondition(reader == nil, "a transfer has one reader at a time")
         let waiter = Waiter<Void>()
         reader = waiter
-        defer { reader = nil }
-        try await wait(waiter, until: deadline)
+        return waiter
     }
 
     private func wait(
         _ waiter: Waiter<Void>, until deadline: Deadline
     ) async throws(HTTPClientError) {
+        defer {
+            if reader === waiter { reader = nil }
+            if writer === waiter { writer = nil }
+        }
         do {
             try await waiter.wait(until: deadline)
         } catch is DeadlineExceeded {
@@ -227,7 +231,6 @@ final class CurlTransfer {
             precondition(writer == nil, "a transfer has one writer at a time")
             let waiter = Waiter<Void>()
             writer = waiter
-            defer { writer = nil }
             // The reader's deadline ends the transfer, and so this wait.
             try await wait(waiter, until: .never)
         }
