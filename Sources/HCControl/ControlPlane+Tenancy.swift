@@ -81,11 +81,34 @@ extension ControlPlane {
         _ = try await context(tenant: tenant).keys
     }
 
-    func pingRedis() async throws {
+    /// What Redis does when it is full (`maxmemory-policy`).
+    ///
+    /// - Returns: nil if Redis answers and does not say: services that run Redis for others often refuse `CONFIG`, and
+    ///   those that know their clients' rights well `INFO`.
+    /// - Throws: `RedisError` if it does not answer.
+    func redisPolicy() async throws -> String? {
         let client = try RedisClient(
             configuration.redis, name: "hc-admin", blocking: BlockingPool(), logger: .silent)
         client.start()
         defer { client.close() }
-        try await client.waitUntilReady(deadline: .after(.seconds(3), from: clocks.monotonic()))
+        let deadline = Deadline.after(.seconds(3), from: clocks.monotonic())
+        try await client.waitUntilReady(deadline: deadline)
+        do throws(RedisError) {
+            let pair = try await client.send(
+                ["CONFIG", "GET", "maxmemory-policy"], deadline: deadline
+            ).asArray
+            if let pair, pair.count == 2, let policy = pair[1].asString { return policy }
+        } catch {
+            guard case .server = error else { throw error }
+        }
+        do throws(RedisError) {
+            let name = "maxmemory_policy:"
+            return try await client.send(["INFO", "memory"], deadline: deadline).asString?
+                .split(whereSeparator: \.isNewline).first { $0.hasPrefix(name) }
+                .map { String($0.dropFirst(name.count)) }
+        } catch {
+            guard case .server = error else { throw error }
+            return nil
+        }
     }
 }

@@ -9,15 +9,18 @@ package final class RedisServer: Sendable {
     package let socket: String
     package let password: String
     private let directory: String
+    /// Lines of its configuration.
+    private let settings: [String]
     private let child: Mutex<Subprocess?>
 
-    package init(password: String = "test-password") throws {
+    package init(password: String = "test-password", settings: [String] = []) throws {
         var template = Array("/tmp/hc-redis-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw FixtureError("mkdtemp failed") }
         directory = String(
             decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         socket = directory + "/redis.sock"
         self.password = password
+        self.settings = settings
         child = Mutex(nil)
         try start()
     }
@@ -52,10 +55,11 @@ package final class RedisServer: Sendable {
                     """
                     port 0
                     unixsocket \(socket)
-                    requirepass \(password)
+                    requirepass "\(password)"
                     save ""
                     appendonly no
                     dir \(directory)
+                    \(settings.joined(separator: "\n"))
                     """,
                     directory,
                 ], errorOutput: .discarded)

@@ -107,10 +107,30 @@ package struct Doctor {
         return findings
     }
 
-    private func redis() async throws -> [Finding] {
+    /// Copies, revocations and what sessions have written are agreed on in Redis: it may lose all of that at once, which
+    /// is noticed, and none of it alone, which is not.
+    func redis() async throws -> [Finding] {
         do {
-            try await plane.pingRedis()
-            return []
+            switch try await plane.redisPolicy() {
+            case "noeviction": return []
+            case let policy?:
+                return [
+                    finding(
+                        "redis", .failed,
+                        "maxmemory-policy is \(policy): when Redis is full it forgets who has copies"
+                            + " and which sessions are revoked, and nobody notices; run"
+                            + " CONFIG SET maxmemory-policy noeviction, write the same into its"
+                            + " configuration file, and restart the workers")
+                ]
+            case nil:
+                return [
+                    finding(
+                        "redis", .warning,
+                        "it refuses CONFIG GET and INFO, so what it does when it is full could not be"
+                            + " checked: maxmemory-policy must be noeviction; look with redis-cli"
+                            + " as its administrator, or at the settings of the service")
+                ]
+            }
         } catch {
             return [
                 finding(

@@ -248,9 +248,10 @@ final class SharedCache {
     // MARK: Changes
 
     /// Keys: (none for the copy) epoch, begun; tokens; holds. Arguments: epoch, count of tags, name of the hold, its
-    /// life in ms.
+    /// life in ms. Runs in a Redis that is full, too: there copies can still be read.
     private static let holdScript = RedisScript(
         """
+        #!lua flags=allow-oom
         local clock = redis.call('TIME')
         local now = clock[1] * 1000000 + clock[2]
         local epoch = redis.call('GET', KEYS[1])

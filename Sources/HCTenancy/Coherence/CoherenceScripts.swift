@@ -7,6 +7,10 @@ import HCRedis
 /// and of the holds of the moment (`h:<void>`, `<end>|<names>`); of a process its lease and its inbox, which stand
 /// on one node of a cluster; and `hc:copies:born`, `<run>|<time>`, which says since when Redis has forgotten nothing.
 /// All times are Redis' own, in microseconds.
+///
+/// `begin`, `tell` and `renew` run in a Redis that is full, too (`allow-oom`): otherwise processes could go on with copies
+/// whose change nobody can tell them of. What they write is small and does not last. A Redis that evicts keys breaks all
+/// of this (`hc-admin doctor` looks for one).
 enum CoherenceScripts {
     static let born = "hc:copies:born"
 
@@ -57,6 +61,7 @@ enum CoherenceScripts {
     /// written last, and without the key all is lost.
     static let begin = RedisScript(
         """
+        #!lua flags=allow-oom
         local clock = redis.call('TIME')
         local now = clock[1] * 1000000 + clock[2]
         local run, since = string.match(redis.call('GET', KEYS[2]) or '', '^(.*)|(%d+)$')
@@ -84,6 +89,7 @@ enum CoherenceScripts {
     /// and there is nobody to tell.
     static let tell = RedisScript(
         """
+        #!lua flags=allow-oom
         local left = redis.call('PTTL', KEYS[1])
         if left <= 0 then
             if redis.call('GET', KEYS[3]) ~= ARGV[3] then return tonumber(ARGV[4]) end
@@ -99,6 +105,7 @@ enum CoherenceScripts {
     /// there are more messages.
     static let renew = RedisScript(
         """
+        #!lua flags=allow-oom
         if ARGV[2] == '0' and redis.call('EXISTS', KEYS[1]) == 0 then return false end
         if redis.call('LLEN', KEYS[2]) > tonumber(ARGV[3]) then
             redis.call('DEL', KEYS[1], KEYS[2])

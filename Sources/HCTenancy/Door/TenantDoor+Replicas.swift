@@ -80,7 +80,7 @@ extension TenantDoor {
         let limit = deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now))
         for prefix in redisPrefixes(of: tenant) {
             do {
-                try await TenantRedis(redis, prefix: prefix).set(
+                try await TenantRedis(redis, prefix: prefix).setAlways(
                     "read-after:\(session)", Array(position.text.utf8), expiresAfter: markLife,
                     deadline: limit)
             } catch {

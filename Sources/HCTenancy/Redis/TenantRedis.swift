@@ -30,6 +30,24 @@ package struct TenantRedis {
             ], deadline: deadline)
     }
 
+    /// As `set`, in a Redis that is full, too: for what is small, does not last, and would do harm if others read what was
+    /// there before.
+    package func setAlways(
+        _ name: String, _ value: [UInt8], expiresAfter life: Duration, deadline: Deadline
+    ) async throws(RedisError) {
+        _ = try await evaluate(
+            TenantRedis.setScript, names: [name],
+            arguments: [.bytes(value), .integer(max(1, life.inMilliseconds))], deadline: deadline)
+    }
+
+    /// Keys: one. Arguments: its value, its life in milliseconds.
+    static let setScript = RedisScript(
+        """
+        #!lua flags=allow-oom
+        redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+        return 1
+        """)
+
     /// Gets a value and removes it in one step: of several who ask, one gets it.
     package func take(_ name: String, deadline: Deadline) async throws(RedisError) -> [UInt8]? {
         try await client.send(["GETDEL", key(name)], deadline: deadline).asBytes

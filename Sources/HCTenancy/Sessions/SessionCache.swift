@@ -23,7 +23,7 @@ package struct SessionCacheConfiguration: Sendable {
 ///
 /// Invariant: once `revoke` has told Redis, no process admits the session from the cache. For
 ///
-/// - a tombstone is written over whatever is there, and no fill writes over a tombstone;
+/// - a tombstone is written over whatever is there, in a Redis that is full, too, and no fill writes over a tombstone;
 /// - an entry is believed only if it was written while this process's connection has stood (`SessionTrust`), so
 ///   that what outlived a time without Redis, in which no tombstone could be written, does not count;
 /// - until a tombstone that could not be delivered is delivered, it is tried again, as long as an entry from
@@ -205,9 +205,10 @@ package final class SessionCache: Service {
     ) async -> Bool {
         guard let redis else { return false }
         do throws(RedisError) {
-            _ = try await redis.send(
-                [
-                    "SET", .text(tombstone.key), .text(SessionText.tombstone), "PX",
+            _ = try await redis.evaluate(
+                TenantRedis.setScript, keys: [.text(tombstone.key)],
+                arguments: [
+                    .text(SessionText.tombstone),
                     .integer(configuration.tombstoneLife.inMilliseconds),
                 ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
             return true

@@ -158,6 +158,26 @@ struct CacheHistoryTests {
         for worker in workers { worker.kill() }
     }
 
+    @Test("Redis is full for a while, again and again", arguments: 0..<2)
+    func full(_ run: Int) async throws {
+        let seed = 0xF0_11_00 + UInt64(run)
+        let redis = try await LiveRedis.make()
+        let workers = try await makeWorkers(3, redis)
+        let ids = try await things(2, workers[0])
+        for worker in workers { try await worker.settle() }
+        let history = History()
+        let filling = Loop.shared.makeTask {
+            for number in 0..<8 {
+                try await redis.setFull(number % 2 == 0)
+                try await Loop.shared.sleep(for: .milliseconds(100))
+            }
+        }
+        try await self.run(workers, ids, history, seed: seed, rounds: 60)
+        try await filling.value
+        #expect(history.violations == [], "seed \(seed)")
+        for worker in workers { worker.kill() }
+    }
+
     @Test("Redis is killed and comes back")
     func restarted() async throws {
         let seed: UInt64 = 0x5e_57_a7

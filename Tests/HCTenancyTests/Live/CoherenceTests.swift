@@ -201,6 +201,34 @@ struct CoherenceTests {
         two.die()
     }
 
+    @Test("in a Redis that is full leases go on, and so everybody hears of every change")
+    func full() async throws {
+        let live = try await makeRedis()
+        let (one, two) = (
+            try await Process(live, limits: limits), try await Process(live, limits: limits)
+        )
+        try await one.join(tenant)
+        try await two.join(tenant)
+        try await live.setFull()
+        let trusted = two.coherence.ledger.trustedUntil
+        while Loop.shared.now < trusted + .milliseconds(1) {
+            try await Loop.shared.sleep(until: Deadline(trusted + .milliseconds(1)))
+        }
+        #expect(two.coherence.mayUseCopies(of: tenant), "its lease was renewed")
+        let held = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
+        #expect(held.isTold && two.dropped == [.names(["a"])])
+        #expect(two.coherence.isHeld("a", of: tenant))
+        one.coherence.release(held)
+        _ = await one.coherence.hold(["b"], of: tenant, for: .zero)
+        #expect(!two.coherence.isHeld("a", of: tenant))
+        // Who comes now has no copies of its own.
+        #expect(!one.coherence.mayUseCopies(of: LivePlatform.lakeside))
+        await one.coherence.registering?.value
+        #expect(!one.coherence.mayUseCopies(of: LivePlatform.lakeside))
+        one.die()
+        two.die()
+    }
+
     @Test("a session that was revoked is admitted by no process' copy")
     func sessions() async throws {
         let live = try await makeRedis()

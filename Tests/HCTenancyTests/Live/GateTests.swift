@@ -36,6 +36,14 @@ final class LiveRedis {
         return client
     }
 
+    /// From now on it has no room for anything, or has it again.
+    func setFull(_ isFull: Bool = true) async throws {
+        let client = try await client()
+        _ = try await client.send(
+            ["CONFIG", "SET", "maxmemory", isFull ? "1" : "0"], deadline: deadline)
+        client.close()
+    }
+
     /// Lets it be as a Redis that has forgotten nothing for long.
     func age() async throws {
         let client = try await client()
@@ -236,6 +244,27 @@ struct GateTests {
         }
     }
 
+    @Test("a revocation is effective in a Redis that is full, and new roles end the session")
+    func revokedInFullRedis() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        _ = await pass(two, session: session)
+        await fill(one, ticket: try ticket(await pass(one, session: session).session))
+        #expect(await pass(two, session: session).session == .active(entry))
+        try await redis.setFull()
+        #expect(await revoke(one))
+        #expect(await pass(two, session: session).session == .revoked)
+        // What is only faster with Redis is not kept there, and nobody fails for it.
+        let other = SessionID(UUID(high: 6, low: 6))
+        for _ in 0..<2 {
+            let found = await two.sessions.lookUp(
+                [other], of: Sample.record(), now: now, deadline: redis.deadline)
+            await two.sessions.fill(
+                other, of: Sample.record(), entry, ticket: try ticket(found[0]),
+                deadline: redis.deadline)
+        }
+    }
+
     @Test(
         "new roles count on the next request, also with a fill under way, and wake no revoked session"
     )
@@ -277,6 +306,24 @@ struct GateTests {
             await new.gate(session: session, cost: .read, deadline: platform.deadline).session,
         ]
         #expect(answers == [.revoked, .revoked])
+    }
+
+    @Test("what others must not miss is written in a Redis that is full, and nothing else is")
+    func writtenInFullRedis() async throws {
+        let redis = try await LiveRedis.make()
+        let store = TenantRedis(try await redis.client(), prefix: "s1:{a}:1:")
+        try await store.set("mark", [1], expiresAfter: .seconds(60), deadline: redis.deadline)
+        try await redis.setFull()
+        try await store.setAlways(
+            "mark", [2], expiresAfter: .seconds(60), deadline: redis.deadline)
+        #expect(try await store.get("mark", deadline: redis.deadline) == [2])
+        var code: String?
+        do throws(RedisError) {
+            try await store.set("mark", [3], expiresAfter: .seconds(60), deadline: redis.deadline)
+        } catch {
+            if case .server(let error) = error { code = error.code }
+        }
+        #expect(code == "OOM")
     }
 
     @Test("a clinic's Redis is its own prefix, and another after a move")

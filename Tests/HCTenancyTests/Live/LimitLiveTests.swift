@@ -325,6 +325,24 @@ struct LimitLiveTests {
         }
     }
 
+    @Test(
+        "a Redis that is full is as one that is away: first the grace, then the share, and counted")
+    func redisFull() async throws {
+        let redis = try await LiveRedis.make()
+        var limits = LimitMachine.Limits()
+        limits.graceMax = .zero
+        let worker = Worker(try await redis.client(), limits: limits)
+        let plan = slow(1000)
+        #expect(await worker.pass(plan, isExact: true).origin == .redis)
+        try await redis.setFull()
+        let decided = await worker.pass(plan, isExact: true)
+        #expect(decided.isLocal && decided.isAllowed)
+        #expect(worker.metrics.failures(.refused) == 1)
+        var admitted = 0
+        while await worker.pass(plan, isExact: true).isAllowed, admitted < 1000 { admitted += 1 }
+        #expect(admitted > 0 && admitted < 1000, "never unlimited, never zero")
+    }
+
     @Test("what is left can be asked for, and asking takes nothing")
     func report() async throws {
         let redis = try await LiveRedis.make()
