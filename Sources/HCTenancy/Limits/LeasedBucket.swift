@@ -43,6 +43,7 @@ struct LeasedBucket {
 
     private(set) var known: BucketState?
     private var knownTime: Int64 = 0
+    private var knownFree: (ordinary: Int64, safety: Int64) = (0, 0)
     /// Nanoseconds of the steady clock.
     private(set) var knownAt = Int64.min / 2
     /// A lane that got less than it wanted does not ask before this.
@@ -151,7 +152,16 @@ struct LeasedBucket {
         return rule.shape.milliseconds(state.untilFull(rule.shape, at: time(now)))
     }
 
+    /// What Redis had for a lane at its last answer, and what is held: good enough to find the tightest of several.
+    func roughlyLeft(_ lane: LimitLane, _ now: Int64) -> Int64 {
+        (lane == .safety ? knownFree.safety : knownFree.ordinary) + balance(lane, now)
+    }
+
     mutating func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
+        let (shape, time) = (rule.shape, rule.shape.ticks(redisTime))
+        knownFree = (
+            state.available(shape, .ordinary, at: time), state.available(shape, .safety, at: time)
+        )
         known = state
         knownTime = redisTime
         knownAt = now

@@ -16,27 +16,6 @@ import HCCore
 ///
 /// Not bound to an actor: whoever owns it calls it from one place.
 final class LimitMachine {
-    struct Limits {
-        /// Groups of clinics, and of accounts and addresses: bounded apart, so that a flood of addresses forgets no
-        /// clinic.
-        var tenantsMax = 16_384
-        var subjectsMax = 65_536
-        /// Requests that wait for one group; more are asked exactly.
-        var waitingMax = 1024
-        var leaseLife = Duration.seconds(1)
-        /// How long an answer "there is none" is believed.
-        var knowledgeLife = Duration.milliseconds(100)
-        /// Time between questions for a bucket that had less than was wanted.
-        var spacing = Duration.milliseconds(5)
-        /// A lease that was not used for so long is given back.
-        var idleAfter = Duration.milliseconds(250)
-        var roundsMax = 3
-        var graceMax = Duration.seconds(30)
-        var rearmAfter = Duration.seconds(60)
-        /// After a failure Redis is left alone for as long as this.
-        var restAfterFailure = Duration.seconds(1)
-    }
-
     let limits: Limits
     let processes: Int
     let metrics: LimitMetrics
@@ -214,21 +193,26 @@ final class LimitMachine {
         var least: Int64 = 0
         var whole: Int64 = 1
         targets.forEach(request.kind) { group, index in
-            let shape = group.buckets[index].rule.shape
-            let left =
-                (group.buckets[index].available(request.lane, now) ?? 0)
-                + group.buckets[index].balance(request.lane, now)
-            if tightest == nil || left * whole < least * shape.capacity {
+            let left = group.buckets[index].roughlyLeft(request.lane, now)
+            let capacity = group.buckets[index].rule.shape.capacity
+            if tightest == nil || left * whole < least * capacity {
                 tightest = (group, index)
                 least = left
-                whole = shape.capacity
+                whole = capacity
             }
         }
-        let bucket = tightest.map { $0.group.buckets[$0.index] }
+        guard let (group, index) = tightest else {
+            return RateDecision(
+                isAllowed: true, origin: origin, policyField: request.policyField, rule: nil,
+                remaining: 0, resetAfter: .zero, retryAfter: nil)
+        }
+        let left =
+            (group.buckets[index].available(request.lane, now) ?? 0)
+            + group.buckets[index].balance(request.lane, now)
         return RateDecision(
-            isAllowed: true, origin: origin, policyField: request.policyField, rule: bucket?.rule,
-            remaining: Int(least),
-            resetAfter: .milliseconds(bucket?.untilFull(now) ?? 0), retryAfter: nil)
+            isAllowed: true, origin: origin, policyField: request.policyField,
+            rule: group.buckets[index].rule, remaining: Int(left),
+            resetAfter: .milliseconds(group.buckets[index].untilFull(now)), retryAfter: nil)
     }
 
     /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is

@@ -95,13 +95,3 @@ package final class LimitMetrics: Sendable {
     }
     package func failures(_ failure: Failure) -> UInt64 { failures[failure.rawValue].value }
 }
-
-extension RateScope {
-    fileprivate var index: Int {
-        switch self {
-        case .tenant: 0
-        case .user: 1
-        case .address: 2
-        }
-    }
-}

@@ -148,3 +148,13 @@ extension LimitClass {
         }
     }
 }
+
+extension RateScope {
+    var index: Int {
+        switch self {
+        case .tenant: 0
+        case .user: 1
+        case .address: 2
+        }
+    }
+}

@@ -6,6 +6,20 @@ struct LimitKey: Hashable {
     let tenant: TenantID
     let scope: RateScope
     let subject: UUID
+
+    // Written out, for this is done three times for each request: an enumeration of texts would be hashed as its text.
+    func hash(into hasher: inout Hasher) {
+        hasher.combine(tenant.uuid.low)
+        hasher.combine(subject.high)
+        hasher.combine(subject.low &+ UInt64(truncatingIfNeeded: scope.index))
+    }
+
+    static func == (left: LimitKey, right: LimitKey) -> Bool {
+        left.tenant.uuid.low == right.tenant.uuid.low && left.subject.low == right.subject.low
+            && left.subject.high == right.subject.high
+            && left.tenant.uuid.high == right.tenant.uuid.high
+            && left.scope.index == right.scope.index
+    }
 }
 
 /// The network address of a client as limits see it: an IPv4 address, or the /64 of an IPv6 address, which is what one
