@@ -1,4 +1,5 @@
-/// The key at the top: it wraps the key-encryption key of each tenant, and nothing else.
+/// The key at the top: it wraps the key-encryption key of each tenant, and signs what the platform itself states
+/// (`PlatformSigner`, with a key of its own derived from it).
 ///
 /// A file of several lines (`KeyFile`) is a rotation under way: the first key wraps, all of them
 /// unwrap, and `needsRewrap` says which wrapped keys still hang on an older one.
@@ -8,6 +9,7 @@ package final class MasterKey: Sendable {
     /// The identifiers of all keys, the active one first.
     package let ids: [String]
     private let keys: [KeyWrap]
+    private let secrets: [SecretBytes]
 
     /// - Throws: `KeyFileError`, whose description tells the operator what to do.
     package static func load(path: String) throws(KeyFileError) -> MasterKey {
@@ -29,6 +31,19 @@ package final class MasterKey: Sendable {
             wraps.append(try KeyWrap(version: Self.fingerprint(of: key), key: key))
         }
         self.keys = wraps
+        secrets = keys.map(\.key)
+    }
+
+    /// Keys for another purpose, one derived from each key of the file (HKDF), the active one first, and which key it
+    /// is. Neither tells anything of the master key or of a key for any other purpose.
+    func deriveKeys(
+        for purpose: StaticString
+    ) throws(CryptoError) -> [(fingerprint: UInt32, key: SecretBytes)] {
+        var derived: [(fingerprint: UInt32, key: SecretBytes)] = []
+        for (wrap, secret) in zip(keys, secrets) {
+            derived.append((wrap.version, try HKDF.deriveKey(from: secret, info: purpose)))
+        }
+        return derived
     }
 
     /// Which key it is, in four bytes that tell nothing else about it. It stands as the key version
