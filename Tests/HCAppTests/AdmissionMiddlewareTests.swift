@@ -41,14 +41,16 @@ struct AdmissionMiddlewareTests {
                 middleware: [
                     AdmissionMiddleware(
                         limits: limits, registry: registry, now: .zero,
-                        random: SeededRandom(seed: 1), delayOf: { [box] _ in box.delay })
+                        random: SeededRandom(seed: 1), delayOf: { [box] _ in box.delay },
+                        clock: { [box] in box.now })
                 ],
                 makeContext: { _, match in RequestContext(match: match) },
                 problem: { error, _, _ in ErrorResponses.problem(for: error) ?? .internalError })
         }
 
         func get(_ path: String, at now: MonotonicTime = .zero) async throws -> HTTPResponse {
-            await application.respond(to: try request(path, at: now))
+            if now > box.now { box.now = now }
+            return await application.respond(to: try request(path, at: now))
         }
 
         private func request(_ path: String, at now: MonotonicTime) throws -> HTTPRequest {
@@ -84,6 +86,7 @@ struct AdmissionMiddlewareTests {
     @LoopActor
     private final class DelayBox {
         var delay: Duration = .zero
+        var now = MonotonicTime.zero
     }
 
     @LoopActor
@@ -155,6 +158,32 @@ struct AdmissionMiddlewareTests {
         #expect(ground.shed("bulk", "queueing") == 1)
         #expect(ground.shed("bulk", "full") == 0)
         ground.holder.release()
+    }
+
+    @Test("answers that took long lower the limit, and refusals do not raise it again")
+    func slowAnswers() async throws {
+        let ground = Ground(requestsMax: 200)
+        // Each answer takes 290 ms, and nobody waits for the loop.
+        for step in 1...20 {
+            let now = MonotonicTime.zero + .milliseconds(301 * step)
+            ground.holder.isHolding = true
+            let ended = Waiter<Void>()
+            var endedCount = 0
+            for _ in 0..<100 {
+                Loop.shared.spawn {
+                    do { _ = try await ground.get("/interactive", at: now) } catch {
+                        Issue.record(error)
+                    }
+                    endedCount += 1
+                    if endedCount == 100 { ended.succeed(()) }
+                }
+            }
+            ground.box.now = now + .milliseconds(290)
+            ground.holder.release()
+            try await ended.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        }
+        #expect(ground.registry.snapshot().value("hc_http_requests_limit") == .gauge(64))
+        #expect(ground.shed("interactive", "queueing") > 0)
     }
 
     @Test("an answer that is streamed counts until its end, and not for ever if it is never begun")

@@ -136,6 +136,192 @@ struct AdmissionControlTests {
         #expect(served > 190_000, "seed \(seed): the worker is not left idle")
     }
 
+    // MARK: A queue behind the worker
+
+    /// Databases that answer one after the other, in front of which a worker's requests queue. The loop is never late.
+    private struct Queueing {
+        struct Request {
+            var lane: RequestLane
+            var clinic: String
+            var route: String
+            var receivedAt: MonotonicTime
+        }
+
+        var control: AdmissionControl
+        var random: SeededRandom
+        var now = MonotonicTime.zero
+        var queue: [Request] = []
+        /// Answered by nobody before this.
+        var hung: [(until: MonotonicTime, request: Request)] = []
+        var admitted: [RequestLane: Int] = [:]
+        var refused: [RequestLane: Int] = [:]
+        var refusedClinics: [String: Int] = [:]
+        var times: [RequestLane: [Duration]] = [:]
+        let perMillisecond: Int
+
+        init(seed: UInt64, perMillisecond: Int) {
+            control = AdmissionControl(limits: .init(), now: .zero)
+            random = SeededRandom(seed: seed)
+            self.perMillisecond = perMillisecond
+        }
+
+        /// - Returns: whether it was let in.
+        mutating func ask(
+            _ lane: RequestLane, clinic: String = "a", route: String? = nil,
+            hangsFor: Duration? = nil
+        ) {
+            let request = Request(
+                lane: lane, clinic: clinic, route: route ?? lane.rawValue, receivedAt: now)
+            guard
+                control.admit(lane, of: clinic, delay: .zero, now: now, using: &random)
+                    == .admitted
+            else {
+                refused[lane, default: 0] += 1
+                refusedClinics[clinic, default: 0] += 1
+                return
+            }
+            admitted[lane, default: 0] += 1
+            if let hangsFor {
+                hung.append((now + hangsFor, request))
+            } else {
+                queue.append(request)
+            }
+        }
+
+        private mutating func end(_ request: Request) {
+            control.answered(request.route, receivedAt: request.receivedAt, now: now)
+            control.finish(request.lane, of: request.clinic)
+            times[request.lane, default: []].append(now - request.receivedAt)
+        }
+
+        mutating func tick() {
+            now += .milliseconds(1)
+            for request in queue.prefix(perMillisecond) { end(request) }
+            queue.removeFirst(min(queue.count, perMillisecond))
+            while let first = hung.first, first.until <= now {
+                hung.removeFirst()
+                end(first.request)
+            }
+        }
+
+        mutating func startCounting() {
+            (admitted, refused, refusedClinics, times) = ([:], [:], [:], [:])
+        }
+
+        func time(_ lane: RequestLane, _ share: Double) -> Duration {
+            let sorted = (times[lane] ?? []).sorted()
+            return sorted.isEmpty ? .zero : sorted[Int(Double(sorted.count - 1) * share)]
+        }
+    }
+
+    @Test(
+        "at any multiple of the capacity answers take little longer than the target, and as many are given as could be",
+        arguments: [1.5, 2, 3, 10] as [Double], [1, 3, 20])
+    func bounded(_ times: Double, _ perMillisecond: Int) {
+        let seed = UInt64.random(in: .min ... .max)
+        var worker = Queueing(seed: seed, perMillisecond: perMillisecond)
+        // Care is a fifth of the capacity, whatever else comes.
+        let care = Double(perMillisecond) / 5
+        let rest = Double(perMillisecond) * times - care
+        func run(_ milliseconds: Int) {
+            for _ in 0..<milliseconds {
+                for (lane, rate) in [
+                    (RequestLane.safety, care), (.bulk, rest / 2), (.interactive, rest / 2),
+                ] {
+                    // So many on average, and bursts among them.
+                    let count = Int(
+                        rate * 2 * Double.random(in: 0...1, using: &worker.random) + 0.5)
+                    let extra = Double.random(in: 0...1, using: &worker.random)
+                    for _ in 0..<(rate < 0.5 ? (extra < rate ? 1 : 0) : count) { worker.ask(lane) }
+                }
+                worker.tick()
+            }
+        }
+        run(5000)
+        worker.startCounting()
+        run(20_000)
+        let served = worker.times.values.reduce(0) { $0 + $1.count }
+        let label = Comment("seed \(seed)")
+        #expect(worker.refused[.safety] == nil, label)
+        #expect(served >= 18_000 * perMillisecond, label)
+        for lane in [RequestLane.safety, .interactive] {
+            // Where so little is answered that the least limit is a longer queue than the target, that is the bound.
+            let least = Duration.milliseconds(64 / perMillisecond)
+            #expect(worker.time(lane, 0.5) <= max(.milliseconds(150), least), label)
+            #expect(worker.time(lane, 0.99) <= max(.milliseconds(250), least * 2), label)
+        }
+    }
+
+    @Test("a shard that hangs is no queue: nobody else is refused, and the limit stays")
+    func hungShard() {
+        var worker = Queueing(seed: 11, perMillisecond: 5)
+        for step in 0..<20_000 {
+            for _ in 0..<2 { worker.ask(.interactive) }
+            // A part of the same routes, for two seconds each: as many as its clinics' caps let through.
+            if step % 10 == 0 { worker.ask(.interactive, clinic: "b", hangsFor: .seconds(2)) }
+            worker.tick()
+        }
+        #expect(worker.refused.isEmpty)
+        #expect(worker.control.limit == 2048)
+    }
+
+    @Test("answers from memory do not hide a queue of the others, nor are a few slow ones a queue")
+    func votes() {
+        var worker = Queueing(seed: 12, perMillisecond: 2)
+        func fromMemory(_ count: Int) {
+            for _ in 0..<count {
+                var random = worker.random
+                guard
+                    worker.control.admit(
+                        .interactive, of: "a", delay: .zero, now: worker.now, using: &random)
+                        == .admitted
+                else { continue }
+                worker.control.answered("memory", receivedAt: worker.now, now: worker.now)
+                worker.control.finish(.interactive, of: "a")
+            }
+        }
+        for _ in 0..<5000 {
+            for _ in 0..<6 { worker.ask(.bulk) }
+            fromMemory(2)
+            worker.tick()
+        }
+        #expect(worker.control.limit < 700)
+        #expect(worker.time(.bulk, 1) > .milliseconds(400), "at first there was no telling")
+        worker.startCounting()
+        for _ in 0..<5000 {
+            for _ in 0..<6 { worker.ask(.bulk) }
+            fromMemory(2)
+            worker.tick()
+        }
+        #expect(worker.time(.bulk, 0.99) < .milliseconds(250))
+
+        var quick = Queueing(seed: 13, perMillisecond: 5)
+        for step in 0..<5000 {
+            quick.ask(.interactive)
+            if step % 4 == 0 { quick.ask(.bulk, route: "report", hangsFor: .milliseconds(700)) }
+            quick.tick()
+        }
+        #expect(quick.control.limit == 2048 && quick.refused.isEmpty)
+    }
+
+    @Test("who made the queue waits for it: a clinic with little in flight is let in")
+    func modest() {
+        var worker = Queueing(seed: 14, perMillisecond: 2)
+        for step in 0..<20_000 {
+            for _ in 0..<10 { worker.ask(.bulk, clinic: "noisy") }
+            for _ in 0..<10 { worker.ask(.interactive, clinic: "noisy") }
+            if step % 50 == 0 {
+                worker.ask(step % 100 == 0 ? .bulk : .interactive, clinic: "quiet")
+            }
+            worker.tick()
+            // Nobody knew the first second for what it was.
+            if step == 1000 { worker.startCounting() }
+        }
+        #expect(worker.refusedClinics["quiet"] == nil)
+        #expect(worker.refusedClinics["noisy"] ?? 0 > 100_000)
+        #expect(worker.control.inFlight <= worker.control.limit * 3 / 2 + 2)
+    }
+
     @Test("when the load is gone the limit is back within seconds, also if nobody came meanwhile")
     func recovery() {
         for isQuiet in [true, false] {
@@ -230,6 +416,7 @@ struct AdmissionControlTests {
         limits.queueTarget = .zero
         limits.interval = .zero
         limits.fillPercent = [50, 40, 80, 100]
-        #expect(limits.problems().count == 4)
+        limits.slowPercent = 0
+        #expect(limits.problems().count == 5)
     }
 }

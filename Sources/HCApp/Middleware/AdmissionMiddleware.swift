@@ -12,6 +12,7 @@ final class AdmissionMiddleware: Middleware {
     private var control: AdmissionControl
     private var random: any RandomNumberGenerator & Sendable
     private let delayOf: DelayOf
+    private let clock: @LoopActor () -> MonotonicTime
     private let refused: [[Counter]]
     private let inFlight: [Gauge]
     private let limit: Gauge
@@ -20,11 +21,13 @@ final class AdmissionMiddleware: Middleware {
     init(
         limits: AdmissionControl.Limits, registry: MetricsRegistry, now: MonotonicTime,
         random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator(),
-        delayOf: @escaping DelayOf = AdmissionMiddleware.loopDelay
+        delayOf: @escaping DelayOf = AdmissionMiddleware.loopDelay,
+        clock: @escaping @LoopActor () -> MonotonicTime = { Loop.shared.now }
     ) {
         control = AdmissionControl(limits: limits, now: now)
         self.random = random
         self.delayOf = delayOf
+        self.clock = clock
         refused = RequestLane.allCases.map { lane in
             AdmissionControl.Refusal.allCases.map { reason in
                 registry.counter(
@@ -42,7 +45,7 @@ final class AdmissionMiddleware: Middleware {
             "hc_http_requests_limit", "Requests that are let in at once, as queueing allows.")
         queueing = registry.gauge(
             "hc_http_queueing_seconds",
-            "Least time that a request of the last interval waited for the loop.")
+            "Least time for which requests of the last interval stood in a queue.")
         limit.set(control.limit)
     }
 
@@ -55,7 +58,8 @@ final class AdmissionMiddleware: Middleware {
         // What is no route costs less than its refusal.
         guard let lane = context.match.route?.lane else { return .next }
         let decision = control.admit(
-            lane, delay: delayOf(request), now: request.receivedAt, using: &random)
+            lane, of: request.host, delay: delayOf(request), now: request.receivedAt, using: &random
+        )
         limit.set(control.limit)
         queueing.set(control.queueing.inSeconds)
         if case .refused(let reason, let retryAfter) = decision {
@@ -69,13 +73,19 @@ final class AdmissionMiddleware: Middleware {
     func leave(
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
-        guard let lane = context.match.route?.lane else { return .done }
+        guard let route = context.match.route else { return .done }
+        let (lane, clinic) = (route.lane, request.host)
+        // A refusal is quick however long others wait.
+        if response.status.code < 400 {
+            control.answered(
+                route.name, receivedAt: request.receivedAt, now: clock())
+        }
         // Content that is made while it is sent is work until its end.
         guard case .stream(let content) = response.body else {
-            finish(lane)
+            finish(lane, clinic)
             return .done
         }
-        let slot = AdmissionSlot { self.finish(lane) }
+        let slot = AdmissionSlot { self.finish(lane, clinic) }
         response.body = .stream(
             ResponseStream(count: content.count, trailers: content.trailers) { writer in
                 let trailers = try await content.write(writer)
@@ -85,8 +95,8 @@ final class AdmissionMiddleware: Middleware {
         return .done
     }
 
-    private func finish(_ lane: RequestLane) {
-        control.finish(lane)
+    private func finish(_ lane: RequestLane, _ clinic: String) {
+        control.finish(lane, of: clinic)
         inFlight[lane.index].set(control.inFlight(lane))
     }
 }

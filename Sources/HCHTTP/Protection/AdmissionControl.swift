@@ -3,23 +3,33 @@ package import HCCore
 /// Decides which requests a worker takes on when there are more than it can answer in time. No I/O; time and the
 /// measure of queueing come in.
 ///
-/// How many it takes at once follows the queueing of the worker itself: the least delay of an interval, for a
-/// burst that passes shortens to nothing and a standing queue does not (CoDel, RFC 8289 4.1). Above the target the
-/// limit is cut to a share of what was in flight, below it grows by a part of itself. A slow shard is not queueing:
-/// its requests wait elsewhere and have limits of their own, and it must not make the worker refuse others.
+/// How many it takes at once follows the standing queue, wherever in the worker or behind it that stands. Two things show
+/// it: the least delay with which the loop came to a request in an interval, and for each route the least time that one
+/// of its answers took. The least, for a burst that passes shortens it to nothing and a standing queue does not (CoDel,
+/// RFC 8289 4.1). Routes vote, each with its requests: those that are answered from memory say nothing about a queue for
+/// connections, and a slow shard or one slow client is no queue as long as the same route is quick for others; its
+/// requests have limits of their own and must not make the worker refuse others.
+///
+/// Above the target the limit becomes the part of what was in flight that Little's law gives: N requests that take S are
+/// `N * target / S` that take the target. Only requests that came after the last cut count, for those before it saw a
+/// queue that is gone (TCP reduces once in a round trip, RFC 5681 3.1). Below the target the limit grows by an eighth.
 ///
 /// Lanes share the limit in the order of their importance: each is refused from a fill level on, `bulk` from the
 /// lowest. Whoever is refused, a more important lane would have been let in; and care has slots that nobody else
-/// can take.
+/// can take. A clinic that has less in flight than half of its even share of the limit is let in as if the worker did
+/// not queue: whoever made the queue waits for it.
 package struct AdmissionControl: Sendable {
     package struct Limits: Sendable {
         /// Requests in flight that are never exceeded.
         package var inFlightMax = 2048
         /// The limit is not cut below this: so few requests are no overload.
         package var inFlightMin = 64
-        /// Queueing above this is a standing queue, if nothing in the interval was below.
+        /// Queueing above this is a standing queue, if nothing in the interval was below; and an answer that takes
+        /// longer than this has stood in one, if none of its route took less.
         package var queueTarget: Duration = .milliseconds(100)
         package var interval: Duration = .milliseconds(300)
+        /// Of the answers of an interval, those of slow routes that make it an overload, in percent.
+        package var slowPercent = 33
         /// The fill level, in percent of the limit, from which a lane is refused; by `RequestLane.index`.
         package var fillPercent = [50, 65, 80, 100]
 
@@ -34,6 +44,7 @@ package struct AdmissionControl: Sendable {
             }
             if queueTarget <= .zero { found.append("queueTarget: must be above 0") }
             if interval <= .zero { found.append("interval: must be above 0") }
+            if !(1...100).contains(slowPercent) { found.append("slowPercent: from 1 to 100") }
             if fillPercent.count != RequestLane.allCases.count
                 || fillPercent != fillPercent.sorted()
                 || fillPercent.contains(where: { !(1...100).contains($0) })
@@ -62,10 +73,23 @@ package struct AdmissionControl: Sendable {
     package private(set) var limit: Int
     package private(set) var inFlight = 0
     private var inFlightByLane = [0, 0, 0, 0]
+    private var inFlightByClinic: [String: Int] = [:]
 
     private var intervalEnd: MonotonicTime
     private var leastDelay: Duration?
+    /// The answers of this interval.
+    private var answers: [String: Answers] = [:]
+    /// Whoever came before this saw another limit.
+    private var cutAt = MonotonicTime.zero
+    /// Since the last cut nobody has had an answer who came after it: the queue from before is still there.
+    private var isUnproven = false
     private var peak = 0
+
+    private struct Answers {
+        var count: Int
+        var least: Duration
+    }
+
     /// Intervals of overload in a row.
     private var overloadedCount = 0
     /// The least queueing of the last interval.
@@ -83,10 +107,11 @@ package struct AdmissionControl: Sendable {
     package func inFlight(_ lane: RequestLane) -> Int { inFlightByLane[lane.index] }
 
     /// - Parameters:
+    ///   - clinic: whose request it is, as far as can be said before it is looked at: its host.
     ///   - delay: how long the request may have waited before anybody looked at it.
     ///   - random: spreads the times at which the refused come again.
     package mutating func admit(
-        _ lane: RequestLane, delay: Duration, now: MonotonicTime,
+        _ lane: RequestLane, of clinic: String = "", delay: Duration, now: MonotonicTime,
         using random: inout some RandomNumberGenerator
     ) -> Decision {
         if now >= intervalEnd { endInterval(now) }
@@ -95,6 +120,7 @@ package struct AdmissionControl: Sendable {
             inFlight < level(limit, lane)
             // Nobody else can fill the hard limit so far, so this does not exceed it.
             || lane == .safety && inFlight(.safety) < reserve
+            || inFlight < level(limits.inFlightMax, lane) && isModest(clinic)
         guard isAdmitted else {
             let isFull = inFlight >= level(limits.inFlightMax, lane)
             return .refused(
@@ -102,15 +128,42 @@ package struct AdmissionControl: Sendable {
         }
         inFlight += 1
         inFlightByLane[lane.index] += 1
+        inFlightByClinic[clinic, default: 0] += 1
         peak = max(peak, inFlight)
         return .admitted
     }
 
-    /// An admitted request has its answer.
-    package mutating func finish(_ lane: RequestLane) {
-        precondition(inFlightByLane[lane.index] > 0, "more requests ended than began")
+    /// An admitted request has got an answer that was work: neither refused nor failed.
+    ///
+    /// - Parameter receivedAt: when the worker read it.
+    package mutating func answered(
+        _ route: String, receivedAt: MonotonicTime, now: MonotonicTime
+    ) {
+        guard receivedAt >= cutAt else { return }
+        let time = now - receivedAt
+        guard let index = answers.index(forKey: route) else {
+            answers[route] = Answers(count: 1, least: time)
+            return
+        }
+        answers.values[index].count += 1
+        if time < answers.values[index].least { answers.values[index].least = time }
+    }
+
+    /// An admitted request has ended.
+    package mutating func finish(_ lane: RequestLane, of clinic: String = "") {
+        let count = inFlightByClinic[clinic] ?? 0
+        precondition(
+            inFlightByLane[lane.index] > 0 && count > 0, "more requests ended than began")
         inFlight -= 1
         inFlightByLane[lane.index] -= 1
+        inFlightByClinic[clinic] = count == 1 ? nil : count - 1
+    }
+
+    /// Whether a clinic has little in flight beside others that have much.
+    private func isModest(_ clinic: String) -> Bool {
+        let own = inFlightByClinic[clinic] ?? 0
+        let clinics = inFlightByClinic.count + (own == 0 ? 1 : 0)
+        return clinics > 1 && own < max(1, limit / (2 * clinics))
     }
 
     private func level(_ limit: Int, _ lane: RequestLane) -> Int {
@@ -124,24 +177,46 @@ package struct AdmissionControl: Sendable {
     }
 
     private mutating func endInterval(_ now: MonotonicTime) {
-        queueing = leastDelay ?? .zero
+        let standing = standing
+        if !answers.isEmpty || inFlight == 0 { isUnproven = false }
+        queueing = max(leastDelay ?? .zero, standing)
         if queueing > limits.queueTarget {
             overloadedCount += 1
-            limit = max(limits.inFlightMin, min(limit, peak) * 3 / 4)
-        } else {
+            // At most half at once: what was measured was other requests than those that come.
+            let part = min(0.9, max(0.5, limits.queueTarget / queueing))
+            limit = max(limits.inFlightMin, Int(Double(min(limit, peak)) * part))
+            cutAt = now
+            isUnproven = standing > limits.queueTarget
+        } else if !isUnproven {
             overloadedCount = 0
             grow()
         }
         // Intervals in which nothing came were no overload.
         var missed = (now - intervalEnd) / limits.interval
+        if missed >= 1 { isUnproven = false }
         while missed >= 1, limit < limits.inFlightMax {
             overloadedCount = 0
             grow()
             missed -= 1
         }
         leastDelay = nil
+        answers.removeAll(keepingCapacity: true)
         peak = inFlight
         intervalEnd = now + limits.interval
+    }
+
+    /// What routes of which every answer took longer than the target needed at least, each counted with its answers.
+    private var standing: Duration {
+        var (all, slow) = (0, 0)
+        var sum = Duration.zero
+        for answers in answers.values {
+            all += answers.count
+            guard answers.least > limits.queueTarget else { continue }
+            slow += answers.count
+            sum += answers.least * answers.count
+        }
+        guard slow > 0, slow * 100 >= all * limits.slowPercent else { return .zero }
+        return sum / slow
     }
 
     private mutating func grow() {
