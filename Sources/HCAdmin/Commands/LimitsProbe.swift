@@ -41,6 +41,7 @@ struct LimitsProbe: Command {
                     "digest": .string(command.digest),
                     "keys": .array(command.keys.map { .string($0) }),
                     "argument": .string(Hex.encode(command.argument)),
+                    "source": .string(command.source),
                 ],
             ], text: "with a lease: \(text(leased))\nby Redis: \(text(exact))")
     }

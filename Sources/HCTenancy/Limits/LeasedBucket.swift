@@ -16,7 +16,9 @@ struct Lease {
 /// Invariant: what is held beyond what requests wait for is at most one chunk (`chunk`), and each unit held was charged
 /// in Redis no longer than `leaseLife` ago. So all processes together are never ahead of Redis, and behind it by at
 /// most `processes x chunk`: that much may be admitted later than it was charged.
-struct LeasedBucket {
+///
+/// A class, for it is looked at in place, several times for each request: a copy would count its references each time.
+final class LeasedBucket {
     let rule: LimitRule
 
     // MARK: Leases
@@ -63,7 +65,7 @@ struct LeasedBucket {
     }
 
     /// - Precondition: the balance is enough.
-    mutating func take(_ units: Int64, _ now: Int64) {
+    func take(_ units: Int64, _ now: Int64) {
         use(units, now)
         if current.expiresAt > now, current.units >= units {
             current.units -= units
@@ -79,7 +81,7 @@ struct LeasedBucket {
     }
 
     /// Counts what was admitted without a lease.
-    mutating func use(_ units: Int64, _ now: Int64) {
+    func use(_ units: Int64, _ now: Int64) {
         usedSinceMark += units
         usedAt = now
     }
@@ -157,7 +159,7 @@ struct LeasedBucket {
         (lane == .safety ? knownFree.safety : knownFree.ordinary) + balance(lane, now)
     }
 
-    mutating func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
+    func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
         let (shape, time) = (rule.shape, rule.shape.ticks(redisTime))
         knownFree = (
             state.available(shape, .ordinary, at: time), state.available(shape, .safety, at: time)
@@ -170,7 +172,7 @@ struct LeasedBucket {
     // MARK: Getting
 
     /// Redis has given `units`, of `wanted`, to a question that was sent at `sentAt`.
-    mutating func deposit(
+    func deposit(
         _ units: Int64, wanted: Int64, _ lane: LimitLane, since: Int64, sentAt: Int64, life: Int64,
         spacing: Int64, _ now: Int64
     ) {
@@ -192,7 +194,7 @@ struct LeasedBucket {
             since: new.since)
     }
 
-    mutating func pause(_ lane: LimitLane, until: Int64) {
+    func pause(_ lane: LimitLane, until: Int64) {
         switch lane {
         case .ordinary: notBefore.ordinary = until
         case .safety: notBefore.safety = until
@@ -202,7 +204,7 @@ struct LeasedBucket {
     /// Takes away what is held: of leases that have run out, or of all.
     ///
     /// - Returns: what is left of living ones.
-    mutating func empty(_ now: Int64, all: Bool) -> [Lease] {
+    func empty(_ now: Int64, all: Bool) -> [Lease] {
         var left: [Lease] = []
         func drop(_ lease: inout Lease) {
             guard lease.units > 0 else { return }
@@ -220,7 +222,7 @@ struct LeasedBucket {
     }
 
     /// Gives up what is held of living leases above `most`.
-    mutating func shed(to most: Int64, _ now: Int64) -> [Lease] {
+    func shed(to most: Int64, _ now: Int64) -> [Lease] {
         var above = balance(.safety, now) - most
         var given: [Lease] = []
         func cut(_ lease: inout Lease) {
@@ -244,7 +246,7 @@ struct LeasedBucket {
     private static let markAfter: Int64 = 5_000_000
     private static let slowTime: Int64 = 10_000_000_000
 
-    private mutating func mark(_ now: Int64) {
+    private func mark(_ now: Int64) {
         let elapsed = now - markedAt
         guard elapsed >= LeasedBucket.markAfter else { return }
         if markedAt == 0 {

@@ -143,14 +143,15 @@ final class LimitMachine {
         var isDry = false
         var isUnknown = false
         targets.forEach(request.kind) { group, index in
-            let units = group.buckets[index].rule.shape.charge(request.units, lane)
-            let balance = group.buckets[index].balance(lane, now)
+            let bucket = group.buckets[index]
+            let units = bucket.rule.shape.charge(request.units, lane)
+            let balance = bucket.balance(lane, now)
             guard balance < units else { return }
             isLacking = true
             // Of a bucket that was never asked for nobody can say how long it makes a request wait.
-            if group.buckets[index].known == nil { isUnknown = true }
+            if bucket.known == nil { isUnknown = true }
             if isWell,
-                group.buckets[index].dryFor(units - balance, lane, now, life: knowledge) > 0
+                bucket.dryFor(units - balance, lane, now, life: knowledge) > 0
             {
                 isDry = true
             }
@@ -159,9 +160,10 @@ final class LimitMachine {
         guard !isLacking else { return nil }
         var wantsRefill = false
         targets.forEach(request.kind) { group, index in
-            let units = group.buckets[index].rule.shape.charge(request.units, lane)
-            group.buckets[index].take(units, now)
-            if isWell, group.buckets[index].wantsRefill(now) { wantsRefill = true }
+            let bucket = group.buckets[index]
+            let units = bucket.rule.shape.charge(request.units, lane)
+            bucket.take(units, now)
+            if isWell, bucket.wantsRefill(now) { wantsRefill = true }
         }
         if wantsRefill { refill(request, targets, now) }
         return admission(request, targets, .lease, now)
@@ -189,30 +191,30 @@ final class LimitMachine {
         _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
         _ now: Int64
     ) -> RateDecision {
-        var tightest: (group: LimitGroup, index: Int)?
+        var tightest: LeasedBucket?
         var least: Int64 = 0
         var whole: Int64 = 1
         targets.forEach(request.kind) { group, index in
-            let left = group.buckets[index].roughlyLeft(request.lane, now)
-            let capacity = group.buckets[index].rule.shape.capacity
+            let bucket = group.buckets[index]
+            let left = bucket.roughlyLeft(request.lane, now)
+            let capacity = bucket.rule.shape.capacity
             if tightest == nil || left * whole < least * capacity {
-                tightest = (group, index)
+                tightest = bucket
                 least = left
                 whole = capacity
             }
         }
-        guard let (group, index) = tightest else {
+        guard let tightest else {
             return RateDecision(
                 isAllowed: true, origin: origin, policyField: request.policyField, rule: nil,
                 remaining: 0, resetAfter: .zero, retryAfter: nil)
         }
         let left =
-            (group.buckets[index].available(request.lane, now) ?? 0)
-            + group.buckets[index].balance(request.lane, now)
+            (tightest.available(request.lane, now) ?? 0) + tightest.balance(request.lane, now)
         return RateDecision(
             isAllowed: true, origin: origin, policyField: request.policyField,
-            rule: group.buckets[index].rule, remaining: Int(left),
-            resetAfter: .milliseconds(group.buckets[index].untilFull(now)), retryAfter: nil)
+            rule: tightest.rule, remaining: Int(left),
+            resetAfter: .milliseconds(tightest.untilFull(now)), retryAfter: nil)
     }
 
     /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is

@@ -59,9 +59,11 @@ package final class LimitProbe {
                 if number % 256 == 0 {
                     try await Loop.shared.sleep(until: Deadline(Loop.shared.now))
                 }
+                // As it decides a request whose session it knows; any other costs a task more.
+                let request = self.request(isExact: false)
+                guard self.gate.passNow(request) == nil else { continue }
                 _ = await self.gate.pass(
-                    self.request(isExact: false), session: nil, now: .init(seconds: 0),
-                    deadline: deadline)
+                    request, session: nil, now: .init(seconds: 0), deadline: deadline)
             }
         }
     }
@@ -120,14 +122,15 @@ package final class LimitProbe {
     }
 
     /// What the same question is to another client of Redis.
-    package var command: (digest: String, keys: [String], argument: [UInt8]) {
+    package var command: (digest: String, keys: [String], argument: [UInt8], source: String) {
         let groups = gate.machine.targets(of: request(isExact: true)).groups
         let parts = groups.map {
             LimitScript.Part(shape: $0.buckets[0].rule.shape, need: 1, want: 1)
         }
         return (
             LimitScript.script.digest, groups.map { $0.name(of: 0, prefix: tenant.redisPrefix) },
-            LimitScript.argument(lane: .ordinary, birth: 0, parts)
+            LimitScript.argument(lane: .ordinary, birth: 0, parts),
+            "\(LimitScript.script.source)"
         )
     }
 }
