@@ -9,6 +9,8 @@ final class LimitRule: Sendable {
     let keySuffix: String
     /// Most units that a process holds of one bucket beyond what a request asks for: a tenth of a second's worth.
     let chunkMax: Int64
+    /// The members of a JSON object that say what the rule is: written once, and told often.
+    let members: [UInt8]
     /// `RateLimit` begins so.
     let fieldStart: String
     /// Of one process when Redis is away: billionths of a unit per second, never nothing.
@@ -22,8 +24,24 @@ final class LimitRule: Sendable {
         keySuffix = String(classes, radix: 16) + "." + String(ordinal)
         let milliseconds = max(1, rule.window.inMilliseconds)
         chunkMax = BucketShape.tenth(rate: Int64(rule.units), milliseconds: milliseconds)
+        members = LimitRule.members(rule, shape)
         fieldStart = "\"\(rule.name)\";r="
         nanosPerSecond = max(1, Int64(rule.units) * 1_000_000 / milliseconds * 1_000_000)
+    }
+
+    private static func members(_ rule: RateRule, _ shape: BucketShape) -> [UInt8] {
+        var json = JSONWriter()
+        json.member("name", rule.name)
+        json.member("scope", rule.scope.rawValue)
+        if let classes = rule.classes {
+            json.member("classes", LimitClass.allCases.filter(classes.contains).map(\.rawValue))
+        }
+        json.member("algorithm", rule.algorithm.rawValue)
+        json.member("units", rule.units)
+        json.member("per", Quantity.text(rule.window))
+        json.member("capacity", rule.capacity)
+        json.member("safetyReserve", shape.reserve)
+        return json.finish().bytes
     }
 
     /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3): quota and window in seconds; of a bucket, the

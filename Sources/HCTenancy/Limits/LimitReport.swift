@@ -3,9 +3,8 @@ import HCCore
 /// What is left of a clinic's limits, for `GET /v1/limits`.
 package struct LimitReport: Sendable {
     package struct Entry: Sendable {
-        package let rule: RateRule
-        /// Units that only the safety lane may use.
-        package let reserve: Int
+        /// What the rule is, and how many units only the safety lane may use: members of a JSON object.
+        package let members: [UInt8]
         /// Units that an ordinary request may use now.
         package let remaining: Int
         /// Until nothing counts as used, if nothing is taken.
@@ -67,8 +66,8 @@ extension LimitMachine {
             }
             entries.append(
                 LimitReport.Entry(
-                    rule: bucket.rule.rule, reserve: Int(bucket.rule.shape.reserve),
-                    remaining: Int(remaining), resetAfter: .milliseconds(reset)))
+                    members: bucket.rule.members, remaining: Int(remaining),
+                    resetAfter: .milliseconds(reset)))
         }
         return LimitReport(tier: request.plan.tier.name, entries: entries, isLocal: isLocal)
     }

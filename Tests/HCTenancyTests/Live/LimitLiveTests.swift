@@ -363,8 +363,14 @@ struct LimitLiveTests {
         for _ in 0..<3 {
             let report = await worker.gate.report(request)
             #expect(report.tier == "gold" && !report.isLocal)
-            #expect(report.entries.map(\.rule.name) == ["tenant", "user"])
-            #expect(report.entries.map(\.reserve) == [100, 0])
+            let rules = try report.entries.map {
+                try JSONReader.parse(Array("{".utf8) + $0.members + Array("}".utf8))
+            }
+            #expect(rules.map { $0["name"]?.asString } == ["tenant", "user"])
+            #expect(rules.map { $0["safetyReserve"]?.asInteger } == [100, 0])
+            #expect(rules.map { $0["algorithm"]?.asString } == ["token-bucket", "fixed-window"])
+            #expect(rules.map { $0["per"]?.asString } == ["1s", "1h"])
+            #expect(rules.map { $0["capacity"]?.asInteger } == [1000, 500])
             #expect(report.entries[0].remaining == 800)
             #expect(report.entries[1].remaining == 400)
         }
