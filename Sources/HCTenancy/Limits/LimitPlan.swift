@@ -61,18 +61,43 @@ final class LimitRule: Sendable {
 /// A tier's rules, sorted for deciding: one object for each definition that the map has had, so that whoever holds units
 /// under an older one is known by its identity.
 package final class LimitPlan: Sendable {
-    /// Which rules a class has in each scope: places in `rules(of:)`.
+    /// Some of the rules of a scope: bits by their place in `rules(of:)`, for these are gone through several times for
+    /// each request.
     struct Places: Sendable {
-        var tenant: [Int] = []
-        var user: [Int] = []
-        var address: [Int] = []
+        private var bits: UInt32 = 0
+
+        var isEmpty: Bool { bits == 0 }
+
+        init(_ places: some Sequence<Int>) {
+            for place in places {
+                precondition(place < UInt32.bitWidth, "a tier has \(RateRule.countMax) rules")
+                bits |= 1 << UInt32(place)
+            }
+        }
+
+        /// In ascending order.
+        @inline(__always)
+        func forEach(_ body: (Int) -> Void) {
+            var left = bits
+            while left != 0 {
+                body(left.trailingZeroBitCount)
+                left &= left - 1
+            }
+        }
+    }
+
+    /// Which rules a class has in each scope.
+    struct ClassPlaces: Sendable {
+        var tenant: Places
+        var user: Places
+        var address: Places
     }
 
     package let tier: TierDefinition
     let tenantRules: [LimitRule]
     let userRules: [LimitRule]
     let addressRules: [LimitRule]
-    private let places: [Places]
+    private let places: [ClassPlaces]
     /// `RateLimit-Policy` by class, with and without an account.
     private let policies: [String]
     private let openPolicies: [String]
@@ -98,19 +123,17 @@ package final class LimitPlan: Sendable {
         userRules = user
         addressRules = address
         let places = LimitClass.allCases.map { kind in
-            Places(
-                tenant: among(tenant, kind), user: among(user, kind), address: among(address, kind)
-            )
+            ClassPlaces(
+                tenant: Places(among(tenant, kind)), user: Places(among(user, kind)),
+                address: Places(among(address, kind)))
         }
         self.places = places
-        func policy(_ places: Places, withUser: Bool) -> String {
-            let rules =
-                places.tenant.map { tenant[$0] } + (withUser ? places.user.map { user[$0] } : [])
-                + places.address.map { address[$0] }
+        func policy(_ kind: LimitClass, withUser: Bool) -> String {
+            let rules = (tenant + (withUser ? user : []) + address).filter { $0.rule.covers(kind) }
             return rules.map(\.policy).joined(separator: ", ")
         }
-        policies = places.map { policy($0, withUser: true) }
-        openPolicies = places.map { policy($0, withUser: false) }
+        policies = LimitClass.allCases.map { policy($0, withUser: true) }
+        openPolicies = LimitClass.allCases.map { policy($0, withUser: false) }
     }
 
     func rules(of scope: RateScope) -> [LimitRule] {
@@ -121,7 +144,7 @@ package final class LimitPlan: Sendable {
         }
     }
 
-    func places(of kind: LimitClass) -> Places { places[kind.index] }
+    func places(of kind: LimitClass) -> ClassPlaces { places[kind.index] }
 
     func policy(of kind: LimitClass, withUser: Bool) -> String {
         withUser ? policies[kind.index] : openPolicies[kind.index]
