@@ -63,7 +63,7 @@ final class LimitRule: Sendable {
 package final class LimitPlan: Sendable {
     /// Some of the rules of a scope: bits by their place in `rules(of:)`, for these are gone through several times for
     /// each request.
-    struct Places: Sendable {
+    struct Places: Sequence, IteratorProtocol, Sendable {
         private var bits: UInt32 = 0
 
         var isEmpty: Bool { bits == 0 }
@@ -77,12 +77,10 @@ package final class LimitPlan: Sendable {
 
         /// In ascending order.
         @inline(__always)
-        func forEach(_ body: (Int) -> Void) {
-            var left = bits
-            while left != 0 {
-                body(left.trailingZeroBitCount)
-                left &= left - 1
-            }
+        mutating func next() -> Int? {
+            guard bits != 0 else { return nil }
+            defer { bits &= bits - 1 }
+            return bits.trailingZeroBitCount
         }
     }
 

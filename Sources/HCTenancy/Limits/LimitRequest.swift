@@ -45,9 +45,13 @@ struct LimitTargets {
     /// an older map follows the newer one.
     @inline(__always)
     func forEach(_ kind: LimitClass, _ body: (LimitGroup, Int) -> Void) {
-        tenant.plan.places(of: kind).tenant.forEach { body(tenant, $0) }
-        if let user { user.plan.places(of: kind).user.forEach { body(user, $0) } }
-        if let address { address.plan.places(of: kind).address.forEach { body(address, $0) } }
+        for index in tenant.plan.places(of: kind).tenant { body(tenant, index) }
+        if let user {
+            for index in user.plan.places(of: kind).user { body(user, index) }
+        }
+        if let address {
+            for index in address.plan.places(of: kind).address { body(address, index) }
+        }
     }
 
     var groups: [LimitGroup] { [tenant] + [user, address].compactMap { $0 } }
