@@ -11,7 +11,7 @@ import json, sys
 tiers = json.load(open(sys.argv[1]))
 basic = next(tier for tier in tiers["tiers"] if tier["name"] == "basic")
 crowd = dict(basic, name="crowd", rates=[
-    {"name": "tenant", "scope": "tenant", "algorithm": "token-bucket", "units": 20, "per": "1s", "burst": 500}])
+    {"name": "tenant", "scope": "tenant", "algorithm": "token-bucket", "units": 20, "per": "1s", "burst": 600}])
 tiers["tiers"] = [tier for tier in tiers["tiers"] if tier["name"] != "crowd"] + [crowd]
 json.dump(tiers, open(sys.argv[2], "w"))
 PYTHON
