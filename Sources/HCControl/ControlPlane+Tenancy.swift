@@ -14,6 +14,8 @@ final class ControlDoor {
     private let shards: ShardPools
     /// Workers may have copies of what a command changes: they are told.
     private let redis: RedisClient
+    /// It was waited for in vain: a command that looks at many clinics does not wait for it with each.
+    private var isWithoutRedis = false
 
     init(configuration: PlatformConfiguration, clocks: Clocks) throws {
         do {
@@ -41,12 +43,13 @@ final class ControlDoor {
         redis.start()
     }
 
-    /// Waits for Redis, but not long: without it a change waits until nobody can have copies.
+    /// Waits for Redis, but not long, and once: without it a change waits until nobody can have copies.
     func prepare(deadline: Deadline) async {
+        guard !isWithoutRedis else { return }
         do throws(RedisError) {
             try await redis.waitUntilReady(deadline: deadline)
         } catch {
-            return
+            isWithoutRedis = true
         }
     }
 

@@ -1,5 +1,6 @@
 import CLinux
 import HCCore
+import HCCrypto
 import HCIO
 import HCPostgres
 import HCTenancy
@@ -55,6 +56,9 @@ final class ControlGround {
         try Files.replace(
             "\(directory)/control.admin.conninfo", with: Array("\(database.admin)".utf8),
             mode: 0o600)
+        let key = (0..<32).map { _ in UInt8.random(in: .min ... .max) }
+        try Files.replace(
+            "\(directory)/master.key", with: Array(Hex.encode(key).utf8), mode: 0o600)
         configuration = try PlatformConfiguration.load(
             Array(
                 """
@@ -77,7 +81,7 @@ final class ControlGround {
 
     func close() async {
         for plane in planes { await plane.close() }
-        for file in ["control.admin.conninfo"] { unlink("\(directory)/\(file)") }
+        for file in ["control.admin.conninfo", "master.key"] { unlink("\(directory)/\(file)") }
         rmdir(directory)
     }
 
