@@ -103,7 +103,10 @@ final class Gate {
                 self.launchQuestions()
             }
         }
-        if machine.isHolding, sweeping == nil { scheduleSweep() }
+        // While Redis is away too: what is left of the grace is shown.
+        if sweeping == nil, machine.isHolding || machine.isAway(at: Loop.shared.now) {
+            scheduleSweep()
+        }
     }
 
     private func run(_ flight: LimitFlight) async {
