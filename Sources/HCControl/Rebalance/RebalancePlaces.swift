@@ -1,0 +1,133 @@
+/// Which clinic is where while a plan is made, with the sums that a decision needs. Pure.
+struct RebalancePlaces {
+    private(set) var fleet: RebalanceFleet
+    /// Of each shard, what its clinics use.
+    private(set) var loads: [SIMD8<Double>]
+    private(set) var weights: [Int]
+    /// Of each shard, its clinics.
+    private(set) var clinics: [[Int]]
+    /// Of each shard, 1 / capacity.
+    let inverses: [SIMD8<Double>]
+    /// Of each shard, 1 / (capacity · mean capacity of its pool).
+    let factors: [SIMD8<Double>]
+    /// Of each shard, its pool.
+    let pools: [Int]
+    let poolIndexes: [RebalanceFleet.Pool: Int]
+    /// Of each pool, the use of its open shards if they were used alike.
+    let means: [SIMD8<Double>]
+    /// Of each shard, the groups of its clinics, with their members there.
+    private var groups: [[Int: [Int]]]
+
+    init(_ fleet: RebalanceFleet) {
+        self.fleet = fleet
+        let count = fleet.shards.count
+        loads = Array(repeating: .zero, count: count)
+        weights = Array(repeating: 0, count: count)
+        clinics = Array(repeating: [], count: count)
+        groups = Array(repeating: [:], count: count)
+        var (pools, indexes): ([Int], [RebalanceFleet.Pool: Int]) = ([], [:])
+        for shard in fleet.shards {
+            let pool = fleet.pool(of: shard)
+            let index = indexes[pool] ?? indexes.count
+            indexes[pool] = index
+            pools.append(index)
+        }
+        for (index, clinic) in fleet.clinics.enumerated() {
+            loads[clinic.shard] += clinic.load.lanes
+            weights[clinic.shard] += clinic.weight
+            clinics[clinic.shard].append(index)
+            if let group = clinic.group { groups[clinic.shard][group, default: []].append(index) }
+        }
+        var capacities = Array(repeating: SIMD8<Double>.zero, count: indexes.count)
+        var totals = capacities
+        var openCounts = Array(repeating: 0.0, count: indexes.count)
+        for (index, shard) in fleet.shards.enumerated() {
+            totals[pools[index]] += loads[index]
+            guard shard.status == .open else { continue }
+            capacities[pools[index]] += shard.capacity.lanes
+            openCounts[pools[index]] += 1
+        }
+        inverses = fleet.shards.map(\.capacity.inverse)
+        let meanInverses = capacities.indices.map {
+            LoadVector(lanes: capacities[$0] / max(1, openCounts[$0])).inverse
+        }
+        factors = zip(inverses, pools).map { $0 * meanInverses[$1] }
+        means = capacities.indices.map { totals[$0] * LoadVector(lanes: capacities[$0]).inverse }
+        self.pools = pools
+        poolIndexes = indexes
+    }
+
+    func use(of shard: Int) -> SIMD8<Double> { loads[shard] * inverses[shard] }
+
+    /// See `RebalanceScore`.
+    var potential: Double {
+        loads.indices.reduce(0) { $0 + (loads[$1] * loads[$1] * factors[$1]).sum() }
+    }
+
+    /// What the potential falls by when a load leaves a shard.
+    func relief(of shard: Int, without load: SIMD8<Double>) -> Double {
+        (factors[shard] * load * (2 * loads[shard] - load)).sum()
+    }
+
+    /// What the potential grows by when a load comes to a shard.
+    func burden(of shard: Int, with load: SIMD8<Double>) -> Double {
+        (factors[shard] * load * (2 * loads[shard] + load)).sum()
+    }
+
+    /// Why a clinic must not stay where it is; nil if it may.
+    func violation(of index: Int) -> RebalancePlan.Cause? {
+        let clinic = fleet.clinics[index]
+        let shard = fleet.shards[clinic.shard]
+        if let pin = clinic.pin, pin != clinic.shard { return .pin }
+        if shard.status != .open { return .drain }
+        if clinic.region != nil, clinic.region != shard.region { return .region }
+        if clinic.dedicatedTo != shard.dedicatedTo { return .dedication }
+        if let group = clinic.group, let members = groups[clinic.shard][group], members.count > 1,
+            index != stayer(members)
+        {
+            return .group
+        }
+        return nil
+    }
+
+    /// The one of a group's clinics on a shard that the others have to leave: who cannot move, else who has most to
+    /// copy.
+    private func stayer(_ members: [Int]) -> Int? {
+        members.max { left, right in
+            let (one, other) = (fleet.clinics[left], fleet.clinics[right])
+            let (stays, staysToo) = (
+                one.isFixed || one.pin == one.shard, other.isFixed || other.pin == other.shard
+            )
+            if stays != staysToo { return staysToo }
+            return one.bytes != other.bytes ? one.bytes < other.bytes : left > right
+        }
+    }
+
+    /// Whether a shard takes a clinic, all rules together.
+    func takes(_ shard: Int, _ index: Int, fillMax: Double) -> Bool {
+        let clinic = fleet.clinics[index]
+        guard fleet.shards[shard].status == .open,
+            clinic.pin == nil || clinic.pin == shard,
+            weights[shard] + clinic.weight <= fleet.shards[shard].weightMax
+        else { return false }
+        if let group = clinic.group, groups[shard][group] != nil { return false }
+        let use = (loads[shard] + clinic.load.lanes) * inverses[shard]
+        return use.max() <= fillMax
+    }
+
+    mutating func move(_ index: Int, to shard: Int) {
+        let clinic = fleet.clinics[index]
+        loads[clinic.shard] -= clinic.load.lanes
+        weights[clinic.shard] -= clinic.weight
+        clinics[clinic.shard].removeAll { $0 == index }
+        loads[shard] += clinic.load.lanes
+        weights[shard] += clinic.weight
+        clinics[shard].append(index)
+        if let group = clinic.group {
+            groups[clinic.shard][group]?.removeAll { $0 == index }
+            if groups[clinic.shard][group]?.isEmpty == true { groups[clinic.shard][group] = nil }
+            groups[shard][group, default: []].append(index)
+        }
+        fleet.clinics[index].shard = shard
+    }
+}
