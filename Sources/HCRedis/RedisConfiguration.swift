@@ -15,6 +15,9 @@ package struct RedisConfiguration: Sendable {
     /// Between two attempts: at first, and at most. Jittered.
     package var backoffInitial = Duration.milliseconds(50)
     package var backoffMax = Duration.seconds(2)
+    /// A connection that has lasted for so long was a good one: when it breaks, that is the first failure. What takes
+    /// every connection and breaks it is tried as rarely as what takes none.
+    package var steadyAfter = Duration.seconds(5)
 
     /// For the commands under way when the program shuts down.
     package var drainTimeout = Duration.seconds(2)

@@ -225,6 +225,33 @@ import Testing
         #expect(client.lastFailure == nil)
         client.close()
     }
+
+    @Test(
+        "what greets well and then talks nonsense is tried ever more rarely, a good connection anew"
+    )
+    func nonsenseAfterGreeting() async throws {
+        for (steadyAfter, failures) in [(Duration.seconds(3600), 3), (.zero, 1)] {
+            var configuration = RedisConfiguration()
+            configuration.backoffInitial = .milliseconds(1)
+            configuration.steadyAfter = steadyAfter
+            let streams = (0..<4).map { _ in ScriptedStream() }
+            var taken = 0
+            let client = RedisClient(configuration: configuration) { _ in
+                defer { taken += 1 }
+                return streams[taken]
+            }
+            client.start()
+            for stream in streams.prefix(3) {
+                await stream.receive("+OK\r\n")
+                try await client.waitUntilReady(deadline: .soon)
+                await stream.receive("+nobody asked\r\n")
+                #expect(client.state == .waiting)
+            }
+            #expect(client.lastFailure == "unsolicited reply")
+            #expect(client.backoff.failures == failures)
+            client.close()
+        }
+    }
 }
 
 /// A command under way. It is submitted before `init` returns.

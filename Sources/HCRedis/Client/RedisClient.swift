@@ -30,7 +30,7 @@ package import HCIO
     private let logger: Logger
     private let metrics: RedisMetrics
     private var random: SystemRandomNumberGenerator
-    private var backoff: Backoff
+    private(set) var backoff: Backoff
     private var connection: RedisConnection?
     private var timer: Timer?
     private var observers: [@LoopActor (State) -> Void] = []
@@ -170,7 +170,6 @@ package import HCIO
         guard state == .connecting else { return }
         timer?.cancel()
         timer = nil
-        backoff.reset()
         lastFailure = nil
         connectedSince = Loop.shared.now
         metrics.connects.increment()
@@ -180,6 +179,9 @@ package import HCIO
     }
 
     private func connectionClosed(_ failure: RedisConnection.Machine.Failure) {
+        if let connectedSince, Loop.shared.now - connectedSince >= configuration.steadyAfter {
+            backoff.reset()
+        }
         connection = nil
         connectedSince = nil
         metrics.connected.set(0)
