@@ -82,7 +82,22 @@ struct Capacity: Command {
         return model
     }
 
-    private func pods(of host: String, _ invocation: Invocation) throws -> Report {
+    /// - Throws: `UsageError` for what is no host: any text has pods, and a typing error or a port would have others.
+    func pods(of host: String, _ invocation: Invocation) throws(UsageError) -> Report {
+        let host = host.lowercased()
+        let isHost = host.split(separator: ".", omittingEmptySubsequences: false).allSatisfy {
+            let isPlain = $0.utf8.allSatisfy { byte in
+                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+                    || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+                    || byte == UInt8(ascii: "-")
+            }
+            return isPlain && !$0.isEmpty
+        }
+        guard isHost else {
+            throw UsageError(
+                "'--host' takes the name of a host, without a port, not '\(host)'",
+                Capacity.specification)
+        }
         var names = invocation.values("pod")
         if names.isEmpty {
             let count = try invocation.integer("pods", in: 1...100_000) ?? 5
@@ -94,10 +109,10 @@ struct Capacity: Command {
         let width =
             try invocation.integer("width", in: 1...names.count)
             ?? ShuffleSharding.defaultWidth(pods: names.count)
-        let chosen = ShuffleSharding(pods: names, width: width).pods(of: host.lowercased())
+        let chosen = ShuffleSharding(pods: names, width: width).pods(of: host)
         return Report(
             json: [
-                "host": .string(host.lowercased()), "pods": .array(chosen.map { .string($0) }),
+                "host": .string(host), "pods": .array(chosen.map { .string($0) }),
             ], text: chosen.joined(separator: "\n"))
     }
 
