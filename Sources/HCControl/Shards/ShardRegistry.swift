@@ -189,7 +189,7 @@ package struct ShardRegistry {
             remedy: "See 'hc-admin shard list'.")
     }
 
-    static func isIdentifier(_ text: String) -> Bool {
+    nonisolated static func isIdentifier(_ text: String) -> Bool {
         let bytes = Array(text.utf8)
         guard (1...31).contains(bytes.count), (0x61...0x7A).contains(bytes[0]) else { return false }
         return bytes.allSatisfy {
