@@ -15,6 +15,8 @@ package final class ControlPlane {
         case app
         case mover
         case router
+        /// Subscriptions belong to a superuser, and nothing else is done as one.
+        case superuser
     }
 
     package let configuration: PlatformConfiguration
@@ -52,6 +54,16 @@ package final class ControlPlane {
         let door = try ControlDoor(configuration: configuration, clocks: clocks)
         openDoor = door
         return door
+    }
+
+    /// For statements that read a whole clinic.
+    var longDeadline: Deadline { .after(.seconds(1800), from: clocks.monotonic()) }
+
+    /// The same, with connections of its own: for what goes on beside.
+    func twin() -> ControlPlane {
+        ControlPlane(
+            configuration: configuration, clocks: clocks, operatorName: operatorName,
+            progress: progress)
     }
 
     var deadline: Deadline { .after(ControlPlane.statementTimeout, from: clocks.monotonic()) }

@@ -10,4 +10,11 @@ extension JSONValue {
         for (name, value) in members { object.set(value, for: name) }
         return .object(object)
     }
+
+    /// The object with the members of another, which win.
+    package func merging(_ other: JSONValue) -> JSONValue {
+        var object = asObject ?? JSONObject()
+        for member in other.asObject?.members ?? [] { object.set(member.value, for: member.name) }
+        return .object(object)
+    }
 }

@@ -58,6 +58,9 @@ extension SQLState {
     package static let tenantSuspended = SQLState(known: "HC003")
     package static let tenantReadOnly = SQLState(known: "HC004")
 
+    /// The control database's: a move is not the caller's to commit.
+    package static let moveNotYours = SQLState(known: "HC010")
+
     package static let connectionFailure = SQLState(known: "08006")
     package static let featureNotSupported = SQLState(known: "0A000")
     package static let cardinalityViolation = SQLState(known: "21000")
@@ -88,6 +91,7 @@ extension SQLState {
     package static let undefinedTable = SQLState(known: "42P01")
     package static let duplicateTable = SQLState(known: "42P07")
     package static let tooManyConnections = SQLState(known: "53300")
+    package static let objectInUse = SQLState(known: "55006")
     package static let lockNotAvailable = SQLState(known: "55P03")
     package static let queryCancelled = SQLState(known: "57014")
     package static let adminShutdown = SQLState(known: "57P01")

@@ -8,15 +8,6 @@ import HCTesting
 @testable import HCClinic
 @testable import HCTenancy
 
-/// Blocking work of fixtures, off the loop.
-@LoopActor let fixtureThreads = BlockingPool()
-
-@LoopActor func offLoop<Value: Sendable>(
-    _ work: @escaping @Sendable () throws -> Value
-) async throws -> Value {
-    try await fixtureThreads.run(deadline: .after(.seconds(120), from: Loop.shared.now), work)
-}
-
 /// Runs `body` so many times at once, and waits for all: what each of them returned or threw.
 @LoopActor func concurrently<Value: Sendable>(
     _ count: Int, _ body: @escaping @LoopActor (Int) async throws -> Value

@@ -1,0 +1,434 @@
+import HCCore
+import HCCrypto
+package import HCIO
+import HCPostgres
+package import HCTenancy
+
+/// The table `move`: every change is a compare-and-swap in READ COMMITTED on the control database.
+@LoopActor
+package struct MoveStore {
+    /// How long a process has a move without renewing it. A clinic whose mover dies in the pause waits for so long, and
+    /// for the time that its successor needs.
+    package static let lease = Duration.milliseconds(1500)
+    static let renewEvery = Duration.milliseconds(400)
+
+    let plane: ControlPlane
+
+    package init(plane: ControlPlane) {
+        self.plane = plane
+    }
+
+    // MARK: Reading
+
+    /// The newest first.
+    ///
+    /// - Parameters:
+    ///   - tenant: only this clinic's.
+    ///   - isOpen: only those that are not over.
+    package func list(
+        tenant: TenantID? = nil, shard: String? = nil, isOpen: Bool = false, limit: Int = 100
+    ) async throws -> [Move] {
+        try await plane.attempt("the moves cannot be read") {
+            try await plane.control().execute(
+                .unsafeSQL(
+                    """
+                    SELECT \(Move.columns) FROM move JOIN tenant ON tenant.id = move.tenant_id
+                    WHERE ($1::uuid IS NULL OR tenant_id = $1)
+                        AND ($2::text IS NULL OR $2 IN (source_shard, target_shard))
+                        AND (NOT $3 OR move.state IN ('running', 'aborting', 'soaking'))
+                    ORDER BY move.created_at DESC, move.id DESC LIMIT $4
+                    """,
+                    [.optional(tenant), .optional(shard), .bool(isOpen), .int4(Int32(limit))]),
+                deadline: plane.deadline
+            ).rows.map { try Move($0) }
+        }
+    }
+
+    /// - Throws: `ControlError` of kind `notFound`.
+    package func find(_ id: MoveID) async throws -> Move {
+        let found = try await plane.attempt("the move cannot be read") {
+            try await plane.control().execute(
+                .unsafeSQL(
+                    """
+                    SELECT \(Move.columns) FROM move JOIN tenant ON tenant.id = move.tenant_id
+                    WHERE move.id = $1
+                    """, [.id(id)]), deadline: plane.deadline
+            ).rows.map { try Move($0) }
+        }
+        guard let move = found.first else {
+            throw ControlError(
+                .notFound, code: "move-unknown", "there is no move \(id.uuid)",
+                remedy: "See 'hc-admin move list'.")
+        }
+        return move
+    }
+
+    /// A move by its id, or the last one of a clinic by its slug.
+    package func find(named name: String) async throws -> Move {
+        if let uuid = UUID(name) { return try await find(MoveID(uuid)) }
+        let tenant = try await TenantRegistry(plane: plane).find(name)
+        guard let move = try await list(tenant: tenant.id, limit: 1).first else {
+            throw ControlError(
+                .notFound, code: "move-unknown", "'\(name)' was never moved",
+                remedy: "See 'hc-admin move list'.")
+        }
+        return move
+    }
+
+    /// Moves that nobody carries on and that have something to do now.
+    package func forsaken() async throws -> [MoveID] {
+        try await plane.attempt("the moves cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    """
+                    SELECT id FROM move
+                    WHERE (state IN ('running', 'aborting')
+                            OR state = 'soaking' AND (step <> 'soaking' OR soak_until < clock_timestamp()))
+                        AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                    ORDER BY step = 'gating' DESC, updated_at LIMIT 100
+                    """), deadline: plane.deadline
+            ).rows.map { try $0.id(0) }
+        }
+    }
+
+    // MARK: Changing
+
+    /// Writes a new move down, with its lease, and marks the clinic's placement as moving.
+    ///
+    /// - Throws: `ControlError` of kind `conflict` if the clinic is on the move already, or has just been moved.
+    func begin(_ plan: MovePlan, owner: String, reason: String?) async throws -> Move {
+        var random = SystemRandom()
+        let id: MoveID = Identifier(UUID.v7(at: plane.clocks.now(), using: &random))
+        let isMine = try await plane.attempt("the move cannot be written down") {
+            do {
+                let results = try await plane.control().execute(
+                    [
+                        Query(
+                            """
+                            INSERT INTO move (id, tenant_id, source_shard, target_shard, state, step, attempt,
+                                lease_owner, lease_until, source_identity, target_identity, epoch, options,
+                                progress, reason, operator_name)
+                            VALUES ($1, $2, $3, $4, 'running', 'planned', $5, $6, clock_timestamp() + $7 * interval '1 ms', $8, $9,
+                                $10, $11, $12, $13, $14)
+                            """,
+                            [
+                                .id(id), .id(plan.tenant.id), .text(plan.source.id),
+                                .text(plan.target.id), .int8(plan.attempt), .text(owner),
+                                .int8(MoveStore.lease.inMilliseconds),
+                                .json(plan.sourceIdentity.serialized),
+                                .json(plan.targetIdentity.serialized), .int8(plan.tenant.epoch),
+                                .json(plan.options.json.serialized), .json(plan.json.serialized),
+                                .optional(reason), .text(plane.operatorName),
+                            ]),
+                        Query(
+                            "SELECT placement_swap($1, $2, 'serving', $3, 'moving')",
+                            [.id(plan.tenant.id), .int8(plan.tenant.epoch), .text(plan.source.id)]),
+                        // Fails the transaction if the placement is not what was planned for.
+                        Query(
+                            """
+                            SELECT 1 / (SELECT count(*) FROM placement
+                                WHERE tenant_id = $1 AND epoch = $2 AND shard_id = $3 AND state = 'moving')
+                            """,
+                            [.id(plan.tenant.id), .int8(plan.tenant.epoch), .text(plan.source.id)]),
+                        plane.audit(
+                            "tenant.move", subject: plan.tenant.slug,
+                            detail: [
+                                "move": .string("\(id.uuid)"), "source": .string(plan.source.id),
+                                "target": .string(plan.target.id),
+                                "reason": reason.map { .string($0) } ?? .null,
+                            ]),
+                    ], deadline: plane.deadline)
+                return results.count == 4
+            } catch let error as PostgresError
+                where error.sqlstate == .uniqueViolation || error.sqlstate == .divisionByZero
+            {
+                return false
+            }
+        }
+        guard isMine else {
+            throw ControlError(
+                .conflict, code: "move-running", "'\(plan.tenant.slug)' is on the move already",
+                remedy: "See 'hc-admin move show \(plan.tenant.slug)'.")
+        }
+        return try await find(id)
+    }
+
+    /// Takes over a move that nobody has. Nil if somebody has it.
+    func claim(_ id: MoveID, owner: String) async throws -> Move? {
+        let attempt = try await plane.attempt("the move cannot be taken over") {
+            try await plane.control().execute(
+                Query(
+                    "SELECT move_claim($1, $2, $3)",
+                    [.id(id), .text(owner), .int8(MoveStore.lease.inMilliseconds)]),
+                deadline: plane.deadline
+            ).single().intIfPresent(0)
+        }
+        guard attempt != nil else { return nil }
+        return try await find(id)
+    }
+
+    /// Gives a move back, for others to go on with at once.
+    func release(_ move: Move) async throws {
+        try await plane.attempt("the move cannot be given back") {
+            _ = try await plane.control().execute(
+                Query(
+                    "UPDATE move SET lease_until = NULL WHERE id = $1 AND attempt = $2",
+                    [.id(move.id), .int8(move.attempt)]), deadline: plane.deadline)
+        }
+    }
+
+    /// - Returns: whether the abort is wanted; nil if the move is not this process' any more.
+    func renew(_ id: MoveID, owner: String, deadline: Deadline) async throws -> Bool? {
+        try await plane.control().execute(
+            Query(
+                "SELECT move_renew($1, $2, $3)",
+                [.id(id), .text(owner), .int8(MoveStore.lease.inMilliseconds)]),
+            deadline: deadline
+        ).single().boolIfPresent(0)
+    }
+
+    /// One step further.
+    ///
+    /// - Returns: the attempt from now on: it grows where a pause begins and where one is broken off.
+    /// - Throws: `MoveLost` if the move is not where it was, or is somebody else's.
+    @discardableResult
+    func advance(
+        _ move: Move, to step: MoveStep, state: MoveState? = nil, _ more: JSONValue = [:],
+        also queries: [Query] = []
+    ) async throws -> Int64 {
+        let attempt: Int64? = try await plane.attempt("the step cannot be written down") {
+            // What goes with the step is done only if the step is.
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                let row = try await transaction.execute(
+                    Query(
+                        "SELECT move_advance($1, $2, $3, $4, $5, $6)",
+                        [
+                            .id(move.id), .int8(move.attempt), .text(move.step.rawValue),
+                            .text(step.rawValue), .text((state ?? move.state).rawValue),
+                            .json(more.serialized),
+                        ])
+                ).single()
+                guard let attempt = try row.intIfPresent(0) else { return nil }
+                _ = try await transaction.execute(final: queries + [Query("SELECT")])
+                return Int64(attempt)
+            }
+        }
+        guard let attempt else { throw MoveLost() }
+        return attempt
+    }
+
+    /// Who the two servers were when the move began.
+    func identities(of id: MoveID) async throws -> (source: ShardIdentity, target: ShardIdentity) {
+        let row = try await plane.attempt("the move cannot be read") {
+            try await plane.control().execute(
+                Query("SELECT source_identity, target_identity FROM move WHERE id = $1", [.id(id)]),
+                deadline: plane.deadline
+            ).single()
+        }
+        func identity(_ column: Int) throws -> ShardIdentity {
+            let value = try JSONReader.parse(try row.json(column))
+            return ShardIdentity(
+                systemIdentifier: value["systemIdentifier"]?.asString ?? "",
+                timeline: Int(value["timeline"]?.asInteger ?? 0),
+                databaseOID: value["databaseOID"]?.asInteger ?? 0)
+        }
+        return (try identity(0), try identity(1))
+    }
+
+    /// What the operator sees of the step that goes on.
+    func report(_ move: Move, _ more: JSONValue) async throws {
+        try await plane.attempt("the progress cannot be written down") {
+            _ = try await plane.control().execute(
+                Query(
+                    """
+                    UPDATE move SET progress = progress || $3, updated_at = clock_timestamp()
+                    WHERE id = $1 AND attempt = $2
+                    """, [.id(move.id), .int8(move.attempt), .json(more.serialized)]),
+                deadline: plane.deadline)
+        }
+    }
+
+    /// The commit point (S9).
+    ///
+    /// - Returns: the epoch from now on; nil if the control database refused, for good.
+    /// - Throws: `PostgresError`: it may have been passed.
+    func commit(_ move: Move, _ more: JSONValue, deadline: Deadline) async throws -> Int64? {
+        do {
+            return try await plane.control().execute(
+                [
+                    Query(
+                        "SELECT move_commit($1, $2, $3, $4)",
+                        [
+                            .id(move.id), .int8(move.attempt), .text(move.step.rawValue),
+                            .json(more.serialized),
+                        ]),
+                    plane.audit(
+                        "tenant.move.commit", subject: move.slug,
+                        detail: [
+                            "move": .string("\(move.id.uuid)"),
+                            "shard": .string(move.destination), "attempt": .integer(move.attempt),
+                        ]),
+                ], deadline: deadline)[0].single().intIfPresent(0).map { Int64($0) }
+        } catch let error as PostgresError where error.sqlstate == .moveNotYours {
+            return nil
+        }
+    }
+
+    /// Wants a move undone. From then on its commit point refuses.
+    ///
+    /// - Throws: `ControlError` if it has passed the commit point, or is over.
+    package func requestAbort(_ move: Move, reason: String?) async throws {
+        let isTaken = try await plane.attempt("the abort cannot be asked for") {
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                let rows = try await transaction.execute(
+                    Query(
+                        """
+                        UPDATE move SET abort_requested = true, updated_at = clock_timestamp()
+                        WHERE id = $1 AND state IN ('running', 'aborting')
+                            AND step NOT IN ('committed', 'opened', 'switched', 'closing', 'purging', 'finished')
+                        RETURNING true
+                        """, [.id(move.id)])
+                ).rows
+                guard !rows.isEmpty else { return false }
+                _ = try await transaction.execute(final: [
+                    plane.audit(
+                        "tenant.move.abort", subject: move.slug,
+                        detail: [
+                            "move": .string("\(move.id.uuid)"),
+                            "reason": reason.map { .string($0) } ?? .null,
+                        ])
+                ])
+                return true
+            }
+        }
+        guard isTaken else {
+            let now = try await find(move.id)
+            throw ControlError(
+                .conflict, code: "move-past-commit",
+                now.state.isOver
+                    ? "the move is over: \(now.state.rawValue)"
+                    : "the move has passed its commit point (\(now.step.rawValue))",
+                remedy: now.state.isOver
+                    ? nil : "Take it back with 'hc-admin move revert \(now.slug)'.")
+        }
+    }
+
+    /// Turns a move that soaks around, or ends its soak.
+    func turn(
+        _ move: Move, to step: MoveStep, direction: Move.Direction, owner: String, reason: String?
+    ) async throws -> Move {
+        let isTaken = try await plane.attempt("the move cannot be changed") {
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                let rows = try await transaction.execute(
+                    Query(
+                        """
+                        UPDATE move
+                        SET step = $3, direction = $4, progress = progress || '{"pauseTries": 0}', state = CASE WHEN $4 = 'back' THEN 'running' ELSE state END,
+                            attempt = attempt + 1, lease_owner = $5, lease_until = clock_timestamp() + $6 * interval '1 ms',
+                            epoch = (SELECT epoch FROM placement WHERE placement.tenant_id = move.tenant_id),
+                            abort_requested = false, updated_at = clock_timestamp()
+                        WHERE id = $1 AND attempt = $2 AND state = 'soaking' AND step = 'soaking'
+                            AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                        RETURNING true
+                        """,
+                        [
+                            .id(move.id), .int8(move.attempt), .text(step.rawValue),
+                            .text(direction.rawValue), .text(owner),
+                            .int8(MoveStore.lease.inMilliseconds),
+                        ])
+                ).rows
+                guard !rows.isEmpty else { return false }
+                if direction == .back {
+                    let epoch = try await transaction.execute(
+                        Query(
+                            """
+                            SELECT placement_swap(tenant_id, epoch, 'serving', shard_id, 'moving')
+                            FROM placement WHERE tenant_id = $1
+                            """, [.id(move.tenant)])
+                    ).single().intIfPresent(0)
+                    guard epoch != nil else { throw MoveLost() }
+                }
+                _ = try await transaction.execute(final: [
+                    plane.audit(
+                        direction == .back ? "tenant.move.revert" : "tenant.move.finalize",
+                        subject: move.slug,
+                        detail: [
+                            "move": .string("\(move.id.uuid)"),
+                            "reason": reason.map { .string($0) } ?? .null,
+                        ])
+                ])
+                return true
+            }
+        }
+        guard isTaken else {
+            throw ControlError(
+                .conflict, code: "move-changed", "somebody else has just changed the move",
+                remedy: "See 'hc-admin move show \(move.slug)'.")
+        }
+        return try await find(move.id)
+    }
+
+    // MARK: What is made on shards
+
+    /// Written before it is made.
+    func willMake(_ kind: MoveObject.Kind, _ name: String, on shard: String, for move: Move)
+        async throws
+    {
+        try await plane.attempt("the cleanup record cannot be written") {
+            _ = try await plane.control().execute(
+                Query(
+                    """
+                    INSERT INTO move_object (move_id, shard_id, kind, name) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (shard_id, kind, name) DO UPDATE SET dropped_at = NULL
+                    """, [.id(move.id), .text(shard), .text(kind.rawValue), .text(name)]),
+                deadline: plane.deadline)
+        }
+    }
+
+    /// Seen to be gone.
+    func isGone(_ object: MoveObject) async throws {
+        try await plane.attempt("the cleanup record cannot be written") {
+            _ = try await plane.control().execute(
+                Query(
+                    """
+                    UPDATE move_object SET dropped_at = clock_timestamp()
+                    WHERE shard_id = $1 AND kind = $2 AND name = $3
+                    """,
+                    [.text(object.shard), .text(object.kind.rawValue), .text(object.name)]),
+                deadline: plane.deadline)
+        }
+    }
+
+    /// What is there of a move, or may be.
+    package func objects(of id: MoveID) async throws -> [MoveObject] {
+        try await plane.attempt("the cleanup records cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    """
+                    SELECT shard_id, kind, name FROM move_object
+                    WHERE move_id = $1 AND dropped_at IS NULL
+                    ORDER BY CASE kind WHEN 'subscription' THEN 1 WHEN 'slot' THEN 2 ELSE 3 END, name
+                    """, [.id(id)]), deadline: plane.deadline
+            ).rows.compactMap { row in
+                guard let kind = MoveObject.Kind(rawValue: try row.text(1)) else { return nil }
+                return MoveObject(shard: try row.text(0), kind: kind, name: try row.text(2))
+            }
+        }
+    }
+}
+
+/// Something that a move has made on a shard.
+package struct MoveObject: Sendable, Hashable {
+    package enum Kind: String, Sendable {
+        case publication
+        case slot
+        case subscription
+    }
+
+    package var shard: String
+    package var kind: Kind
+    package var name: String
+}
+
+/// The move is another process' by now, or was undone: whoever finds that stops at once and touches nothing more.
+struct MoveLost: Error {}

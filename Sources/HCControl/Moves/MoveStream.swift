@@ -1,0 +1,374 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+
+/// One logical replication stream of one clinic: a publication and a slot on one shard, a subscription on another.
+///
+/// The order is publication, slot, subscription: a slot decodes what was published when the log was written, and a
+/// subscription that makes its slot itself hangs if both shards are on one server (PostgreSQL manual, CREATE
+/// SUBSCRIPTION, notes). What is published is inserts, updates and deletes: a TRUNCATE would not heed the row filter.
+///
+/// The subscription belongs to a superuser, as PostgreSQL 15 asks for; it reads as `hc_mover`, which sees every clinic,
+/// and with `row_security = off`: if it did not, the copy would fail instead of being empty.
+@LoopActor
+struct MoveStream {
+    let plane: ControlPlane
+    let store: MoveStore
+    let move: Move
+    /// Publication, slot and subscription are called so.
+    let name: String
+    let publisher: Shard
+    let subscriber: Shard
+
+    /// For a slot, which waits for every transaction that writes anything on its server.
+    private static let slotTimeout = "10s"
+    /// For workers to end that were told to.
+    private static let patience = Duration.seconds(10)
+
+    static func name(_ move: Move, isMirror: Bool) -> String {
+        let digits = "\(move.id.uuid)".filter { $0 != "-" }
+        return "hc_\(isMirror ? "mirror" : "move")_\(digits)"
+    }
+
+    // MARK: Making
+
+    func publish() async throws {
+        try await store.willMake(.publication, name, on: publisher.id, for: move)
+        try await plane.attempt("shard \(publisher.id) cannot publish the clinic") {
+            let owner = try await plane.shard(reference: publisher.reference, .owner)
+            let tables = try await owner.execute(
+                Query("SELECT quote_ident(name) FROM hc_tenant_tables() AS name"),
+                deadline: plane.deadline
+            ).rows.map { try $0.text(0) }
+            // The id has 36 hexadecimal digits and hyphens: utility statements take no parameters.
+            let filter = "WHERE (tenant_id = '\(move.tenant.uuid)')"
+            let list =
+                (tables.filter { !TenantDigest.ephemeralTables.contains($0) } + ["hc_barrier"]).map
+            { "\($0) \(filter)" }.joined(separator: ", ")
+            _ = try await owner.execute(
+                [
+                    .unsafeSQL("DROP PUBLICATION IF EXISTS \(name)"),
+                    .unsafeSQL(
+                        "CREATE PUBLICATION \(name) FOR TABLE \(list) WITH (publish = 'insert, update, delete')"
+                    ),
+                ], deadline: plane.deadline)
+        }
+    }
+
+    /// - Throws: `ControlError` (`slot-blocked`), naming who writes, if the server's writers do not end in time.
+    func makeSlot() async throws {
+        try await store.willMake(.slot, name, on: publisher.id, for: move)
+        let mover = try await plane.shard(reference: publisher.reference, .mover)
+        try await dropSlot(name)
+        do {
+            _ = try await mover.execute(
+                [
+                    .unsafeSQL(
+                        "SELECT set_config('statement_timeout', '\(MoveStream.slotTimeout)', true)"),
+                    Query(
+                        "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [.text(name)]),
+                ], deadline: plane.deadline)
+        } catch {
+            guard error.sqlstate == .queryCancelled else {
+                throw ControlPlane.failure(error, attempting: "the slot cannot be made")
+            }
+            let writers = try await oldWriters().joined(separator: ", ")
+            throw ControlError(
+                .refused, code: "slot-blocked",
+                "the log of shard \(publisher.id) cannot be kept, for transactions write: \(writers)",
+                remedy: "End those transactions, or wait for them; the move tries again.")
+        }
+    }
+
+    /// Transactions that write on the publisher's server for longer than a second: its slots wait for them.
+    func oldWriters() async throws -> [String] {
+        try await plane.attempt("the transactions of shard \(publisher.id) cannot be read") {
+            try await plane.shard(reference: publisher.reference, .superuser).execute(
+                Query(
+                    """
+                    SELECT format('process %s (%s, %s, %s s)', pid, datname, usename,
+                        extract(epoch FROM clock_timestamp() - xact_start)::int)
+                    FROM pg_stat_activity
+                    WHERE backend_xid IS NOT NULL AND xact_start < clock_timestamp() - interval '1 s'
+                        AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                    ORDER BY xact_start LIMIT 5
+                    """), deadline: plane.deadline
+            ).rows.map { try $0.text(0) }
+        }
+    }
+
+    func subscribe(copies: Bool) async throws {
+        try await store.willMake(.subscription, name, on: subscriber.id, for: move)
+        try await unsubscribe()
+        let conninfo = try publisherConninfo()
+        try await plane.attempt(
+            "shard \(subscriber.id) cannot subscribe to shard \(publisher.id)"
+        ) {
+            _ = try await plane.shard(reference: subscriber.reference, .superuser).execute(
+                .unsafeSQL(
+                    """
+                    CREATE SUBSCRIPTION \(name) CONNECTION \(MoveStream.quoted(conninfo.reveal()))
+                    PUBLICATION \(name) WITH (create_slot = false, slot_name = '\(name)', copy_data = \(copies),
+                        enabled = true, binary = true, disable_on_error = true,
+                        synchronous_commit = \(copies ? "off" : "on"))
+                    """), deadline: plane.deadline)
+        }
+    }
+
+    /// From here on what is confirmed to the publisher is on the subscriber's disk.
+    func makeDurable() async throws {
+        try await plane.attempt("the stream of the move cannot be changed") {
+            _ = try await plane.shard(reference: subscriber.reference, .superuser).execute(
+                .unsafeSQL("ALTER SUBSCRIPTION \(name) SET (synchronous_commit = on)"),
+                deadline: plane.deadline)
+        }
+    }
+
+    /// Reads past row-level security, or fails.
+    private func publisherConninfo() throws -> Sensitive<String> {
+        let file = "shards/\(publisher.reference).mover"
+        let conninfo: Sensitive<String>
+        do {
+            conninfo = try plane.configuration.conninfo(file)
+        } catch {
+            throw ControlError(
+                .failed, code: "shard-unreachable",
+                "shard \(publisher.id) has no connection file for hc_mover", cause: error)
+        }
+        return Sensitive(
+            conninfo.reveal().trimmingNewline + " options='-c row_security=off'")
+    }
+
+    /// A string constant (PostgreSQL manual, 4.1.2.1), whatever standard_conforming_strings says.
+    static func quoted(_ text: String) -> String {
+        var literal = "E'"
+        for character in text.unicodeScalars {
+            if character == "'" || character == "\\" { literal += "\\" }
+            literal.unicodeScalars.append(character)
+        }
+        return literal + "'"
+    }
+
+    // MARK: How far it is
+
+    struct Progress {
+        /// Tables that are copied and follow the stream.
+        var ready = 0
+        var tables = 0
+        /// Rows and bytes of the copies under way.
+        var rows: Int64 = 0
+        var bytes: Int64 = 0
+        /// Of the publisher's log that the subscriber has not confirmed.
+        var lagBytes: Int64 = 0
+        /// Why it will not go on by itself.
+        var failure: String?
+        var isReady: Bool { tables > 0 && ready == tables }
+    }
+
+    func progress() async throws -> Progress {
+        try await plane.attempt("the stream of the move cannot be looked at") {
+            var progress = Progress()
+            let there = try await plane.shard(reference: subscriber.reference, .superuser).execute(
+                Query(
+                    """
+                    SELECT subenabled,
+                        (SELECT count(*) FROM pg_subscription_rel WHERE srsubid = sub.oid),
+                        (SELECT count(*) FROM pg_subscription_rel WHERE srsubid = sub.oid AND srsubstate = 'r'),
+                        coalesce(apply_error_count, 0) + coalesce(sync_error_count, 0),
+                        (SELECT coalesce(sum(tuples_processed), 0)::int8 FROM pg_stat_progress_copy
+                            WHERE command = 'COPY FROM' AND datname = current_database()),
+                        (SELECT coalesce(sum(bytes_processed), 0)::int8 FROM pg_stat_progress_copy
+                            WHERE command = 'COPY FROM' AND datname = current_database())
+                    FROM pg_subscription sub
+                    LEFT JOIN pg_stat_subscription_stats stats ON stats.subid = sub.oid
+                    WHERE sub.subname = $1
+                    """, [.text(name)]), deadline: plane.deadline
+            ).singleIfPresent()
+            guard let there else {
+                progress.failure = "the subscription is gone from shard \(subscriber.id)"
+                return progress
+            }
+            progress.tables = try there.int(1)
+            progress.ready = try there.int(2)
+            progress.rows = Int64(try there.int(4))
+            progress.bytes = Int64(try there.int(5))
+            if try !there.bool(0) {
+                progress.failure =
+                    "shard \(subscriber.id) could not apply a change (\(try there.int(3)) errors: see its log)"
+            }
+            let here = try await plane.shard(reference: publisher.reference, .mover).execute(
+                Query(
+                    """
+                    SELECT coalesce(wal_status, 'lost'),
+                        coalesce(pg_current_wal_insert_lsn() - confirmed_flush_lsn, 0)::int8
+                    FROM pg_replication_slots WHERE slot_name = $1
+                    """, [.text(name)]), deadline: plane.deadline
+            ).singleIfPresent()
+            guard let here, try here.text(0) != "lost" else {
+                progress.failure = "shard \(publisher.id) no longer has the log that the move needs"
+                return progress
+            }
+            progress.lagBytes = Int64(try here.int(1))
+            return progress
+        }
+    }
+
+    /// What the slot keeps begins here: everything before has come from the other side (PostgreSQL 15 cannot filter by
+    /// origin; pitfall 13). Nobody may read the slot.
+    func skip() async throws {
+        try await plane.attempt("the slot on shard \(publisher.id) cannot be advanced") {
+            _ = try await plane.shard(reference: publisher.reference, .mover).execute(
+                Query(
+                    "SELECT pg_replication_slot_advance($1, pg_current_wal_insert_lsn())",
+                    [.text(name)]), deadline: plane.deadline)
+        }
+    }
+
+    /// Waits until the subscriber has confirmed that the log up to there is on its disk.
+    ///
+    /// - Returns: up to where it has confirmed it; nil if the slot is gone, for a predecessor has seen that.
+    @discardableResult
+    func awaitConfirmed(_ position: LogPosition) async throws -> LogPosition? {
+        let limit = Deadline.after(MoveStream.patience, from: plane.clocks.monotonic())
+        while true {
+            let confirmed = try await plane.attempt("the slot of the move cannot be read") {
+                try await plane.shard(reference: publisher.reference, .mover).execute(
+                    Query(
+                        """
+                        SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots
+                        WHERE slot_name = $1
+                        """, [.text(name)]), deadline: plane.deadline
+                ).singleIfPresent()?.intIfPresent(0)
+            }
+            guard let confirmed else { return nil }
+            let reached = LogPosition(UInt64(confirmed))
+            if reached >= position { return reached }
+            guard !limit.isExpired(at: plane.clocks.monotonic()) else {
+                throw ControlError(
+                    .failed, code: "not-confirmed",
+                    "shard \(subscriber.id) has not confirmed the last changes",
+                    remedy: "The move goes on when it has.")
+            }
+            try await Loop.shared.sleep(for: .milliseconds(5))
+        }
+    }
+
+    // MARK: Taking down
+
+    /// Removes an object of a move, wherever it stands. What is not there is as good as removed.
+    ///
+    /// - Parameter other: the other shard of the move.
+    static func drop(
+        _ object: MoveObject, plane: ControlPlane, shard: Shard, other: Shard
+    ) async throws {
+        switch object.kind {
+        case .subscription:
+            try await dropSubscription(object.name, plane: plane, shard: shard, publisher: other)
+        case .slot: try await dropSlot(object.name, plane: plane, shard: shard)
+        case .publication:
+            try await plane.attempt("the publication cannot be removed from shard \(shard.id)") {
+                _ = try await plane.shard(reference: shard.reference, .owner).execute(
+                    .unsafeSQL("DROP PUBLICATION IF EXISTS \(object.name)"),
+                    deadline: plane.deadline)
+            }
+        }
+    }
+
+    func unsubscribe() async throws {
+        try await MoveStream.dropSubscription(
+            name, plane: plane, shard: subscriber, publisher: publisher)
+    }
+
+    private func dropSlot(_ name: String) async throws {
+        try await MoveStream.dropSlot(name, plane: plane, shard: publisher)
+    }
+
+    /// Its slot stays: whoever made it drops it, where it is. Those of tables whose copies are broken off go first, for
+    /// only the subscription tells their names.
+    private static func dropSubscription(
+        _ name: String, plane: ControlPlane, shard: Shard, publisher: Shard
+    ) async throws {
+        try await plane.attempt("the subscription cannot be removed from shard \(shard.id)") {
+            let superuser = try await plane.shard(reference: shard.reference, .superuser)
+            let found = try await superuser.execute(
+                Query("SELECT oid::int8 FROM pg_subscription WHERE subname = $1", [.text(name)]),
+                deadline: plane.deadline
+            ).singleIfPresent()?.int(0)
+            guard let found else { return }
+            _ = try await superuser.execute(
+                .unsafeSQL("ALTER SUBSCRIPTION \(name) DISABLE"), deadline: plane.deadline)
+            for slot in try await tableSlots(of: found, shard, plane: plane, publisher: publisher) {
+                try await dropSlot(slot, plane: plane, shard: publisher)
+            }
+            _ = try await superuser.execute(
+                [
+                    .unsafeSQL("ALTER SUBSCRIPTION \(name) SET (slot_name = NONE)"),
+                    .unsafeSQL("DROP SUBSCRIPTION \(name)"),
+                ], deadline: plane.deadline)
+        }
+    }
+
+    /// The slots with which tables are copied.
+    ///
+    /// - Parameter subscription: its object id on the subscriber, which is in their names, as the subscriber's system
+    ///   identifier is (ReplicationSlotNameForTablesync in PostgreSQL's tablesync.c).
+    private static func tableSlots(
+        of subscription: Int, _ subscriber: Shard, plane: ControlPlane, publisher: Shard
+    ) async throws -> [String] {
+        try await plane.shard(reference: publisher.reference, .superuser).execute(
+            Query(
+                "SELECT slot_name FROM pg_replication_slots WHERE slot_name ~ $1",
+                [.text("^pg_\(subscription)_sync_[0-9]+_\(subscriber.systemIdentifier)$")]),
+            deadline: plane.deadline
+        ).rows.map { try $0.text(0) }
+    }
+
+    private static func dropSlot(_ name: String, plane: ControlPlane, shard: Shard) async throws {
+        try await plane.attempt("the slot cannot be removed from shard \(shard.id)") {
+            let superuser = try await plane.shard(reference: shard.reference, .superuser)
+            let limit = Deadline.after(patience, from: plane.clocks.monotonic())
+            while true {
+                let row = try await superuser.execute(
+                    Query(
+                        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1",
+                        [.text(name)]), deadline: plane.deadline
+                ).singleIfPresent()
+                guard let row else { return }
+                guard let pid = try row.intIfPresent(0) else { break }
+                guard !limit.isExpired(at: plane.clocks.monotonic()) else {
+                    throw ControlError(
+                        .failed, code: "slot-active",
+                        "process \(pid) on shard \(shard.id) still reads the slot \(name)",
+                        remedy: "End it with pg_terminate_backend(\(pid)).")
+                }
+                // Its reader was told to end; one that hangs is ended.
+                _ = try await superuser.execute(
+                    Query("SELECT pg_terminate_backend($1)", [.int4(Int32(pid))]),
+                    deadline: plane.deadline)
+                try await Loop.shared.sleep(for: .milliseconds(20))
+            }
+            do {
+                _ = try await superuser.execute(
+                    Query(
+                        """
+                        SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                        WHERE slot_name = $1 AND NOT active
+                        """, [.text(name)]), deadline: plane.deadline)
+            } catch let error as PostgresError where error.sqlstate == .objectInUse {
+                // Taken between the look and the drop.
+                throw ControlError(
+                    .failed, code: "slot-active", "the slot \(name) on shard \(shard.id) is in use",
+                    remedy: "Try again.")
+            }
+        }
+    }
+}
+
+extension String {
+    fileprivate var trimmingNewline: String {
+        var text = self[...]
+        while text.last?.isNewline == true { text.removeLast() }
+        return String(text)
+    }
+}

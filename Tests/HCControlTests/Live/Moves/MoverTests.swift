@@ -1,0 +1,365 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+import HCTesting
+import Testing
+
+@testable import HCControl
+
+@Suite("A clinic is moved", .serialized, .onLoop)
+@LoopActor
+struct MoverTests {
+    @Test("under writers, there and back: nothing is lost, nothing is left over")
+    func thereAndBack() async throws {
+        try await withMoveGround { ground in
+            let load = try await MoveLoad.start(ground)
+            let there = try await ground.begin(ground.plane()).run()
+            #expect(there.state == .soaking, "\(there.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+            let before = load.acknowledged.count
+            try await Loop.shared.wait { load.acknowledged.count > before + 5 }
+            let back = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(back.state == .reverted, "\(back.progress.text)")
+            let after = load.acknowledged.count
+            try await Loop.shared.wait { load.acknowledged.count > after + 5 }
+            try await load.stop()
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[0], ground) == 0)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
+        }
+    }
+
+    @Test("without a soak the rows left behind go at once; its manifest can be checked")
+    func withoutSoak() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let load = try await MoveLoad.start(ground)
+            let move = try await ground.begin(
+                plane, MoveOptions(pauseBudget: .seconds(5), soak: .zero)
+            ).run()
+            try await load.stop()
+            #expect(move.state == .done, "\(move.progress.text)")
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[1], ground) == 0)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+            let signer = try MoveManifest.makeSigner(plane.controlDoor().master)
+            let document = try #require(move.manifest)
+            let manifest = try MoveManifest.verified(document, by: signer)
+            #expect(manifest.epochAfter == 2 && manifest.target.shard == "s2")
+            #expect(manifest.confirmedPosition >= manifest.fencePosition)
+            let practitioners = try #require(manifest.tables.first { $0.name == "practitioner" })
+            #expect(practitioners.digest.rows >= 300)
+            #expect(throws: MoveManifestError.self) {
+                try MoveManifest.verified(document.adding(["slug": "lakeside"]), by: signer)
+            }
+        }
+    }
+
+    @Test("a second move of the same clinic is refused, and one to where it is")
+    func twice() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let mover = try await ground.begin(plane)
+            let second = await controlFailure { _ = try await ground.begin(ground.plane()) }
+            #expect(second?.code == "move-running")
+            let same = await controlFailure {
+                _ = try await MovePreflight(plane: plane).plan("lakeside", to: "s1")
+            }
+            #expect(same?.code == "same-shard")
+            let unknown = await controlFailure {
+                _ = try await MovePreflight(plane: plane).plan("lakeside", to: "s9")
+            }
+            #expect(unknown?.kind == .notFound)
+            #expect(try await mover.run().state == .soaking)
+            let third = await controlFailure {
+                _ = try await ground.begin(ground.plane(), to: "s1")
+            }
+            #expect(third?.code == "move-running", "it soaks")
+        }
+    }
+
+    @Test("what cannot be moved is refused with every reason, and nothing is changed")
+    func refusals() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            try await ground.psql(
+                ground.shards[1].owner, "ALTER TABLE clinic ADD COLUMN by_hand text")
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE shard SET state = 'draining', timeline = 7 WHERE id = 's2'")
+            let refusal = try #require(
+                await controlFailure {
+                    _ = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
+                })
+            #expect(refusal.code == "move-refused" && refusal.kind == .refused)
+            for part in [
+                "somebody changed one by hand", "is draining", "not the server that it was",
+            ] {
+                #expect(refusal.message.contains(part), "\(refusal.message)")
+            }
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
+    @Test(
+        "a transaction that stays inside breaks the pause off; when it has ended the move goes on")
+    func longWriter() async throws {
+        try await withMoveGround { ground in
+            let services = ground.services
+            let app = ground.shards[0].app
+            let writer = try await offLoop {
+                let session = try services.session(app)
+                try session.run(
+                    """
+                    BEGIN;
+                    SELECT hc_enter('\(MoveGround.sunrise)', 1, 'w');
+                    INSERT INTO practitioner (tenant_id, id, name)
+                    VALUES ('\(MoveGround.sunrise)', gen_random_uuid(), 'slow');
+                    """)
+                return session
+            }
+            let plane = ground.plane()
+            let mover = try await ground.begin(
+                plane, MoveOptions(pauseBudget: .milliseconds(50), soak: .zero))
+            let running = Loop.shared.makeTask { try await mover.run() }
+            let store = MoveStore(plane: ground.plane())
+            // The slot waits for it, or the pause: both say so.
+            var reason = ""
+            while !reason.contains("transaction") && !reason.contains("process") {
+                let move = try await store.find(named: "sunrise")
+                reason = move.progress["waitingFor"]?.asString ?? ""
+                try await Loop.shared.lookAround()
+            }
+            _ = try await offLoop { try writer.run("COMMIT") }
+            let move = try await running.value
+            #expect(move.state == .done, "\(move.progress.text)")
+            #expect(
+                try await ground.psql(
+                    ground.shards[1].superuser,
+                    "SELECT count(*) FROM practitioner WHERE name = 'slow'") == "1")
+        }
+    }
+
+    @Test("a copy that is not equal is found, and the clinic stays where it is")
+    func corrupted() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.psql(
+                ground.shards[1].superuser,
+                """
+                UPDATE practitioner SET name = name || '!'
+                WHERE tenant_id = '\(MoveGround.sunrise)' AND name = 'P7'
+                """)
+            let move = try await ground.carryOn()
+            #expect(move.state == .aborted)
+            let reason = move.progress["abortReason"]?.asString ?? ""
+            #expect(reason.contains("practitioner"), "\(reason)")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
+    @Test("an abort before the commit point wins, one after it is refused")
+    func aborts() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.handed-over=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let plane = ground.plane()
+            let store = MoveStore(plane: plane)
+            let stopped = try await store.find(named: "sunrise")
+            #expect(stopped.step == .gating)
+            try await store.requestAbort(stopped, reason: nil)
+            // Its process is not gone: it goes on, and asks for the commit point.
+            #expect(try await store.commit(stopped, [:], deadline: ground.deadline) == nil)
+            let undone = try await ground.carryOn()
+            #expect(undone.state == .aborted)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+
+            let done = try await ground.begin(ground.plane()).run()
+            #expect(done.state == .soaking)
+            let late = await controlFailure { try await store.requestAbort(done, reason: nil) }
+            #expect(late?.code == "move-past-commit")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("a mover that was stopped and goes on after its successor changes nothing any more")
+    func zombie() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.gated=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let plane = ground.plane()
+            let store = MoveStore(plane: plane)
+            let zombie = try await store.find(named: "sunrise")
+            let registry = ShardRegistry(plane: plane)
+            let fence = MoveFence(
+                plane: plane, move: zombie, origin: try await registry.find("s1"),
+                destination: try await registry.find("s2"))
+            try await ground.expireLeases()
+            let successor = try #require(try await store.claim(zombie.id, owner: "successor"))
+            #expect(successor.attempt == zombie.attempt + 1)
+            let other = MoveFence(
+                plane: ground.plane(), move: successor, origin: fence.origin,
+                destination: fence.destination)
+            try await other.reopen()
+            // Everything that it could still send.
+            #expect(try await fence.gate(deadline: ground.deadline) == false)
+            guard case .lost = try await fence.fence(deadline: ground.deadline) else {
+                Issue.record("a zombie has fenced")
+                return
+            }
+            #expect(try await fence.handOver(deadline: ground.deadline) == false)
+            await #expect(throws: MoveLost.self) { try await fence.reopen() }
+            await #expect(throws: MoveLost.self) { try await fence.leave(epoch: 2) }
+            #expect(try await store.commit(zombie, [:], deadline: ground.deadline) == nil)
+            await #expect(throws: MoveLost.self) { try await store.advance(zombie, to: .committed) }
+            try await other.reserve()
+            await #expect(throws: MoveLost.self) { try await fence.open(epoch: 2) }
+            await #expect(throws: MoveLost.self) { try await fence.reserve() }
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("what a pause that was broken off still sends comes too late")
+    func lateStatements() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.verified=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            let plane = ground.plane()
+            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
+            let id = try await store.find(named: "sunrise").id
+            var move = try #require(try await store.claim(id, owner: "one process"))
+            var late = MoveFence(
+                plane: plane, move: move, origin: try await registry.find("s1"),
+                destination: try await registry.find("s2"))
+            move.attempt = try await store.advance(move, to: .gating)
+            move.step = .gating
+            late.move = move
+            #expect(try await late.gate(deadline: ground.deadline))
+            move.attempt = try await store.advance(move, to: .verified)
+            var next = late
+            next.move = move
+            try await next.reopen()
+            // The same process, the same lease: only the number is another.
+            #expect(try await late.gate(deadline: ground.deadline) == false)
+            guard case .lost = try await late.fence(deadline: ground.deadline) else {
+                Issue.record("a pause that is over has fenced")
+                return
+            }
+            await #expect(throws: MoveLost.self) { try await late.reopen() }
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT state FROM hc_tenant WHERE tenant_id = '\(MoveGround.sunrise)'")
+                    == "rw")
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("rows are removed by the latest attempt only")
+    func latePurge() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.copied=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            let plane = ground.plane()
+            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
+            let zombie = try await store.find(named: "sunrise")
+            let move = try #require(try await store.claim(zombie.id, owner: "successor"))
+            var fence = MoveFence(
+                plane: plane, move: move, origin: try await registry.find("s1"),
+                destination: try await registry.find("s2"))
+            try await fence.reserve()
+            fence.move = zombie
+            let late = fence
+            await #expect(throws: MoveLost.self) { try await late.purge(late.destination) }
+            #expect(
+                try await ground.psql(
+                    ground.shards[1].superuser,
+                    "SELECT count(*) FROM practitioner WHERE tenant_id = '\(MoveGround.sunrise)'")
+                    == "300")
+        }
+    }
+
+    @Test("a server that took over at the origin without the fence lets the clinic go for good")
+    func fenceLost() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            // What a standby has that was promoted and is behind.
+            try await ground.psql(
+                ground.shards[0].superuser,
+                "UPDATE hc_tenant SET state = 'rw' WHERE tenant_id = '\(MoveGround.sunrise)'")
+            let move = try await ground.carryOn()
+            #expect(move.state == .done, "no way back is kept: \(move.progress.text)")
+            #expect(move.progress["fenceLost"]?.asBool == true)
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT state || epoch FROM hc_tenant WHERE tenant_id = '\(MoveGround.sunrise)'"
+                )
+                    == "moved2")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    /// Where a mover dies: between steps, between doing and writing down, and at every point of the pause.
+    nonisolated private static let deaths = [
+        "move.planned", "move.planned.done", "move.reserved.done", "move.published.done",
+        "move.slotted",
+        "move.slotted.done", "move.subscribed", "move.subscribed.done", "move.copied.done",
+        "move.mirrored.done",
+        "move.gated", "move.fenced", "move.drained", "move.handed-over", "move.committed",
+        "move.committed.done", "move.opened.done", "move.switched", "move.closing.done",
+        "move.purging.done",
+    ]
+
+    @Test("whoever carries a move on, wherever its process died, ends it", arguments: deaths)
+    func death(_ point: String) async throws {
+        try await withMoveGround { ground in
+            let load = try await MoveLoad.start(ground, writers: 2)
+            try FaultPoint.arm("\(point)=fail", perform: { _ in })
+            let mover = try await ground.begin(
+                ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero))
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let move = try await ground.carryOn()
+            #expect(move.state == .done, "\(move.progress.text)")
+            let before = load.acknowledged.count
+            try await Loop.shared.wait { load.acknowledged.count > before + 2 }
+            try await load.stop()
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[1], ground) == 0)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+}
+
+/// The control plane's refusal of what `body` does; nil if it does it.
+@LoopActor
+private func controlFailure(_ body: () async throws -> Void) async -> ControlError? {
+    do {
+        try await body()
+        return nil
+    } catch {
+        return error as? ControlError
+    }
+}
