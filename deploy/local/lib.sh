@@ -147,6 +147,22 @@ server_pid() {
     ! is_process "$pid" "$state/server" || echo "$pid"
 }
 
+# The process id of the agent that carries moves on, empty if it does not run.
+agent_pid() {
+    local pid=
+    [[ ! -e $state/agent/pid ]] || read -r pid <"$state/agent/pid" || true
+    ! is_process "$pid" "$state/agent" || echo "$pid"
+}
+
+# It may be ended at any time: what it does is written down.
+stop_agent() {
+    local pid
+    pid=$(agent_pid)
+    [[ -z $pid ]] || end "$pid" TERM "$state/agent" || end "$pid" KILL "$state/agent" ||
+        fail "the agent of moves (process $pid) does not end"
+    rm -f "$state/agent/pid"
+}
+
 # Lets the server finish its requests, and ends it.
 stop_server() {
     local pid

@@ -5,7 +5,9 @@ import HCIO
 struct CommandTree {
     static let commands: [any Command.Type] = [
         TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
-        TenantSetTier.self, TenantTop.self,
+        TenantSetTier.self, TenantTop.self, TenantMove.self,
+        MoveList.self, MoveShow.self, MoveAbort.self, MoveRevert.self, MoveFinalize.self,
+        MoveAgentCommand.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,

@@ -1,0 +1,82 @@
+import HCControl
+import HCCore
+import HCIO
+
+/// Moves as people read them.
+@LoopActor
+enum MoveText {
+    static func report(_ move: Move, outcome: String? = nil) -> Report {
+        Report(
+            json: outcome.map { move.json.adding(["outcome": .string($0)]) } ?? move.json,
+            text: HelpText.columns((outcome.map { [("outcome", $0)] } ?? []) + lines(move))
+                .trimmedFinalNewline,
+            status: isBad(move) && outcome == nil ? .failed : .done)
+    }
+
+    /// A move that was begun and undone by itself is bad news for who began it.
+    private static func isBad(_ move: Move) -> Bool {
+        switch move.state {
+        case .failed: true
+        case .aborted: move.progress["abortReason"]?.asString != "asked for"
+        default: false
+        }
+    }
+
+    static func lines(_ move: Move) -> [(String, String)] {
+        var lines = [
+            ("move", "\(move.id.uuid)"),
+            ("clinic", move.slug),
+            ("from", "\(move.origin) to \(move.destination)"),
+            ("state", "\(move.state.rawValue) (\(move.step.rawValue))"),
+            ("attempt", "\(move.attempt)"),
+            ("begun", "\(move.createdAt.rfc3339) by \(move.operatorName)"),
+        ]
+        func add(_ name: String, _ text: String?) {
+            if let text, !text.isEmpty { lines.append((name, text)) }
+        }
+        add("reason", move.reason)
+        add("rows", move.progress["rows"]?.asInteger.map { "\($0)" })
+        add("copied in", move.progress["copyMilliseconds"]?.asInteger.map { "\($0) ms" })
+        add(
+            "pause",
+            move.progress["pauseMicroseconds"]?.asInteger.map { "\(Double($0) / 1000) ms" })
+        add("pauses tried", move.progress["pauseTries"]?.asInteger.map { "\($0)" })
+        add("last pause", move.progress["lastPause"]?.asString)
+        add("waits for", move.progress["waitingFor"]?.asString)
+        add("undone for", move.progress["abortReason"]?.asString)
+        if move.state == .soaking { add("soaks until", move.soakUntil?.rfc3339) }
+        add("over", move.finishedAt?.rfc3339)
+        return lines
+    }
+
+    static func line(_ move: Move, _ reason: String) -> String {
+        "\(move.slug): \(move.step.rawValue)" + (reason.isEmpty ? "" : ", waits for \(reason)")
+    }
+
+    static func teller(_ environment: AdminEnvironment) -> MoveService.Tell {
+        let tell = environment.tell
+        var last = ""
+        return { move, reason in
+            let line = MoveText.line(move, reason)
+            if line != last { tell(line) }
+            last = line
+        }
+    }
+
+    static func bytes(_ count: Int64) -> String {
+        switch count {
+        case ..<1024: "\(count) B"
+        case ..<(1 << 20): "\(count >> 10) KiB"
+        case ..<(1 << 30): "\(count >> 20) MiB"
+        default: "\(count >> 30) GiB"
+        }
+    }
+
+    static func time(_ duration: Duration) -> String {
+        let milliseconds = duration.inMilliseconds
+        if milliseconds % 86_400_000 == 0, milliseconds > 0 {
+            return "\(milliseconds / 86_400_000)d"
+        }
+        return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)s" : "\(milliseconds)ms"
+    }
+}
