@@ -1,87 +1,104 @@
 /// A dictionary that holds at most `capacityMax` entries and forgets the least recently used first.
 /// All operations are O(1).
-package struct LRUCache<Key: Hashable, Value> {
-    fileprivate struct Node {
-        var key: Key
-        var value: Value
-        var newer: Int
-        var older: Int
+///
+/// Its code is made for the types of those who use it, in other modules too: several are asked for every request. The
+/// order is kept beside the entries, for it changes with each question and they need not be touched then.
+@usableFromInline package struct LRUCache<Key: Hashable, Value> {
+    @usableFromInline struct Entry {
+        @usableFromInline var key: Key
+        @usableFromInline var value: Value
+
+        @inlinable init(key: Key, value: Value) {
+            self.key = key
+            self.value = value
+        }
     }
 
-    package let capacityMax: Int
-    private var positions: [Key: Int] = [:]
-    private var nodes: [Node?] = []
-    private var free: [Int] = []
-    private var newest = -1
-    private var oldestPosition = -1
+    /// Positions; -1 is none.
+    @usableFromInline struct Link: Sendable {
+        @usableFromInline var newer = -1
+        @usableFromInline var older = -1
 
-    package init(capacityMax: Int) {
+        @inlinable init() {}
+    }
+
+    @usableFromInline package let capacityMax: Int
+    @usableFromInline var positions: [Key: Int] = [:]
+    @usableFromInline var entries: [Entry?] = []
+    /// By position, as the entries.
+    @usableFromInline var links: [Link] = []
+    @usableFromInline var free: [Int] = []
+    @usableFromInline var newest = -1
+    @usableFromInline var oldestPosition = -1
+
+    @usableFromInline package init(capacityMax: Int) {
         precondition(capacityMax > 0, "a cache has room for something")
         self.capacityMax = capacityMax
     }
 
-    package var count: Int { positions.count }
-    package var isEmpty: Bool { positions.isEmpty }
+    @inlinable package var count: Int { positions.count }
+    @inlinable package var isEmpty: Bool { positions.isEmpty }
 
     /// The value, which is now the most recently used.
-    package mutating func find(_ key: Key) -> Value? {
+    @inlinable package mutating func find(_ key: Key) -> Value? {
         guard let position = positions[key] else { return nil }
         if position != newest {
             unlink(position)
             linkAsNewest(position)
         }
-        return nodes[position]?.value
+        return entries[position]?.value
     }
 
     /// The value, without touching the order.
-    package func peek(_ key: Key) -> Value? {
-        positions[key].flatMap { nodes[$0]?.value }
+    @inlinable package func peek(_ key: Key) -> Value? {
+        guard let position = positions[key] else { return nil }
+        return entries[position]?.value
     }
 
     /// The least recently used entry.
-    package var oldest: (key: Key, value: Value)? {
-        guard oldestPosition >= 0, let node = nodes[oldestPosition] else { return nil }
-        return (node.key, node.value)
+    @inlinable package var oldest: (key: Key, value: Value)? {
+        guard oldestPosition >= 0, let entry = entries[oldestPosition] else { return nil }
+        return (entry.key, entry.value)
     }
 
     /// Sets a value, most recently used.
     ///
     /// - Returns: the entry that was forgotten to make room, so that its owner can release what it held.
-    @discardableResult
+    @inlinable @discardableResult
     package mutating func insert(_ value: Value, for key: Key) -> (key: Key, value: Value)? {
         if let position = positions[key] {
-            nodes[position]?.value = value
+            entries[position]?.value = value
             unlink(position)
             linkAsNewest(position)
             return nil
         }
         let evicted = positions.count == capacityMax ? removeOldest() : nil
-        let node = Node(key: key, value: value, newer: -1, older: -1)
         let position: Int
         if let reused = free.popLast() {
             position = reused
-            nodes[position] = node
+            entries[position] = Entry(key: key, value: value)
         } else {
-            position = nodes.count
-            nodes.append(node)
+            position = entries.count
+            entries.append(Entry(key: key, value: value))
+            links.append(Link())
         }
         positions[key] = position
         linkAsNewest(position)
         return evicted
     }
 
-    @discardableResult
+    @inlinable @discardableResult
     package mutating func remove(_ key: Key) -> Value? {
         guard let position = positions.removeValue(forKey: key) else { return nil }
         return take(position)?.value
     }
 
     /// Forgets the least recently used entry.
-    @discardableResult
+    @inlinable @discardableResult
     package mutating func removeOldest() -> (key: Key, value: Value)? {
-        guard oldestPosition >= 0, let node = take(oldestPosition) else { return nil }
-        positions[node.key] = nil
-        return (node.key, node.value)
+        guard oldestPosition >= 0, let entry = take(oldestPosition) else { return nil }
+        positions[entry.key] = nil
+        return (entry.key, entry.value)
     }
 
     package mutating func removeAll() {
@@ -89,43 +106,43 @@ package struct LRUCache<Key: Hashable, Value> {
     }
 
     /// Visits every entry, in no order, without touching that of their use. O(n).
-    package func forEach(_ body: (Key, Value) -> Void) {
-        for case let node? in nodes { body(node.key, node.value) }
+    @inlinable package func forEach(_ body: (Key, Value) -> Void) {
+        for case let entry? in entries { body(entry.key, entry.value) }
     }
 
     /// Removes entries in O(n).
-    package mutating func removeAll(where condition: (Key, Value) -> Bool) {
-        for node in nodes {
-            if let node, condition(node.key, node.value) { remove(node.key) }
+    @inlinable package mutating func removeAll(where condition: (Key, Value) -> Bool) {
+        for entry in entries {
+            if let entry, condition(entry.key, entry.value) { remove(entry.key) }
         }
     }
 
-    private mutating func take(_ position: Int) -> Node? {
+    @inlinable mutating func take(_ position: Int) -> Entry? {
         unlink(position)
-        let node = nodes[position]
-        nodes[position] = nil
+        let entry = entries[position]
+        entries[position] = nil
         free.append(position)
-        return node
+        return entry
     }
 
-    private mutating func unlink(_ position: Int) {
-        guard let node = nodes[position] else { return }
-        if node.newer >= 0 { nodes[node.newer]?.older = node.older } else { newest = node.older }
-        if node.older >= 0 {
-            nodes[node.older]?.newer = node.newer
+    @inlinable mutating func unlink(_ position: Int) {
+        let link = links[position]
+        if link.newer >= 0 { links[link.newer].older = link.older } else { newest = link.older }
+        if link.older >= 0 {
+            links[link.older].newer = link.newer
         } else {
-            oldestPosition = node.newer
+            oldestPosition = link.newer
         }
     }
 
-    private mutating func linkAsNewest(_ position: Int) {
-        nodes[position]?.newer = -1
-        nodes[position]?.older = newest
-        if newest >= 0 { nodes[newest]?.newer = position }
+    @inlinable mutating func linkAsNewest(_ position: Int) {
+        links[position].newer = -1
+        links[position].older = newest
+        if newest >= 0 { links[newest].newer = position }
         newest = position
         if oldestPosition < 0 { oldestPosition = position }
     }
 }
 
 extension LRUCache: Sendable where Key: Sendable, Value: Sendable {}
-extension LRUCache.Node: Sendable where Key: Sendable, Value: Sendable {}
+extension LRUCache.Entry: Sendable where Key: Sendable, Value: Sendable {}
