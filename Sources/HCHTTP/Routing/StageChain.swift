@@ -96,11 +96,14 @@ final class StageChain<Context: Sendable> {
         _ request: HTTPRequest, _ context: Context, _ answer: HTTPResponse, below count: Int
     ) -> HTTPAnswer {
         var response = answer
-        for index in (0..<count).reversed() {
-            switch stages[index].leave(request, context, &response) {
+        // Not over a reversed range: in generic code that is made of metadata that is looked up each time.
+        var left = count
+        while left > 0 {
+            left -= 1
+            switch stages[left].leave(request, context, &response) {
             case .done: continue
             case .pending(let work):
-                let waiting = response
+                let (waiting, index) = (response, left)
                 return .pending {
                     let response = await work(waiting)
                     return await self.leave(request, context, response, below: index).value
