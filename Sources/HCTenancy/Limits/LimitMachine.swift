@@ -159,14 +159,16 @@ final class LimitMachine {
         if isDry, !isUnknown { return refusal(request, targets, .lease, now) }
         guard !isLacking else { return nil }
         var wantsRefill = false
+        var tightest = Tightest()
         targets.forEach(request.kind) { group, index in
             let bucket = group.buckets[index]
             let units = bucket.rule.shape.charge(request.units, lane)
             bucket.take(units, now)
             if isWell, bucket.wantsRefill(now) { wantsRefill = true }
+            tightest.consider(bucket, lane, now)
         }
         if wantsRefill { refill(request, targets, now) }
-        return admission(request, targets, .lease, now)
+        return admission(request, tightest, .lease, now)
     }
 
     /// An exact request need not ask for what is known not to be there.
@@ -187,34 +189,45 @@ final class LimitMachine {
 
     // MARK: What is told
 
-    private func admission(
-        _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
-        _ now: Int64
-    ) -> RateDecision {
-        var tightest: LeasedBucket?
-        var least: Int64 = 0
-        var whole: Int64 = 1
-        targets.forEach(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            let left = bucket.roughlyLeft(request.lane, now)
-            let capacity = bucket.rule.shape.capacity
-            if tightest == nil || left * whole < least * capacity {
-                tightest = bucket
-                least = left
-                whole = capacity
-            }
+    /// Of several buckets the one of which the smallest part is left.
+    private struct Tightest {
+        private(set) var bucket: LeasedBucket?
+        private var least: Int64 = 0
+        private var whole: Int64 = 1
+
+        @inline(__always)
+        mutating func consider(_ other: LeasedBucket, _ lane: LimitLane, _ now: Int64) {
+            let left = other.roughlyLeft(lane, now)
+            let capacity = other.rule.shape.capacity
+            guard bucket == nil || left * whole < least * capacity else { return }
+            bucket = other
+            least = left
+            whole = capacity
         }
-        guard let tightest else {
+    }
+
+    private func tightest(
+        of request: LimitRequest, _ targets: LimitTargets, _ now: Int64
+    ) -> Tightest {
+        var tightest = Tightest()
+        targets.forEach(request.kind) { group, index in
+            tightest.consider(group.buckets[index], request.lane, now)
+        }
+        return tightest
+    }
+
+    private func admission(
+        _ request: LimitRequest, _ tightest: Tightest, _ origin: RateDecision.Origin, _ now: Int64
+    ) -> RateDecision {
+        guard let bucket = tightest.bucket else {
             return RateDecision(
                 isAllowed: true, origin: origin, policyField: request.policyField, rule: nil,
                 remaining: 0, resetAfter: .zero, retryAfter: nil)
         }
-        let left =
-            (tightest.available(request.lane, now) ?? 0) + tightest.balance(request.lane, now)
+        let left = (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
         return RateDecision(
-            isAllowed: true, origin: origin, policyField: request.policyField,
-            rule: tightest.rule, remaining: Int(left),
-            resetAfter: .milliseconds(tightest.untilFull(now)), retryAfter: nil)
+            isAllowed: true, origin: origin, policyField: request.policyField, rule: bucket.rule,
+            remaining: Int(left), resetAfter: .milliseconds(bucket.untilFull(now)), retryAfter: nil)
     }
 
     /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is
@@ -453,7 +466,9 @@ final class LimitMachine {
         finish(
             pending,
             answer.passes
-                ? admission(pending.request, pending.targets, .redis, now)
+                ? admission(
+                    pending.request, tightest(of: pending.request, pending.targets, now), .redis,
+                    now)
                 : refusal(pending.request, pending.targets, .redis, now))
     }
 
