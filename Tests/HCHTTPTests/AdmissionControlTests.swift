@@ -252,6 +252,33 @@ struct AdmissionControlTests {
         }
     }
 
+    @Test(
+        "care that is more than can be answered waits no longer than the target either",
+        arguments: [1.1, 1.5, 3] as [Double], [1, 3])
+    func careAlone(_ times: Double, _ perMillisecond: Int) {
+        let seed = UInt64.random(in: .min ... .max)
+        var worker = Queueing(seed: seed, perMillisecond: perMillisecond)
+        func run(_ milliseconds: Int) {
+            for _ in 0..<milliseconds {
+                for lane in [RequestLane.safety, .bulk] {
+                    let rate = Double(perMillisecond) * times
+                    let count = Int(
+                        rate * 2 * Double.random(in: 0...1, using: &worker.random) + 0.5)
+                    for _ in 0..<count { worker.ask(lane) }
+                }
+                worker.tick()
+            }
+        }
+        run(5000)
+        worker.startCounting()
+        run(20_000)
+        let label = Comment("seed \(seed)")
+        let served = worker.times[.safety]?.count ?? 0
+        #expect(served >= 16_000 * perMillisecond, label)
+        #expect(worker.time(.safety, 0.5) <= .milliseconds(150), label)
+        #expect(worker.time(.safety, 0.99) <= .milliseconds(250), label)
+    }
+
     @Test("a shard that hangs is no queue: nobody else is refused, and the limit stays")
     func hungShard() {
         var worker = Queueing(seed: 11, perMillisecond: 5)

@@ -119,7 +119,7 @@ package struct AdmissionControl: Sendable {
         let isAdmitted =
             inFlight < level(limit, lane)
             // Nobody else can fill the hard limit so far, so this does not exceed it.
-            || lane == .safety && inFlight(.safety) < reserve
+            || lane == .safety && inFlight(.safety) < min(limit, reserve)
             || inFlight < level(limits.inFlightMax, lane) && isModest(clinic)
         guard isAdmitted else {
             let isFull = inFlight >= level(limits.inFlightMax, lane)
@@ -170,8 +170,8 @@ package struct AdmissionControl: Sendable {
         max(1, limit * limits.fillPercent[lane.index] / 100)
     }
 
-    /// What care may have in flight however low the limit is and whoever filled it before it fell: of the hard
-    /// limit the part that nobody else can take.
+    /// What care may have in flight whoever filled the limit before it fell: of the hard limit the part that nobody
+    /// else can take. Care alone has no more than the limit either: it would wait behind itself.
     private var reserve: Int {
         max(1, limits.inFlightMax - level(limits.inFlightMax, .interactive))
     }
