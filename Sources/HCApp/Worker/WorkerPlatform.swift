@@ -133,7 +133,7 @@ final class WorkerPlatform {
         eventReader.start()
         copyReader.start()
         let sweeper: [any Service] = door.sweeper.map { [$0] } ?? []
-        let group = ServiceGroup(door.services + sweeper, logger: logger)
+        let group = ServiceGroup(door.services + sweeper + [shards.reporter], logger: logger)
         self.group = group
         running = Loop.shared.spawn {
             do {

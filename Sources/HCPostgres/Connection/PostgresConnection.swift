@@ -39,6 +39,9 @@ package final class PostgresConnection {
     private var operation: UInt64 = 0
     private var graceTimer: HCIO.Timer?
 
+    /// What it has done so far; scripts and COPY are not in it.
+    package private(set) var work = PostgresWork()
+
     /// Within a transaction of ``PostgresTransaction``.
     var transactionIsOpen = false
     /// A result was so large that libpq's buffer, which never shrinks, should not be kept.
@@ -198,8 +201,16 @@ extension PostgresConnection {
             closeSession()
             throw .connectionLost
         }
+        let start = Loop.shared.now
         await settle(deadline: deadline, isCancellable: frame.cancellation == .always)
-        return try takeOutcome()
+        work.time += Loop.shared.now - start
+        let results = try takeOutcome()
+        for result in results {
+            let rows = result.affectedRows
+            work.rows += rows
+            if rows > 0, result.isChange { work.rowsChanged += rows }
+        }
+        return results
     }
 
     private func encode(_ query: Query, index: Int) throws(PostgresError) {

@@ -59,6 +59,15 @@ struct PGResultHandle: ~Copyable {
         return String(cString: tag)
     }
 
+    /// Whether the statement was one that inserts, updates, deletes or merges.
+    var isChange: Bool {
+        guard let tag = PQcmdStatus(pointer) else { return false }
+        switch UInt8(bitPattern: tag.pointee) {
+        case UInt8(ascii: "I"), UInt8(ascii: "U"), UInt8(ascii: "D"), UInt8(ascii: "M"): return true
+        default: return false
+        }
+    }
+
     /// Compares without making a String: once per COMMIT.
     func hasCommandTag(_ tag: StaticString) -> Bool {
         guard let own = PQcmdStatus(pointer) else { return false }

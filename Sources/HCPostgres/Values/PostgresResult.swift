@@ -18,6 +18,8 @@ package final class PostgresResult: @unchecked Sendable {
     /// Rows inserted, updated, deleted or selected.
     package var affectedRows: Int { handle.affectedRows }
     package var commandTag: String { handle.commandTag }
+    /// Whether the statement was one that inserts, updates, deletes or merges.
+    var isChange: Bool { handle.isChange }
     package var isEmpty: Bool { count == 0 }
     package var rows: Rows { Rows(result: self) }
 

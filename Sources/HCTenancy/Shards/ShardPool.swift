@@ -17,6 +17,11 @@ final class ShardPool {
     /// By the index of the ticket.
     private var waiters: [Waiter<Void>?] = []
     private let metrics: ShardQueueMetrics?
+    /// For the rebalancer.
+    private(set) var loads = LoadLedger(tenantsMax: ShardPool.countedMax)
+
+    /// Clinics whose use is counted between two reports.
+    private nonisolated static let countedMax = 16_384
 
     /// What a client is told to wait at least and at most.
     private nonisolated static let retryAfter: ClosedRange<Duration> = .seconds(1)...(.seconds(60))
@@ -65,7 +70,20 @@ final class ShardPool {
             throw TenancyError.overloaded(retryAfter: ShardPool.bounded(wait))
         }
         defer { finish(ticket) }
-        return try await pool.withConnection(deadline: deadline, body)
+        return try await pool.withConnection(deadline: deadline) { connection in
+            let (start, before) = (Loop.shared.now, connection.work)
+            defer {
+                loads.add(
+                    tenant, pool: Loop.shared.now - start, connection.work - before)
+            }
+            return try await body(connection)
+        }
+    }
+
+    /// What clinics have used since the last time, and how often one was not counted.
+    func takeLoads() -> (entries: [TenantID: LoadLedger.Entry], missed: Int) {
+        let missed = loads.missed
+        return (loads.take(), missed)
     }
 
     private func enlist(_ ticket: Queue.Ticket) -> Waiter<Void> {

@@ -182,6 +182,24 @@ package final class ShardPools {
         }
     }
 
+    /// Shards of which something was counted for the rebalancer.
+    var counted: [ShardID] {
+        entries.filter { !$0.value.pool.loads.entries.isEmpty }.keys.sorted()
+    }
+
+    /// What clinics have used of a shard since the last time; the platform's own work is nobody's.
+    func takeLoads(
+        of shard: ShardID
+    ) -> (entries: [TenantID: LoadLedger.Entry], missed: Int) {
+        guard var taken = entries[shard]?.pool.takeLoads() else { return ([:], 0) }
+        taken.entries[ShardPools.platform] = nil
+        return taken
+    }
+
+    /// Reports what clinics use of the shards.
+    package private(set) lazy var reporter = LoadReporter(
+        shards: self, logger: logger, metrics: LoadMetrics(configuration.metrics ?? ownRegistry))
+
     /// Refuses new work and waits for what is under way, until the deadline.
     package func shutDown(deadline: Deadline) async {
         let pools = entries.values.map(\.pool)
