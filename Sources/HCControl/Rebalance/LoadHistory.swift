@@ -7,10 +7,11 @@ package struct LoadHistory: Sendable, Equatable {
     package private(set) var hour = LoadVector()
     package private(set) var day = LoadVector()
     /// The highest `hour` of the present week, and of the week before it.
-    private var peakNow = LoadVector()
-    private var peakBefore = LoadVector()
-    private var week = 0
-    private var seen = 0.0
+    private(set) var peakNow = LoadVector()
+    private(set) var peakBefore = LoadVector()
+    private(set) var week = 0
+    /// For how long it was observed, seconds.
+    private(set) var seen = 0.0
 
     package static let hourSeconds = 3600.0
     package static let daySeconds = 86_400.0
@@ -18,9 +19,29 @@ package struct LoadHistory: Sendable, Equatable {
 
     package init() {}
 
+    /// As it was kept.
+    init(
+        hour: LoadVector, day: LoadVector, peakNow: LoadVector, peakBefore: LoadVector, week: Int,
+        seen: Double
+    ) {
+        self.hour = hour
+        self.day = day
+        self.peakNow = peakNow
+        self.peakBefore = peakBefore
+        self.week = week
+        self.seen = seen
+    }
+
     /// The highest hour of the last one to two weeks.
     package var peak: LoadVector {
         LoadVector(lanes: pointwiseMax(peakNow.lanes, peakBefore.lanes))
+    }
+
+    /// What a plan counts on.
+    package func planned(_ rules: RebalanceRules) -> LoadVector {
+        var load = LoadVector.planned(average: day, peak: peak, peakShare: rules.peakShare)
+        load[.disk] = day[.disk] + rules.baseBytes
+        return load
     }
 
     /// - Parameters:
@@ -54,6 +75,9 @@ package struct LoadHistory: Sendable, Equatable {
         seen += elapsed
         hour.lanes += (load.lanes - hour.lanes) * shares.hour
         day.lanes += (load.lanes - day.lanes) * shares.day
+        // Disks do not breathe: what is there now.
+        hour[.disk] = load[.disk]
+        day[.disk] = load[.disk]
         if now != week {
             peakBefore = now == week + 1 ? peakNow : LoadVector()
             peakNow = LoadVector()

@@ -55,14 +55,19 @@ struct RebalanceSimulationTests {
     @Test("what was generated can be recorded, and plays the same")
     func recorded() throws {
         var trace = GeneratedTrace(Self.shape(seed: 2, weeks: 1))
-        var lines = trace.fleet.traceHead
         var loads = Array(repeating: LoadVector(), count: trace.fleet.clinics.count)
+        var text: [UInt8] = []
+        let start = Timestamp(microseconds: 1_800_000_000_000_000)
         for second in stride(from: 0, through: trace.seconds, by: 3600) {
             trace.play(second, step: 3600, into: &loads)
-            lines += trace.fleet.traceLines(at: second, loads)
+            // Each time read anew would take long: once, and at the end.
+            text +=
+                second <= 3600
+                ? try trace.fleet.traced(after: text, loads, now: start + .seconds(second))
+                : Array(
+                    trace.fleet.traceLines(at: second, loads).map { $0.text + "\n" }.joined().utf8)
         }
-        let text = lines.map { $0.text + "\n" }.joined()
-        let recorded = try RecordedTrace(Array(text.utf8))
+        let recorded = try RecordedTrace(text)
         #expect(recorded.seconds == trace.seconds)
         let first = Self.run(GeneratedTrace(Self.shape(seed: 2, weeks: 1)))
         let second = Self.run(recorded)

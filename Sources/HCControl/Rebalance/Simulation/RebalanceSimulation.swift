@@ -132,11 +132,7 @@ package struct RebalanceSimulation: Sendable {
         let moving = Dictionary(uniqueKeysWithValues: running.map { ($0.clinic, $0.target) })
         var seen = fleet
         for index in seen.clinics.indices {
-            let history = histories[index]
-            var load = LoadVector.planned(
-                average: history.day, peak: history.peak, peakShare: settings.rules.peakShare)
-            // Disks do not breathe: what is there now.
-            load[.disk] = loads[index][.disk] + settings.rules.baseBytes
+            let load = histories[index].planned(settings.rules)
             seen.clinics[index].load = load
             seen.clinics[index].bytes = load[.disk]
             seen.clinics[index].isResting =

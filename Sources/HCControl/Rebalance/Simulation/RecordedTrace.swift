@@ -22,6 +22,8 @@ package struct RecordedTrace: LoadTrace {
     }
 
     package private(set) var fleet = RebalanceFleet(shards: [], clinics: [])
+    /// When it was begun to be recorded, if it says so.
+    private(set) var began: Timestamp?
     private var events: [Event] = []
     private var next = 0
     private var present: [LoadVector] = []
@@ -29,8 +31,9 @@ package struct RecordedTrace: LoadTrace {
     private var clinicIndexes: [TenantID: Int] = [:]
     private var groups: [String: Int] = [:]
 
+    /// - Parameter isComplete: false for one that is still being recorded: it may have one moment only.
     /// - Throws: `RebalanceFormatError` naming the line.
-    package init(_ text: [UInt8]) throws(RebalanceFormatError) {
+    package init(_ text: [UInt8], isComplete: Bool = true) throws(RebalanceFormatError) {
         var number = 0
         for line in text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
             number += 1
@@ -44,8 +47,8 @@ package struct RecordedTrace: LoadTrace {
                 throw RebalanceFormatError("line \(number): \(error)")
             }
         }
-        guard !fleet.shards.isEmpty, !fleet.clinics.isEmpty, let last = events.last, last.at > 0
-        else {
+        let hasTime = !fleet.shards.isEmpty && !fleet.clinics.isEmpty && events.last?.at ?? 0 > 0
+        guard hasTime || !isComplete else {
             throw RebalanceFormatError(
                 "a trace has shards, clinics and loads of more than one moment")
         }
@@ -63,6 +66,8 @@ package struct RecordedTrace: LoadTrace {
             try readClinic(line)
         } else if line["shard"] != nil {
             try readShard(line)
+        } else if let text = line["began"]?.asString, let time = Timestamp(rfc3339: text) {
+            began = time
         } else {
             throw RebalanceFormatError("it is no shard, no clinic and no load")
         }
@@ -184,36 +189,63 @@ package struct RecordedTrace: LoadTrace {
 }
 
 extension RebalanceFleet {
-    /// The first lines of a trace: shards, and clinics in their places.
-    package var traceHead: [JSONValue] {
-        shards.map { shard in
-            [
-                "shard": .string(shard.id), "status": .string(shard.status.rawValue),
-                "capacity": shard.capacity.json, "weightMax": .integer(Int64(shard.weightMax)),
-                "region": shard.region.isEmpty ? .null : .string(shard.region),
-                "dedicatedTo": shard.dedicatedTo.map { .string($0) } ?? .null,
-            ]
-        }
-            + clinics.map { clinic in
-                [
-                    "clinic": .string(clinic.id.description),
-                    "shard": .string(shards[clinic.shard].id),
-                    "weight": .integer(Int64(clinic.weight)),
-                    "pin": clinic.pin.map { .string(shards[$0].id) } ?? .null,
-                    "group": clinic.group.map { .string("g\($0)") } ?? .null,
-                    "region": clinic.region.map { .string($0) } ?? .null,
-                    "dedicatedTo": clinic.dedicatedTo.map { .string($0) } ?? .null,
-                ]
-            }
+    /// The line of a trace that introduces a shard.
+    func traceLine(of shard: Shard) -> JSONValue {
+        [
+            "shard": .string(shard.id), "status": .string(shard.status.rawValue),
+            "capacity": shard.capacity.json, "weightMax": .integer(Int64(shard.weightMax)),
+            "region": shard.region.isEmpty ? .null : .string(shard.region),
+            "dedicatedTo": shard.dedicatedTo.map { .string($0) } ?? .null,
+        ]
+    }
+
+    /// The line of a trace that introduces a clinic.
+    func traceLine(of clinic: Clinic) -> JSONValue {
+        [
+            "clinic": .string(clinic.id.description),
+            "shard": .string(shards[clinic.shard].id),
+            "weight": .integer(Int64(clinic.weight)),
+            "pin": clinic.pin.map { .string(shards[$0].id) } ?? .null,
+            "group": clinic.group.map { .string("g\($0)") } ?? .null,
+            "region": clinic.region.map { .string($0) } ?? .null,
+            "dedicatedTo": clinic.dedicatedTo.map { .string($0) } ?? .null,
+        ]
     }
 
     /// The lines of one moment.
-    package func traceLines(at second: Int, _ loads: [LoadVector]) -> [JSONValue] {
+    func traceLines(at second: Int, _ loads: [LoadVector]) -> [JSONValue] {
         zip(clinics, loads).map { clinic, load in
             [
                 "at": .integer(Int64(second)), "clinic": .string(clinic.id.description),
                 "load": load.json,
             ]
         }
+    }
+
+    /// What is to be added to a trace so that it has this moment too: everybody whom it does not know is introduced.
+    ///
+    /// - Parameters:
+    ///   - recorded: the trace so far; empty: it begins now.
+    ///   - loads: of each clinic, at present.
+    /// - Throws: `RebalanceFormatError` for what is no trace that was recorded like this.
+    package func traced(
+        after recorded: [UInt8], _ loads: [LoadVector], now: Timestamp
+    ) throws(RebalanceFormatError) -> [UInt8] {
+        var (lines, began): ([JSONValue], Timestamp) = ([], now)
+        var known = RebalanceFleet(shards: [], clinics: [])
+        if recorded.isEmpty {
+            lines.append(["began": .string(now.rfc3339)])
+        } else {
+            let trace = try RecordedTrace(recorded, isComplete: false)
+            guard let start = trace.began else {
+                throw RebalanceFormatError("it does not say when it began")
+            }
+            (began, known) = (start, trace.fleet)
+        }
+        let (ids, clinicIDs) = (Set(known.shards.map(\.id)), Set(known.clinics.map(\.id)))
+        lines += shards.filter { !ids.contains($0.id) }.map(traceLine)
+        lines += clinics.filter { !clinicIDs.contains($0.id) }.map(traceLine)
+        lines += traceLines(at: Int((now - began) / .seconds(1)), loads)
+        return Array(lines.map { $0.text + "\n" }.joined().utf8)
     }
 }

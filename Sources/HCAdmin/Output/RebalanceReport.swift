@@ -1,0 +1,134 @@
+import HCControl
+import HCCore
+
+/// A plan, and the shards before and after it.
+struct RebalanceReport {
+    let view: RebalanceView
+    let plan: RebalancePlan
+    let file: RebalancePlanFile
+    private let before: RebalanceUse
+    private let after: RebalanceUse
+
+    /// Shards and moves that a person is shown; machines get all.
+    private static let linesMax = 40
+    /// Older samples are worth a word.
+    private static let sampleAge = Duration.seconds(3600)
+
+    init(view: RebalanceView, plan: RebalancePlan, file: RebalancePlanFile) {
+        self.view = view
+        self.plan = plan
+        self.file = file
+        before = RebalanceUse(of: view.fleet)
+        after = RebalanceUse(of: plan.applied(to: view.fleet))
+    }
+
+    func warning(now: Timestamp) -> String? {
+        if view.fleet.clinics.isEmpty { return nil }
+        guard let oldest = view.oldestSample else {
+            return "a shard was never sampled: run hc-admin rebalance collect every few minutes"
+        }
+        if now - oldest > RebalanceReport.sampleAge {
+            return "a shard was last sampled at \(oldest.rfc3339): hc-admin rebalance collect"
+        }
+        return view.unsampled == 0
+            ? nil : "of \(view.unsampled) clinics no load is known: they count as empty"
+    }
+
+    var text: String {
+        var parts: [String] = []
+        if plan.moves.isEmpty {
+            parts.append(
+                plan.unplaced.isEmpty
+                    ? "nothing to move: \(view.fleet.clinics.count) clinics on \(view.fleet.shards.count) shards are where they may be, and no move is worth its cost"
+                    : "nothing can be moved")
+        } else {
+            parts.append(moves)
+        }
+        if !plan.unplaced.isEmpty { parts.append(unplaced) }
+        parts.append(shards)
+        return parts.joined(separator: "\n\n")
+    }
+
+    private var moves: String {
+        let shown = file.moves.prefix(RebalanceReport.linesMax)
+        let table = Table(
+            header: ["CLINIC", "FROM", "TO", "WHY", "MB"],
+            rows: shown.map {
+                [$0.slug, $0.source, $0.target, $0.cause.rawValue, "\($0.bytes / 1_000_000)"]
+            })
+        let rest = file.moves.count - shown.count
+        return table.render() + (rest > 0 ? "\n… and \(rest) more" : "")
+    }
+
+    private var unplaced: String {
+        let names = plan.unplaced.prefix(RebalanceReport.linesMax).map {
+            "\(view.slugs[$0.clinic]) (\($0.cause.rawValue))"
+        }
+        return "no shard has room for \(plan.unplaced.count): " + names.joined(separator: ", ")
+    }
+
+    /// Those that change, the most used before the plan first.
+    private var shards: String {
+        let order = view.fleet.shards.indices.sorted {
+            (before.shards[$1].highest, $0) < (before.shards[$0].highest, $1)
+        }
+        let changed = Set(plan.moves.flatMap { [$0.source, $0.target] })
+        let shown =
+            (changed.isEmpty ? order : order.filter { changed.contains($0) })
+            .prefix(RebalanceReport.linesMax)
+        let rows = shown.map { index in
+            [view.fleet.shards[index].id, view.fleet.shards[index].status.rawValue]
+                + ["\(before.shards[index].clinics)>\(after.shards[index].clinics)"]
+                + LoadDimension.allCases.map { dimension in
+                    RebalanceReport.change(
+                        before.shards[index].use[dimension], after.shards[index].use[dimension])
+                }
+        }
+        let all =
+            ["highest", "", ""]
+            + LoadDimension.allCases.map { RebalanceReport.change(before.most[$0], after.most[$0]) }
+        let mean =
+            ["mean", "", ""]
+            + LoadDimension.allCases.map { RebalanceReport.change(before.mean[$0], after.mean[$0]) }
+        return Table(
+            header: ["SHARD", "STATE", "CLINICS"]
+                + LoadDimension.allCases.map { $0.name.uppercased() + " %" },
+            rows: Array(rows) + [all, mean]
+        ).render()
+    }
+
+    private static func change(_ before: Double, _ after: Double) -> String {
+        let (one, other) = (Int((before * 100).rounded()), Int((after * 100).rounded()))
+        return one == other ? "\(one)" : "\(one)>\(other)"
+    }
+
+    func json() throws -> JSONValue {
+        try file.json().adding([
+            "unplaced": .array(
+                plan.unplaced.map {
+                    [
+                        "slug": .string(view.slugs[$0.clinic]), "cause": .string($0.cause.rawValue),
+                    ]
+                }),
+            "unsampled": .integer(Int64(view.unsampled)),
+            "shards": .array(
+                view.fleet.shards.indices.map { index in
+                    [
+                        "id": .string(view.fleet.shards[index].id),
+                        "state": .string(view.fleet.shards[index].status.rawValue),
+                        "capacity": view.fleet.shards[index].capacity.json,
+                        "before": RebalanceReport.json(before.shards[index]),
+                        "after": RebalanceReport.json(after.shards[index]),
+                    ]
+                }),
+            "skew": ["before": .double(before.skew), "after": .double(after.skew)],
+        ])
+    }
+
+    private static func json(_ shard: RebalanceUse.Shard) -> JSONValue {
+        [
+            "clinics": .integer(Int64(shard.clinics)), "weight": .integer(Int64(shard.weight)),
+            "load": shard.load.json, "use": shard.use.json,
+        ]
+    }
+}
