@@ -11,7 +11,8 @@ struct CommandTree {
         ShardAdd.self, ShardList.self, ShardShow.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,
-        RebalanceCollect.self, RebalancePlanCommand.self, RebalanceSimulate.self,
+        RebalanceCollect.self, RebalancePlanCommand.self, RebalanceApply.self,
+        RebalanceSimulate.self,
         MigrateStatus.self, MigrateUp.self,
         ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]

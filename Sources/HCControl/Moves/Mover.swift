@@ -55,6 +55,8 @@ package final class Mover {
         lease = MoveLease(move, plane: plane, since: since)
     }
 
+    package var id: MoveID { move.id }
+
     /// Until the move is over, soaks, or is somebody else's.
     ///
     /// - Returns: the move as it stands then.
