@@ -13,7 +13,7 @@ package final class SQLSession: Sendable {
     private let child: Subprocess
     private static let marker = "--answer--"
 
-    init(psql: String, _ conninfo: Conninfo) throws {
+    package init(psql: String, _ conninfo: Conninfo) throws {
         child = try Subprocess(psql, ["-XqAt"], environment: conninfo.environment)
         try child.write("\\set VERBOSITY terse\n")
     }

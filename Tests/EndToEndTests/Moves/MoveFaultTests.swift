@@ -1,0 +1,57 @@
+import Glibc
+import HCCore
+import HCTesting
+import Synchronization
+import Testing
+
+extension EndToEnd {
+    /// The fault matrix of moves: `deploy/local/test faults` runs all of it, `deploy/local/test faults REGEX` a part.
+    @Suite struct MoveFaultTests {
+        private struct Run {
+            var ground: MoveFaultGround?
+            var grounds = 0
+        }
+
+        private static let run = Mutex(Run())
+
+        @Test(
+            "a move that meets a fault loses nothing, doubles nothing and leaves nothing over",
+            arguments: MoveFault.chosen)
+        func fault(_ fault: MoveFault) throws {
+            try Self.run.withLock { run in
+                let ground: MoveFaultGround
+                if let whole = run.ground {
+                    ground = whole
+                } else {
+                    run.grounds += 1
+                    ground = try MoveFaultGround("faults-\(run.grounds)")
+                    run.ground = ground
+                }
+                let begin = ContinuousClock.now
+                var verdict = MoveFaultVerdict(fault)
+                do {
+                    try verdict.judge(ground)
+                } catch {
+                    verdict.wrongs.append("\(error)")
+                }
+                let took = ContinuousClock.now - begin
+                print(
+                    "\(verdict.wrongs.isEmpty ? "ok    " : "FAILED") \(text(took)) s, \(verdict.summary): \(fault.name)"
+                )
+                guard !verdict.wrongs.isEmpty else { return }
+                // The next case gets a platform that nothing is wrong with.
+                run.ground = nil
+                let logs = try ground.abandon(fault.name)
+                for wrong in verdict.wrongs { print("       \(wrong)") }
+                print("       logs: \(logs)")
+                Issue.record(
+                    "\(fault.name): \(verdict.wrongs.joined(separator: "; ")); logs: \(logs)")
+            }
+        }
+
+        private func text(_ duration: Duration) -> String {
+            let tenths = duration.inMilliseconds / 100
+            return "\(tenths / 10).\(tenths % 10)"
+        }
+    }
+}
