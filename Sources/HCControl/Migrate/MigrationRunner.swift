@@ -113,6 +113,7 @@ package struct MigrationRunner {
         var applied: [Applied] = []
         for shard in shards {
             let connection = try await plane.shard(reference: shard.reference, .owner)
+            if !dryRun { try await requireNoMoves(shard, connection) }
             applied += try await up(connection, shard.id, catalog.shard, dryRun: dryRun)
             guard !dryRun else { continue }
             let fingerprint = try await fingerprint(of: connection, shard.id)
@@ -120,6 +121,23 @@ package struct MigrationRunner {
                 id: shard.id, version: catalog.shard.count, fingerprint: fingerprint)
         }
         return applied
+    }
+
+    /// Rows that are on their way between two shards need the same tables on both. A move that begins now either has the
+    /// lock that the migration takes, or waits until it is over.
+    private func requireNoMoves(_ shard: Shard, _ connection: PostgresConnection) async throws {
+        let plan = try MigrationPlan(
+            database: shard.id, catalog: catalog.shard,
+            applied: await ledger(of: connection, shard.id))
+        guard !plan.pending.isEmpty else { return }
+        let moves = try await MoveStore(plane: plane).list(shard: shard.id, isOpen: true, limit: 5)
+        guard !moves.isEmpty else { return }
+        throw ControlError(
+            .refused, code: "moves-open",
+            "shard \(shard.id) cannot be migrated while clinics are on the move: "
+                + moves.map { "\($0.slug) (\($0.step.rawValue))" }.joined(separator: ", "),
+            remedy:
+                "Wait for those that run; end those that soak with 'hc-admin move finalize SLUG'.")
     }
 
     /// Brings a database that is not registered yet up to date, and returns its fingerprint.

@@ -119,6 +119,19 @@ package struct MovePreflight {
         }
     }
 
+    /// Whether rows of one shard fit into the tables of the other.
+    func requireSameSchemas(of move: Move) async throws {
+        let shards = ShardRegistry(plane: plane)
+        var reasons: [String] = []
+        try await compareSchemas(
+            try await shards.find(move.source), try await shards.find(move.target), &reasons)
+        guard reasons.isEmpty else {
+            throw ControlError(
+                .refused, code: "schemas-differ", reasons.joined(separator: "; "),
+                remedy: "Run 'hc-admin migrate up'.")
+        }
+    }
+
     private func identity(_ shard: Shard, _ reasons: inout [String]) async throws -> JSONValue {
         let found = try await ShardInspection(plane: plane).identity(reference: shard.reference)
         if found.identity.systemIdentifier != shard.systemIdentifier

@@ -31,6 +31,7 @@ package final class Mover {
     private let lease: MoveLease
     private var move: Move
     private var failures = 0
+    private var hold: SchemaHold?
     /// Of this process: a successor compares anew.
     private var verification: MoveVerification?
     private let tell: (Move, String) -> Void
@@ -62,20 +63,23 @@ package final class Mover {
     /// - Returns: the move as it stands then.
     package func run() async throws -> Move {
         lease.start()
+        let end: Result<Void, any Error>
         do {
             try await takeOver()
             while !move.state.isOver, !(move.state == .soaking && move.step == .soaking) {
                 try await goOn()
             }
-        } catch is MoveLost {
-            await lease.stop()
-            return try await store.find(move.id)
+            end = .success(())
         } catch {
-            await lease.stop()
-            throw error
+            end = .failure(error)
         }
+        await hold?.release()
         await lease.stop()
-        try await store.release(move)
+        switch end {
+        case .success: try await store.release(move)
+        case .failure(is MoveLost): break
+        case .failure(let error): throw error
+        }
         return try await store.find(move.id)
     }
 
@@ -91,6 +95,7 @@ package final class Mover {
         let step = move.step
         do {
             if lease.isAbortWanted, step.isBeforeCommit { throw Fatal(reason: "asked for") }
+            if step.isBeforeCommit || step == .opened { try await holdSchemas() }
             try await take(step)
             failures = 0
         } catch let lost as MoveLost {
@@ -138,7 +143,10 @@ package final class Mover {
         try FaultPoint.reach(step.faultPoint)
         switch step {
         case .planned:
-            try await MovePreflight(plane: plane).requireIdentities(of: move)
+            let preflight = MovePreflight(plane: plane)
+            try await preflight.requireIdentities(of: move)
+            // They were equal when the move was asked for: nobody changes them from here on.
+            try await preflight.requireSameSchemas(of: move)
             let fence = try await fence()
             try await fence.reserve()
             try await fence.purge(fence.destination)
@@ -205,6 +213,14 @@ package final class Mover {
     private func shards() async throws -> (source: Shard, target: Shard) {
         let registry = ShardRegistry(plane: plane)
         return (try await registry.find(move.source), try await registry.find(move.target))
+    }
+
+    private func holdSchemas() async throws {
+        if hold == nil {
+            let shards = try await shards()
+            hold = SchemaHold(plane: plane, shards: [shards.source, shards.target])
+        }
+        try await hold?.take()
     }
 
     private func fence() async throws -> MoveFence {

@@ -27,6 +27,7 @@ final class MoveGround {
     /// `s1` and `s2`.
     nonisolated let shards: [ShardDatabase]
     private let directory: String
+    nonisolated var masterKeyFile: String { "\(directory)/master.key" }
     private let configuration: PlatformConfiguration
     private var planes: [ControlPlane] = []
 

@@ -55,6 +55,16 @@ struct MoverTests {
             #expect(throws: MoveManifestError.self) {
                 try MoveManifest.verified(document.adding(["slug": "lakeside"]), by: signer)
             }
+            // Without a database: what `move show --json` prints, and that with a figure changed.
+            let checked = try MoveManifest.verified(
+                move.json.serialized, from: "answer", masterKeyFile: ground.masterKeyFile)
+            #expect(checked == manifest)
+            let changed = await controlFailure {
+                _ = try MoveManifest.verified(
+                    move.json.adding(["manifest": document.adding(["epochAfter": 3])]).serialized,
+                    from: "answer", masterKeyFile: ground.masterKeyFile)
+            }
+            #expect(changed?.code == "bad-manifest")
         }
     }
 
@@ -133,6 +143,10 @@ struct MoverTests {
                 reason = move.progress["waitingFor"]?.asString ?? ""
                 try await Loop.shared.lookAround()
             }
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].owner, "SELECT pg_try_advisory_xact_lock(1, 0)") == "f",
+                "nobody migrates it meanwhile")
             _ = try await offLoop { try writer.run("COMMIT") }
             let move = try await running.value
             #expect(move.state == .done, "\(move.progress.text)")
@@ -267,6 +281,90 @@ struct MoverTests {
                     == "rw")
             #expect(try await ground.carryOn().state == .soaking)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test(
+        "a shard is not migrated while a clinic is on the move, nor a clinic moved while a shard is migrated"
+    )
+    func migrations() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let catalog = try MigrationCatalog.load(directory: Repository.path("migrations"))
+            let next = MigrationCatalog(
+                control: catalog.control,
+                shard: catalog.shard + [
+                    Migration(
+                        version: catalog.shard.count + 1, name: "later", checksum: "c",
+                        sql: "SELECT 1")
+                ])
+            // Somebody migrates the target, and takes the time of this session for it.
+            let (services, owner) = (ground.services, ground.shards[1].owner)
+            let migrating = try await offLoop {
+                let session = try services.session(owner)
+                try session.run("SELECT pg_advisory_lock(1, 0)")
+                return session
+            }
+            let refusal = await controlFailure { _ = try await ground.begin(plane) }
+            #expect(refusal?.message.contains("s2 is being migrated") == true)
+            _ = try await offLoop { try migrating.run("SELECT pg_advisory_unlock(1, 0)") }
+
+            try FaultPoint.arm("move.copied=fail", perform: { _ in })
+            let mover = try await ground.begin(plane)
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            for shard in ["s1", "s2"] {
+                let refusal = await controlFailure {
+                    _ = try await MigrationRunner(plane: ground.plane(), catalog: next).upShards(
+                        only: shard, dryRun: false)
+                }
+                #expect(refusal?.code == "moves-open")
+                #expect(refusal?.message.contains("sunrise (copied)") == true)
+            }
+            // Nothing to do is no danger.
+            #expect(
+                try await MigrationRunner(plane: ground.plane(), catalog: catalog).upShards(
+                    dryRun: false
+                ).isEmpty)
+            #expect(try await ground.carryOn().state == .soaking)
+        }
+    }
+
+    @Test("the process that carries a move on holds the lock that migrations take")
+    func holdsLock() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let registry = ShardRegistry(plane: plane)
+            let hold = SchemaHold(
+                plane: plane,
+                shards: [try await registry.find("s1"), try await registry.find("s2")])
+            try await hold.take()
+            try await hold.take()
+            let free = "SELECT pg_try_advisory_xact_lock(1, 0)"
+            #expect(try await ground.psql(ground.shards[0].owner, free) == "f")
+            #expect(try await ground.psql(ground.shards[1].owner, free) == "f")
+            await hold.release()
+            #expect(try await ground.psql(ground.shards[1].owner, free) == "t")
+        }
+    }
+
+    @Test("the doctor finds what no move has made, and nothing while one soaks")
+    func leftovers() async throws {
+        try await withMoveGround { ground in
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            let plane = ground.plane()
+            let doctor = Doctor(plane: plane, catalog: MigrationCatalog(control: [], shard: []))
+            let shards = try await ShardRegistry(plane: plane).list()
+            for shard in shards { #expect(try await doctor.leftovers(of: shard).isEmpty) }
+            try await ground.psql(
+                ground.shards[0].superuser,
+                "SELECT pg_create_logical_replication_slot('hc_move_nobodys', 'pgoutput')")
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE move SET state = 'done', step = 'finished', finished_at = now()")
+            let found = try await doctor.leftovers(of: shards[0]).map(\.detail)
+            #expect(found.contains { $0.contains("slot hc_move_nobodys is left over") }, "\(found)")
+            #expect(found.contains { $0.contains("subscription hc_mirror_") }, "\(found)")
         }
     }
 
