@@ -61,13 +61,14 @@ package struct Doctor {
             await check("shard \(shard.id)") { try await examine(shard) }
             await check("clinics of \(shard.id)") { try await placements(on: shard) }
             await check("replicas of \(shard.id)") { try await replicas(of: shard) }
+            await check("moves of \(shard.id)") { try await leftovers(of: shard) }
         }
         await check("shards alike") { alike(shards) }
         await check("clinics being made") { try await unfinished() }
         return findings
     }
 
-    private func finding(
+    func finding(
         _ check: String, _ verdict: Finding.Verdict, _ detail: String
     ) -> Finding {
         Finding(check: check, verdict: verdict, detail: detail)
