@@ -19,7 +19,7 @@ fail() {
 
 # A positive decimal number: positive NAME VALUE
 positive() {
-    [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1 is '$2', it must be a positive number"
+    [[ $2 =~ ^[1-9][0-9]{0,6}$ ]] || fail "$1 is '$2', it must be a positive number"
 }
 
 # Whether process $1 runs with the working directory $2: a process id alone may have been reused.

@@ -10,6 +10,7 @@ ALTER TABLE move
     ADD COLUMN operator_name   text        NOT NULL DEFAULT '',
     ADD COLUMN soak_until      timestamptz,
     ADD COLUMN manifest        jsonb;
+COMMENT ON COLUMN move.attempt IS 'Grows when another process takes over, and where a pause begins or is broken off: what comes with a smaller number is late.';
 COMMENT ON COLUMN move.direction IS 'forward: from source_shard to target_shard. back: it was reverted, from target_shard to source_shard.';
 COMMENT ON COLUMN move.epoch IS 'Placement epoch of the clinic when the move, or its way back, began.';
 COMMENT ON COLUMN move.abort_requested IS 'Somebody wants it undone: the commit point refuses from then on.';

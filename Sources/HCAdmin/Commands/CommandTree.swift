@@ -7,6 +7,7 @@ struct CommandTree {
         TenantCreate.self, TenantList.self, TenantShow.self, TenantCors.self,
         TenantSetTier.self, TenantTop.self, TenantMove.self,
         MoveList.self, MoveShow.self, MoveAbort.self, MoveRevert.self, MoveFinalize.self,
+        MoveVerify.self,
         MoveAgentCommand.self,
         ShardAdd.self, ShardList.self, ShardShow.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,

@@ -45,4 +45,28 @@ extension MoveManifest {
             attempts: move.attempt, toolVersion: PlatformVersion.text)
         return try manifest.signed(by: MoveManifest.makeSigner(plane.controlDoor().master))
     }
+
+    /// Checks a manifest, or the answer of `move show --json` that has one, with the master key file alone.
+    ///
+    /// - Throws: `ControlError` with what is wrong with it, and where.
+    package static func verified(
+        _ bytes: [UInt8], from name: String, masterKeyFile: String
+    ) throws -> MoveManifest {
+        let signer = try makeSigner(try MasterKey.load(path: masterKeyFile))
+        do {
+            guard let answer = try? JSONReader.parse(bytes),
+                let manifest = answer["manifest"]
+            else { return try verified(bytes, by: signer) }
+            guard manifest != .null else {
+                throw ControlError(
+                    .refused, code: "no-manifest",
+                    "the move in \(name) has no manifest: it has not passed its commit point")
+            }
+            return try verified(manifest, by: signer)
+        } catch let error as MoveManifestError {
+            throw ControlError(
+                .refused, code: "bad-manifest",
+                "\(name) is no manifest that was signed here: \(error)")
+        }
+    }
 }

@@ -92,7 +92,8 @@ package struct MoveManifest: Hashable, Sendable {
     /// Sorted by name.
     package var tables: [Table]
     package var verification: Verification
-    /// How many processes carried it on, one after the other.
+    /// Of the attempt that passed the commit point: it grows with each process that takes the move over, and twice with
+    /// each pause that is broken off.
     package var attempts: Int64
     /// Of the program.
     package var toolVersion: String

@@ -2,7 +2,8 @@
 
     move_clients.py PORT DIRECTORY MOVES RATE SHARD SHARD COMMAND...
 
-DIRECTORY has moved.json and neighbour.json, as `hc-admin tenant create --json` printed them. COMMAND is hc-admin. RATE
+DIRECTORY has moved.json and neighbour.json, as `hc-admin tenant create --json` printed them, and pipe.json, what a plain
+copy took. COMMAND is hc-admin. RATE
 requests a second go to the clinic that is moved, one third of them writes, and a tenth of RATE to its neighbour on the
 first shard. Requests begin by the clock, whether those before them were answered or not. Moves alternate with rests of
 the same length, so that what else the machine does is in both.
@@ -141,7 +142,7 @@ async def main():
     stop = asyncio.Event()
     loads = [asyncio.create_task(moved.load(rate, stop)), asyncio.create_task(beside.load(max(1, rate / 10), stop))]
     await asyncio.sleep(2)
-    spans, rests, pauses, slowest, lengths, tries = [], [], [], [], [], []
+    spans, rests, pauses, slowest, lengths, copies, tries = [], [], [], [], [], [], []
     now = await run(command, "tenant", "show", moved.slug, "--json")
     for number in range(moves):
         target = shards[0] if now["shard"] != shards[0] else shards[1]
@@ -153,6 +154,7 @@ async def main():
         now = {"shard": target}
         pauses.append(answer["progress"]["pauseMicroseconds"] / 1000)
         tries.append(answer["progress"]["pauseTries"])
+        copies.append(answer["progress"]["rows"] * 1000 / answer["progress"]["copyMilliseconds"])
         spans.append((begin, end))
         lengths.append(end - begin)
         await asyncio.sleep(min(5, end - begin))
@@ -170,12 +172,17 @@ async def main():
         slowest.append(max(within(moved, [span], True), default=float("nan")) - usual)
     print(f"{moves} moves of {answer['progress']['rows']} rows under {rate:.0f} requests/s, one third writes")
     print(f"a move: p50 {quantile(lengths, .5):.2f} s, longest {max(lengths):.2f} s; pauses tried: {sum(tries)}")
+    pipe = json.load(open(f"{directory}/pipe.json"))
+    pipe = pipe["rows"] / pipe["seconds"]
+    print(f"copy: p50 {quantile(copies, .5):.0f} rows/s, {quantile(copies, .5) / pipe:.2f}x of COPY | COPY with nobody else"
+          " there (target: at least 0.70)")
     print(f"pause, from gate to open, as the mover sees it: p50 {quantile(pauses, .5):.1f} ms, p99 {quantile(pauses, .99):.1f} ms")
     print(f"pause, the slowest write of each move less the usual {usual:.1f} ms: "
           f"p50 {quantile(slowest, .5):.1f} ms (target: at most 20), p99 {quantile(slowest, .99):.1f} ms (target: at most 60)")
     for name, clinic in (("the clinic", moved), ("its neighbour", beside)):
         a, b = (quantile(within(clinic, areas), .95) for areas in (spans, rests))
-        print(f"p95 of {name}: {a:.1f} ms while it is moved, {b:.1f} ms between: {a / b:.2f}x")
+        print(f"p95 of {name}: {a:.1f} ms while it is moved, {b:.1f} ms between: {a / b:.2f}x"
+              + (" (target: at most 1.25)" if clinic is beside else ""))
     failed = len(moved.failures) + len(beside.failures)
     print(f"failed requests: {failed} of {len(moved.times) + len(beside.times)}")
     for failure in (moved.failures + beside.failures)[:5]:

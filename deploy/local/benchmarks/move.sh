@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Sourced by deploy/local/bench: a clinic with 200,000 rows is moved to and fro between two PostgreSQL servers under load.
+# shellcheck disable=SC2154 # what bench sets
+
+bench_move() {
+    local name rows=${HC_BENCH_MOVE_ROWS:-200000} moves=${HC_BENCH_MOVES:-20} rate=${HC_BENCH_MOVE_RATE:-300}
+    positive HC_BENCH_MOVE_ROWS "$rows"
+    positive HC_BENCH_MOVES "$moves"
+    positive HC_BENCH_MOVE_RATE "$rate"
+    [[ $(<"$HC_STATE/services/s1.server") != "$(<"$HC_STATE/services/s2.server")" ]] ||
+        fail "s1 and s2 are on one server: remove $HC_STATE, made before HC_SHARD_SERVERS was 2"
+    for name in moved neighbour; do
+        [[ ! -s $scratch/$name.json ]] || continue
+        admin tenant create "$name" --name "$name" --tier custom --shard s1 --json >"$scratch/$name.owner"
+        chmod 0600 "$scratch/$name.owner"
+        # A patient is about six rows: the search tokens, and what the audit trail says of it.
+        if [[ $name == moved ]]; then
+            admin demo seed moved --patients $((rows / 6)) --days 20 >&2
+        else
+            admin demo seed neighbour --patients 500 --days 5 >&2
+        fi
+        mv "$scratch/$name.owner" "$scratch/$name.json"
+    done
+    echo
+    echo "== a clinic is moved between two servers under load"
+    local tenant
+    tenant=$(admin tenant show moved --json | field id)
+    copy_by_pipe "$tenant"
+    python3 "$HC_ROOT/deploy/local/benchmarks/move_clients.py" \
+        "$HC_PORT" "$scratch" "$moves" "$rate" s1 s2 "$HC_ROOT/deploy/local/hc-admin"
+}
+
+# The floor of a copy: each of the clinic's tables through a pipe into one with the same indexes, one after the other.
+copy_by_pipe() {
+    local tenant=$1 from to table begin end rows=0
+    from=$(admin tenant show moved --json | field shard)
+    to=s1
+    [[ $from != s1 ]] || to=s2
+    sql() { psql -X -q -v ON_ERROR_STOP=1 "$(<"$HC_STATE/secrets/shards/$1.superuser.conninfo")" -Atc "$2"; }
+    sql "$to" "DROP SCHEMA IF EXISTS bench CASCADE; CREATE SCHEMA bench"
+    mapfile -t tables < <(sql "$from" "SELECT hc_tenant_tables() ORDER BY 1")
+    for table in "${tables[@]}"; do
+        sql "$to" "CREATE TABLE bench.$table (LIKE public.$table INCLUDING ALL)"
+    done
+    begin=$(date +%s%N)
+    for table in "${tables[@]}"; do
+        sql "$from" "COPY (SELECT * FROM $table WHERE tenant_id = '$tenant') TO STDOUT (FORMAT binary)" |
+            sql "$to" "COPY bench.$table FROM STDIN (FORMAT binary)"
+    done
+    end=$(date +%s%N)
+    for table in "${tables[@]}"; do
+        rows=$((rows + $(sql "$to" "SELECT count(*) FROM bench.$table")))
+    done
+    awk -v rows=$rows -v ns=$((end - begin)) 'BEGIN {
+        printf "{\"rows\": %d, \"seconds\": %.3f}\n", rows, ns / 1e9 > "/dev/fd/3"
+        printf "COPY | COPY of %d rows: %.2f s, %.0f rows/s\n", rows, ns / 1e9, rows * 1e9 / ns
+    }' 3>"$scratch/pipe.json"
+    sql "$to" "DROP SCHEMA bench CASCADE"
+}
