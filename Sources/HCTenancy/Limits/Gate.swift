@@ -18,6 +18,8 @@ final class Gate {
     /// Redis is asked within this time or not at all: it is on the way of every request.
     static let timeout = Duration.milliseconds(100)
     private static let sweepInterval = Duration.milliseconds(250)
+    /// Questions that are asked in one pipeline.
+    private static let questionsMax = 256
     /// What is told about limits may be as old as this.
     private static let reportAge = Duration.seconds(1)
 
@@ -25,6 +27,7 @@ final class Gate {
     private let sessions: SessionCache
     let machine: LimitMachine
     private var sweeping: Timer?
+    private var isLaunching = false
     private var birth = RedisBirth()
     /// The connection for which `birth` was asked.
     private var bornOn: MonotonicTime?
@@ -96,11 +99,20 @@ final class Gate {
 
     // MARK: Questions
 
+    /// The questions of one tick leave together: one task and one deadline for all of them.
     private func launchQuestions() {
-        for flight in machine.takeOutbox() {
-            Loop.shared.spawn {
-                await self.run(flight)
-                self.launchQuestions()
+        if !isLaunching, !machine.outbox.isEmpty {
+            isLaunching = true
+            // Its turn comes after that of everybody who waits to be served in this tick.
+            _ = Loop.shared.makeTask {
+                self.isLaunching = false
+                var flights = self.machine.takeOutbox()[...]
+                while flights.count > Gate.questionsMax {
+                    let some = flights.prefix(Gate.questionsMax)
+                    Loop.shared.spawn { await self.run(some) }
+                    flights = flights.dropFirst(Gate.questionsMax)
+                }
+                await self.run(flights)
             }
         }
         // While Redis is away too: what is left of the grace is shown.
@@ -109,36 +121,17 @@ final class Gate {
         }
     }
 
-    private func run(_ flight: LimitFlight) async {
-        do throws(LimitFailure) {
-            let answer = try await ask(flight)
-            machine.answered(flight, answer, now: Loop.shared.now)
-        } catch {
-            machine.failed(flight, error.reason, now: Loop.shared.now)
-        }
-    }
-
-    private struct LimitFailure: Error {
-        var reason: LimitMetrics.Failure
-    }
-
-    private func ask(_ flight: LimitFlight) async throws(LimitFailure) -> LimitAnswer {
-        guard let redis, let connection = redis.connectedSince else {
-            throw LimitFailure(reason: .unavailable)
-        }
-        let deadline = Deadline.after(Gate.timeout, from: Loop.shared.now)
-        let questions = flight.questions
+    private func run(_ flights: ArraySlice<LimitFlight>) async {
         do throws(RedisError) {
-            let since = try await birth(redis, connection, deadline: deadline)
-            let value = try await redis.evaluate(
-                LimitScript.script, keys: flight.names.map { .text($0) },
-                arguments: [
-                    .bytes(LimitScript.argument(lane: flight.lane, birth: since, questions))
-                ], deadline: deadline)
-            guard let answer = LimitAnswer(value, to: questions) else {
-                throw RedisError.unexpectedReply
+            let replies = try await ask(flights)
+            for (flight, reply) in zip(flights, replies) {
+                if let answer = LimitAnswer(reply, to: flight.questions) {
+                    machine.answered(flight, answer, now: Loop.shared.now)
+                } else {
+                    let reason: LimitMetrics.Failure = reply.asError == nil ? .garbage : .refused
+                    machine.failed(flight, reason, now: Loop.shared.now)
+                }
             }
-            return answer
         } catch {
             let reason: LimitMetrics.Failure =
                 switch error {
@@ -148,8 +141,25 @@ final class Gate {
                 case .server: .refused
                 case .unexpectedReply: .garbage
                 }
-            throw LimitFailure(reason: reason)
+            for flight in flights { machine.failed(flight, reason, now: Loop.shared.now) }
         }
+        launchQuestions()
+    }
+
+    /// - Returns: one reply for each.
+    private func ask(_ flights: ArraySlice<LimitFlight>) async throws(RedisError) -> [RESPValue] {
+        guard let redis, let connection = redis.connectedSince else { throw .unavailable }
+        let deadline = Deadline.after(Gate.timeout, from: Loop.shared.now)
+        let since = try await birth(redis, connection, deadline: deadline)
+        let calls = flights.map { flight in
+            RedisScriptCall(
+                keys: flight.names.map { .text($0) },
+                arguments: [
+                    .bytes(
+                        LimitScript.argument(lane: flight.lane, birth: since, flight.questions))
+                ])
+        }
+        return try await redis.evaluate(LimitScript.script, calls, deadline: deadline)
     }
 
     /// Since when Redis has known everything: asked once for each connection.
@@ -198,7 +208,7 @@ final class Gate {
         if isConnected, !machine.isAway(at: now),
             let flight = machine.look(request, olderThan: Gate.reportAge, now: now)
         {
-            await run(flight)
+            await run([flight])
         }
         return machine.report(request, now: Loop.shared.now)
     }

@@ -23,6 +23,9 @@ final class LiveRedis {
     /// Of all clients.
     var timeouts: UInt64 { RedisMetrics(registry: registry).timeouts.value }
 
+    /// Times for which somebody has waited for replies, of all clients.
+    var waits: UInt64 { RedisMetrics(registry: registry).latency.value.count }
+
     /// A client that is connected: what one worker has.
     func client() async throws -> RedisClient {
         var configuration = RedisConfiguration(password: Sensitive(server.password))

@@ -258,6 +258,24 @@ struct LimitLiveTests {
         #expect((1990...2005).contains(admitted), "\(admitted)")
     }
 
+    @Test("what the requests of one tick ask leaves in one pipeline, and each has its own answer")
+    func together() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let (few, many) = (slow(1000), slow(100_000))
+        #expect(await worker.pass(few, tenant: 3, isExact: true).isAllowed)
+        let before = redis.waits
+        let answers = try await concurrently(300) { number in
+            await worker.pass(
+                number % 2 == 0 ? few : many, tenant: number % 2 == 0 ? 1 : 2, .write,
+                isExact: true)
+        }
+        #expect(redis.waits - before == 2, "of 256 questions each")
+        #expect((50...51).contains(answers.enumerated().count { $0 % 2 == 0 && $1.isAllowed }))
+        #expect(answers.enumerated().allSatisfy { $0 % 2 == 0 || $1.isAllowed })
+        #expect(answers.allSatisfy { $0.origin == .redis || !$0.isAllowed })
+    }
+
     @Test(
         "without Redis each process admits its share, and comes back to the common count by itself")
     func redisLost() async throws {
