@@ -45,6 +45,14 @@ enum MoveText {
         add("waits for", move.progress["waitingFor"]?.asString)
         add("undone for", move.progress["abortReason"]?.asString)
         if move.state == .soaking { add("soaks until", move.soakUntil?.rfc3339) }
+        if let checks = move.progress["soakChecks"]?.asInteger,
+            let at = move.progress["soakCheckedAt"]?.asString
+        {
+            add(
+                "compared",
+                "\(checks) times while it soaked, last at \(at): "
+                    + (move.progress["soakDifference"]?.asString ?? "both sides are equal"))
+        }
         add("over", move.finishedAt?.rfc3339)
         return lines
     }

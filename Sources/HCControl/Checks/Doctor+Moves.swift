@@ -25,6 +25,11 @@ extension Doctor {
                         WHERE source_shard = $1 AND move.state IN ('running', 'aborting')
                             AND move.updated_at < clock_timestamp() - interval '10 minutes'
                         """, [.text(shard.id)]),
+                    Query(
+                        """
+                        SELECT slug, progress ->> 'soakDifference' FROM move JOIN tenant ON tenant.id = tenant_id
+                        WHERE source_shard = $1 AND move.state = 'soaking' AND progress ->> 'soakDifference' IS NOT NULL
+                        """, [.text(shard.id)]),
                 ], deadline: plane.deadline)
             let objects = Set(try known[0].rows.map { "\(try $0.text(0)) \(try $0.text(1))" })
             let moves = Set(try known[1].rows.map { try $0.uuid(0) })
@@ -64,6 +69,13 @@ extension Doctor {
                         "the move of \(try row.text(0)) stands at \(try row.text(1)) for ten minutes or"
                             + " longer, waiting for \(try row.text(2)); see"
                             + " deploy/runbooks/unfinished-move.md"))
+            }
+            for row in known[3].rows {
+                findings.append(
+                    finding(
+                        name, .failed,
+                        "\(try row.text(0)) cannot be brought back: \(try row.text(1)); see"
+                            + " deploy/runbooks/revert-a-move.md"))
             }
             return findings
         }

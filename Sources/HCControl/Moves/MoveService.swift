@@ -120,15 +120,18 @@ package struct MoveService {
 }
 
 /// Carries on whatever moves nobody carries on: those whose process died, those left to it, and those whose soak is
-/// over. One or more per platform; they do not get in each other's way.
+/// over; and compares both sides of those that soak. One or more per platform; they do not get in each other's way.
 @LoopActor
 package final class MoveAgent {
     private let plane: ControlPlane
     private let tell: MoveService.Tell
     private var running: Set<MoveID> = []
+    private var isChecking = false
 
     /// Between two looks for forsaken moves: with the lease, the longest that a clinic waits whose mover died.
     package static let lookEvery = Duration.milliseconds(200)
+    /// Between two looks for moves that soak and shall be compared.
+    private static let checkEvery = Duration.seconds(10)
     /// Moves that one agent carries on at a time.
     package static let movesMax = 8
 
@@ -141,16 +144,41 @@ package final class MoveAgent {
     ///
     /// - Parameter onTrouble: hears what went wrong; the agent goes on.
     package func run(onTrouble: @escaping (any Error) -> Void) async throws {
+        var checkAt = plane.clocks.monotonic()
         while true {
             do {
                 for id in try await MoveStore(plane: plane).forsaken()
                 where !running.contains(id) && running.count < MoveAgent.movesMax {
                     begin(id, onTrouble)
                 }
+                if !isChecking, plane.clocks.monotonic() >= checkAt {
+                    checkAt = plane.clocks.monotonic() + MoveAgent.checkEvery
+                    let ids = try await SoakCheck(plane: plane).take()
+                    if !ids.isEmpty { check(ids, onTrouble) }
+                }
             } catch {
                 onTrouble(error)
             }
             try await Loop.shared.sleep(for: MoveAgent.lookEvery)
+        }
+    }
+
+    /// One after the other: it reads whole clinics.
+    private func check(_ ids: [MoveID], _ onTrouble: @escaping (any Error) -> Void) {
+        isChecking = true
+        let own = plane.twin()
+        Loop.shared.spawn { [self] in
+            for id in ids {
+                do {
+                    if let difference = try await SoakCheck(plane: own).run(id) {
+                        tell(try await MoveStore(plane: own).find(id), difference)
+                    }
+                } catch {
+                    onTrouble(error)
+                }
+            }
+            await own.close()
+            isChecking = false
         }
     }
 

@@ -368,6 +368,44 @@ struct MoverTests {
         }
     }
 
+    @Test(
+        "both sides are compared while a move soaks, under writers; what goes wrong later is found and told"
+    )
+    func soakCheck() async throws {
+        try await withMoveGround { ground in
+            let load = try await MoveLoad.start(ground)
+            let moved = try await ground.begin(ground.plane()).run()
+            #expect(moved.state == .soaking)
+            let plane = ground.plane()
+            let (check, store) = (SoakCheck(plane: plane), MoveStore(plane: plane))
+            #expect(try await check.take() == [moved.id])
+            #expect(try await check.take().isEmpty, "another agent has it")
+            #expect(try await check.run(moved.id) == nil)
+            try await load.stop()
+            #expect(load.failures == [])
+            #expect(try await store.find(moved.id).progress["soakChecks"]?.asInteger == 1)
+            try await ground.psql(
+                ground.shards[0].superuser,
+                """
+                UPDATE practitioner SET name = name || '!'
+                WHERE tenant_id = '\(MoveGround.sunrise)' AND name = 'P7'
+                """)
+            let difference = try #require(try await check.run(moved.id))
+            #expect(difference.contains("practitioner"))
+            let registry = ShardRegistry(plane: plane)
+            let doctor = Doctor(plane: plane, catalog: MigrationCatalog(control: [], shard: []))
+            let found = try await doctor.leftovers(of: try await registry.find("s1"))
+            #expect(found.contains { $0.detail.contains("sunrise cannot be brought back") })
+            // The way back finds it too, and the clinic stays where it is.
+            let stayed = try await MoveService(plane: plane).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(stayed.state == .soaking && stayed.direction == .forward)
+            #expect(stayed.progress["abortReason"]?.asString?.contains("practitioner") == true)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
     @Test("rows are removed by the latest attempt only")
     func latePurge() async throws {
         try await withMoveGround { ground in
