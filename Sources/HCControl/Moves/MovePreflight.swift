@@ -46,12 +46,26 @@ package struct MovePlan: Sendable {
 package struct MovePreflight {
     let plane: ControlPlane
 
-    package init(plane: ControlPlane) {
+    package struct Limits: Sendable {
+        /// Bytes that stay free on the target's disk beside twice the clinic's.
+        package var diskReserve: Int64 = 256 << 20
+        /// A transaction that writes for longer is not waited for.
+        package var transactionSecondsMax = 300
+
+        package init() {}
+    }
+
+    private let limits: Limits
+
+    package init(plane: ControlPlane, limits: Limits = Limits()) {
         self.plane = plane
+        self.limits = limits
     }
 
     /// Slots and workers that a move uses: one of each to follow, and some to copy.
     private static let streamsPerMove = 2
+    /// Of the log, that a standby may be behind.
+    private static let standbyLagMax = 64 << 20
 
     /// - Throws: `ControlError`: of kind `refused` with every reason that was found, each with what to do.
     package func plan(
@@ -92,6 +106,8 @@ package struct MovePreflight {
         }
         let attempt = try await rooms(tenant, source, target, &reasons)
         let tables = try await tables(tenant.id, source)
+        try await requireDisk(
+            for: tables.reduce(0) { $0 + $1.bytes }, on: target, &reasons, &warnings)
         guard reasons.isEmpty else {
             throw ControlError(
                 .refused, code: "move-refused",
@@ -204,7 +220,13 @@ package struct MovePreflight {
                             FROM pg_stat_activity
                             WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()), 0),
                         pg_try_advisory_xact_lock_shared(1, 0),
-                        coalesce(current_setting('output_plugin_libraries', true), 'pgoutput') LIKE '%pgoutput%'
+                        coalesce(current_setting('output_plugin_libraries', true), 'pgoutput') LIKE '%pgoutput%',
+                        (SELECT coalesce(max(pg_current_wal_insert_lsn() - replay_lsn), 0)::int8
+                            FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
+                        (SELECT coalesce(max(pg_current_wal_insert_lsn() - replay_lsn), 0)::int8
+                            FROM pg_stat_replication
+                            JOIN pg_replication_slots ON active_pid = pg_stat_replication.pid
+                            WHERE sync_state = 'async' AND slot_type = 'physical')
                     """), deadline: plane.deadline
             ).single()
         }
@@ -241,12 +263,56 @@ package struct MovePreflight {
             warnings.append(
                 "\(name) sets no max_slot_wal_keep_size: a move that hangs could fill its disk")
         }
-        if try row.int(10) >= 10 {
-            warnings.append("\(name) has a transaction that writes for \(try row.int(10)) s")
+        let oldest = try row.int(10)
+        if oldest >= limits.transactionSecondsMax {
+            reasons.append(
+                "\(name) has a transaction that writes for \(oldest) s: its log cannot be kept before that ends"
+            )
+        } else if oldest >= 10 {
+            warnings.append("\(name) has a transaction that writes for \(oldest) s")
+        }
+        if try row.int(13) > MovePreflight.standbyLagMax {
+            reasons.append(
+                "a synchronous standby of \(name) is \(try row.int(13)) bytes behind: every commit would wait for it"
+            )
+        }
+        if try row.int(14) > MovePreflight.standbyLagMax {
+            warnings.append("a standby of \(name) is \(try row.int(14)) bytes behind")
         }
         if try !row.bool(11) { reasons.append("\(name) is being migrated") }
         if try !row.bool(12) {
             reasons.append("\(name) does not list pgoutput in output_plugin_libraries")
+        }
+    }
+
+    /// The copy, its indexes and the log of both fit, as the operating system of the target's server says.
+    private func requireDisk(
+        for bytes: Int64, on shard: Shard, _ reasons: inout [String], _ warnings: inout [String]
+    ) async throws {
+        let free: Int64?
+        do {
+            // PostgreSQL has no function for it; a superuser's program starts in the data directory.
+            free = try await plane.shard(reference: shard.reference, .superuser).execute(
+                [
+                    Query("CREATE TEMPORARY TABLE hc_disk (line text) ON COMMIT DROP"),
+                    Query("COPY hc_disk FROM PROGRAM 'df -Pk .'"),
+                    Query(
+                        """
+                        SELECT (regexp_match(line, '^.*\\s[0-9]+\\s+[0-9]+\\s+([0-9]+)\\s+[0-9]+%'))[1]::int8 * 1024
+                        FROM hc_disk WHERE line ~ '[0-9]+%'
+                        """),
+                ], deadline: plane.deadline)[2].rows.first?.intIfPresent(0).map { Int64($0) }
+        } catch let error as PostgresError where error.sqlstate != nil {
+            free = nil
+        }
+        guard let free else {
+            warnings.append("shard \(shard.id) does not say how much room its disk has")
+            return
+        }
+        let need = bytes * 2 + limits.diskReserve
+        if free < need {
+            reasons.append(
+                "the disk of shard \(shard.id) has \(free) bytes left, the move needs \(need)")
         }
     }
 

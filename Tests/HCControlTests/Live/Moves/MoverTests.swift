@@ -114,6 +114,39 @@ struct MoverTests {
         }
     }
 
+    @Test("a disk that is too full, and a transaction that writes for too long, are reasons")
+    func room() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let plan = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
+            #expect(!plan.warnings.contains { $0.contains("disk") }, "\(plan.warnings)")
+            var limits = MovePreflight.Limits()
+            limits.diskReserve = .max / 4
+            limits.transactionSecondsMax = 0
+            let (services, app) = (ground.services, ground.shards[0].app)
+            let writer = try await offLoop {
+                let session = try services.session(app)
+                try session.run(
+                    """
+                    BEGIN;
+                    SELECT hc_enter('\(MoveGround.lakeside)', 1, 'w');
+                    INSERT INTO practitioner (tenant_id, id, name)
+                    VALUES ('\(MoveGround.lakeside)', gen_random_uuid(), 'slow');
+                    """)
+                return session
+            }
+            let strict = limits
+            let refusal = try #require(
+                await controlFailure {
+                    _ = try await MovePreflight(plane: plane, limits: strict).plan(
+                        "sunrise", to: "s2")
+                })
+            #expect(refusal.message.contains("the disk of shard s2 has"), "\(refusal.message)")
+            #expect(refusal.message.contains("shard s1 has a transaction that writes"))
+            _ = try await offLoop { try writer.run("ROLLBACK") }
+        }
+    }
+
     @Test(
         "a transaction that stays inside breaks the pause off; when it has ended the move goes on")
     func longWriter() async throws {
