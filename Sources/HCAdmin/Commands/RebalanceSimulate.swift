@@ -23,6 +23,7 @@ struct RebalanceSimulate: Command {
             .value("moves", "N", "Moves of one plan at most; 200."),
             .value("at-once", "N", "Moves that are under way at once, 1 to 1000; 16."),
             .value("copy-rate", "MB", "Megabytes a second that a move copies, 1 to 10000; 50."),
+            .flag("by-size", "Plan as if nothing but bytes counted, for comparison."),
             .value("cooldown-days", "N", "For which a clinic is not moved again, 0 to 365; 7."),
         ],
         examples: [
@@ -37,6 +38,7 @@ struct RebalanceSimulate: Command {
         settings.movesAtOnce = try invocation.integer("at-once", in: 1...1000) ?? 16
         settings.copyBytesPerSecond =
             1_000_000 * Double(try invocation.integer("copy-rate", in: 1...10_000) ?? 50)
+        settings.isBySize = invocation.flag("by-size")
         settings.rules.cooldown = .seconds(
             86_400 * (try invocation.integer("cooldown-days", in: 0...365) ?? 7))
         let shape = try RebalanceSimulate.shape(invocation)

@@ -78,7 +78,10 @@ struct RebalanceReport {
             .prefix(RebalanceReport.linesMax)
         let rows = shown.map { index in
             [view.fleet.shards[index].id, view.fleet.shards[index].status.rawValue]
-                + ["\(before.shards[index].clinics)>\(after.shards[index].clinics)"]
+                + [
+                    RebalanceReport.change(
+                        before.shards[index].clinics, after.shards[index].clinics)
+                ]
                 + LoadDimension.allCases.map { dimension in
                     RebalanceReport.change(
                         before.shards[index].use[dimension], after.shards[index].use[dimension])
@@ -98,8 +101,11 @@ struct RebalanceReport {
     }
 
     private static func change(_ before: Double, _ after: Double) -> String {
-        let (one, other) = (Int((before * 100).rounded()), Int((after * 100).rounded()))
-        return one == other ? "\(one)" : "\(one)>\(other)"
+        change(Int((before * 100).rounded()), Int((after * 100).rounded()))
+    }
+
+    private static func change(_ before: Int, _ after: Int) -> String {
+        before == after ? "\(before)" : "\(before)>\(after)"
     }
 
     func json() throws -> JSONValue {

@@ -47,7 +47,9 @@ package struct LoadCollector {
                 outcomes.append(Outcome(shard: shard.id, result: try await collect(shard)))
             } catch let error as ControlError {
                 outcomes.append(
-                    Outcome(shard: shard.id, result: .failed(error.cause ?? error.message)))
+                    Outcome(
+                        shard: shard.id,
+                        result: .failed(error.message + (error.cause.map { ": \($0)" } ?? ""))))
             }
         }
         try await plane.attempt("the load cannot be collected") {

@@ -30,6 +30,17 @@ struct RebalanceSimulationTests {
         #expect(outcome.movesByWeek[2] <= outcome.movesByWeek[0], "seed \(seed)")
     }
 
+    @Test(
+        "who counts bytes alone leaves the shards less even than who counts everything",
+        arguments: 1...3)
+    func bySize(seed: UInt64) {
+        var settings = RebalanceSimulation.Settings()
+        let all = Self.run(GeneratedTrace(Self.shape(seed: seed, weeks: 3)), settings)
+        settings.isBySize = true
+        let bytes = Self.run(GeneratedTrace(Self.shape(seed: seed, weeks: 3)), settings)
+        #expect(all.with.busyUse < bytes.with.busyUse, "seed \(seed)")
+    }
+
     @Test("a seed says everything")
     func seeds() {
         let (one, same) = (GeneratedTrace(Self.shape(seed: 5)), GeneratedTrace(Self.shape(seed: 5)))

@@ -14,6 +14,8 @@ package struct RebalanceSimulation: Sendable {
         /// What a move takes beside copying: streams, verification, the pause. Seconds.
         package var moveSeconds = 60.0
         package var rules = RebalanceRules()
+        /// Plans as if nothing but bytes counted, and copying them cost nothing: for comparison.
+        package var isBySize = false
 
         package init() {}
 
@@ -23,6 +25,7 @@ package struct RebalanceSimulation: Sendable {
                     + " what is not begun when the next is made is dropped",
                 "\(movesAtOnce) moves at once, \(movesPerShard) at one shard, each \(Int(moveSeconds)) s and"
                     + " \(Int(copyBytesPerSecond / 1_000_000)) MB/s",
+                isBySize ? "plans count bytes and nothing else" : "plans count every dimension",
                 "a clinic is not moved for balance again within \(rules.cooldown.components.seconds / 86_400) days",
             ]
         }
@@ -138,12 +141,20 @@ package struct RebalanceSimulation: Sendable {
             seen.clinics[index].isResting =
                 movedAt[index].map { Double(second) - $0 < rest } ?? false
         }
+        var rules = settings.rules
+        if settings.isBySize {
+            rules.copyCost = 0
+            for index in seen.shards.indices {
+                let disk = seen.shards[index].capacity[.disk]
+                seen.shards[index].capacity = LoadVector { $0 == .disk ? disk : 0 }
+            }
+        }
         for (clinic, target) in moving {
             seen.clinics[clinic].shard = target
             seen.clinics[clinic].isFixed = true
         }
         let start = now()
-        let plan = RebalancePlanner.plan(seen, rules: settings.rules)
+        let plan = RebalancePlanner.plan(seen, rules: rules)
         outcome.longestPlanning = max(outcome.longestPlanning, now() - start)
         outcome.plans += 1
         queue = plan.moves.reversed()

@@ -72,7 +72,7 @@ struct RebalanceRunnerTests {
         _ change: (inout RebalanceApplication.Limits) -> Void = { _ in }
     ) async throws -> RebalanceApplication {
         var limits = RebalanceApplication.Limits()
-        limits.perShard = 2
+        limits.perShard = 4
         change(&limits)
         return try await RebalanceRunner(plane: ground.plane, plan: plan, moves: movers.moving)
             .run(limits, tell: { _ in })
