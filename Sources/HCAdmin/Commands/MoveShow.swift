@@ -36,6 +36,7 @@ struct MoveShow: Command {
             json: json,
             text: HelpText.columns(
                 MoveText.lines(move)
+                    + MoveText.manifestLines(move)
                     + objects.map { ("\($0.kind.rawValue) on \($0.shard)", $0.name) }
             ).trimmedFinalNewline)
     }

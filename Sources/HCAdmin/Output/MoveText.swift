@@ -36,6 +36,11 @@ enum MoveText {
         }
         add("reason", move.reason)
         add("rows", move.progress["rows"]?.asInteger.map { "\($0)" })
+        if move.step == .subscribed {
+            add("copied", move.progress["copiedRows"]?.asInteger.map { "\($0) rows" })
+            add("left", move.progress["secondsLeft"]?.asInteger.map { "about \($0) s" })
+            add("behind", move.progress["lagBytes"]?.asInteger.map(bytes))
+        }
         add("copied in", move.progress["copyMilliseconds"]?.asInteger.map { "\($0) ms" })
         add(
             "pause",
@@ -55,6 +60,23 @@ enum MoveText {
         }
         add("over", move.finishedAt?.rfc3339)
         return lines
+    }
+
+    /// The signed manifest, if there is one yet: the whole of it is in the JSON.
+    static func manifestLines(_ move: Move) -> [(String, String)] {
+        guard let manifest = move.manifest else { return [] }
+        let tables = (manifest["tables"]?.asArray ?? []).map { table in
+            (
+                "  " + (table["name"]?.asString ?? ""),
+                "\(table["rows"]?.asInteger ?? 0) rows, \(table["digest"]?.asString ?? "")"
+            )
+        }
+        return [
+            (
+                "manifest",
+                "signed with key \(manifest["signature"]?["key"]?.asString ?? "?"); both sides had"
+            )
+        ] + tables
     }
 
     static func line(_ move: Move, _ reason: String) -> String {

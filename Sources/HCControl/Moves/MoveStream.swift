@@ -153,9 +153,10 @@ struct MoveStream {
     // MARK: How far it is
 
     struct Progress {
-        /// Tables that are copied and follow the stream.
-        var ready = 0
+        /// Tables that are copied and follow the stream, and all.
+        var ready: Int { readyNames.count }
         var tables = 0
+        var readyNames: [String] = []
         /// Rows and bytes of the copies under way.
         var rows: Int64 = 0
         var bytes: Int64 = 0
@@ -174,7 +175,9 @@ struct MoveStream {
                     """
                     SELECT subenabled,
                         (SELECT count(*) FROM pg_subscription_rel WHERE srsubid = sub.oid),
-                        (SELECT count(*) FROM pg_subscription_rel WHERE srsubid = sub.oid AND srsubstate = 'r'),
+                        (SELECT coalesce(array_agg(relname::text), '{}') FROM pg_subscription_rel
+                            JOIN pg_class ON pg_class.oid = srrelid
+                            WHERE srsubid = sub.oid AND srsubstate = 'r'),
                         coalesce(apply_error_count, 0) + coalesce(sync_error_count, 0),
                         (SELECT coalesce(sum(tuples_processed), 0)::int8 FROM pg_stat_progress_copy
                             WHERE command = 'COPY FROM' AND datname = current_database()),
@@ -190,7 +193,7 @@ struct MoveStream {
                 return progress
             }
             progress.tables = try there.int(1)
-            progress.ready = try there.int(2)
+            progress.readyNames = try there.texts(2)
             progress.rows = Int64(try there.int(4))
             progress.bytes = Int64(try there.int(5))
             if try !there.bool(0) {

@@ -300,16 +300,21 @@ package final class Mover {
             let now = plane.clocks.monotonic()
             if now - reportedAt > .milliseconds(500) {
                 reportedAt = now
+                let copied = copiedRows(progress)
+                let left = MoveEstimate.left(done: copied, of: rows, after: now - begin)
                 let text =
                     progress.isReady
                     ? "the stream to catch up (\(progress.lagBytes) bytes)"
                     : "\(progress.tables - progress.ready) of \(progress.tables) tables to be copied"
+                        + " (\(copied) of \(rows) rows"
+                        + (left.map { ", about \($0.inMilliseconds / 1000) s left)" } ?? ")")
                 try await store.report(
                     move,
                     [
                         "tablesReady": .integer(Int64(progress.ready)),
                         "tables": .integer(Int64(progress.tables)),
-                        "copyingRows": .integer(progress.rows),
+                        "copiedRows": .integer(copied),
+                        "secondsLeft": left.map { .integer($0.inMilliseconds / 1000) } ?? .null,
                         "copyingBytes": .integer(progress.bytes),
                         "lagBytes": .integer(progress.lagBytes), "waitingFor": .string(text),
                     ])
@@ -322,9 +327,18 @@ package final class Mover {
         try await advance(
             to: .copied,
             [
-                "copyMilliseconds": .integer(length.inMilliseconds), "rows": .integer(rows),
-                "lagBytes": 0,
+                "copyMilliseconds": .integer(length.inMilliseconds), "copiedRows": .integer(rows),
+                "secondsLeft": .null, "lagBytes": 0,
             ])
+    }
+
+    /// By the rows that the tables had when the move was asked for.
+    private func copiedRows(_ progress: MoveStream.Progress) -> Int64 {
+        let ready = Set(progress.readyNames)
+        return (move.progress["tables"]?.asArray ?? []).reduce(progress.rows) { sum, table in
+            guard let name = table["name"]?.asString, ready.contains(name) else { return sum }
+            return sum + (table["rows"]?.asInteger ?? 0)
+        }
     }
 
     // MARK: Verification
