@@ -30,8 +30,36 @@ struct MoveFence {
         case lost
     }
 
+    /// Of the advisory locks that attempts take on a shard (1 is the schema's); the other half is the clinic.
+    nonisolated static let lockClass = 2
+
     private func mover(_ shard: Shard) async throws -> PostgresConnection {
         try await plane.shard(reference: shard.reference, .mover)
+    }
+
+    /// Makes the attempt known on both shards: what an earlier one was doing to publications, slots and subscriptions has
+    /// ended when this returns, and what it still sends is refused (`MoveStream`).
+    ///
+    /// - Throws: `MoveLost` if a later attempt has been here.
+    func becomeKnown() async throws {
+        for shard in [origin, destination] {
+            let isLater = try await plane.attempt("shard \(shard.id) does not take the attempt") {
+                try await mover(shard).execute(
+                    [
+                        .unsafeSQL(
+                            "SELECT pg_advisory_xact_lock(\(MoveFence.lockClass), hashtext('\(move.tenant.uuid)'))"
+                        ),
+                        Query(
+                            "UPDATE hc_tenant SET attempt = $2 WHERE tenant_id = $1 AND attempt < $2",
+                            [.id(move.tenant), .int8(move.attempt)]),
+                        Query(
+                            """
+                            SELECT EXISTS (SELECT FROM hc_tenant WHERE tenant_id = $1 AND attempt > $2)
+                            """, [.id(move.tenant), .int8(move.attempt)]),
+                    ], deadline: plane.deadline)[2].single().bool(0)
+            }
+            guard !isLater else { throw MoveLost() }
+        }
     }
 
     // MARK: The destination

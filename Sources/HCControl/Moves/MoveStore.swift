@@ -371,18 +371,26 @@ package struct MoveStore {
     // MARK: What is made on shards
 
     /// Written before it is made.
+    ///
+    /// - Throws: `MoveLost` if a later attempt has the move.
     func willMake(_ kind: MoveObject.Kind, _ name: String, on shard: String, for move: Move)
         async throws
     {
-        try await plane.attempt("the cleanup record cannot be written") {
-            _ = try await plane.control().execute(
+        let count = try await plane.attempt("the cleanup record cannot be written") {
+            try await plane.control().execute(
                 Query(
                     """
-                    INSERT INTO move_object (move_id, shard_id, kind, name) VALUES ($1, $2, $3, $4)
+                    INSERT INTO move_object (move_id, shard_id, kind, name)
+                    SELECT id, $2, $3, $4 FROM move WHERE id = $1 AND attempt = $5 FOR SHARE
                     ON CONFLICT (shard_id, kind, name) DO UPDATE SET dropped_at = NULL
-                    """, [.id(move.id), .text(shard), .text(kind.rawValue), .text(name)]),
-                deadline: plane.deadline)
+                    """,
+                    [
+                        .id(move.id), .text(shard), .text(kind.rawValue), .text(name),
+                        .int8(move.attempt),
+                    ]), deadline: plane.deadline
+            ).affectedRows
         }
+        guard count == 1 else { throw MoveLost() }
     }
 
     /// Seen to be gone.

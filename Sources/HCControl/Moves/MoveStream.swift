@@ -11,11 +11,14 @@ import HCTenancy
 ///
 /// The subscription belongs to a superuser, as PostgreSQL 15 asks for; it reads as `hc_mover`, which sees every clinic,
 /// and with `row_security = off`: if it did not, the copy would fail instead of being empty.
+///
+/// Whatever changes an object asks first, in the same transaction, whether a later attempt has been there (`execute`): a
+/// process that was stopped between any two statements and goes on would else take away what its successor builds on.
 @LoopActor
 struct MoveStream {
     let plane: ControlPlane
     let store: MoveStore
-    let move: Move
+    var move: Move
     /// Publication, slot and subscription are called so.
     let name: String
     let publisher: Shard
@@ -46,13 +49,14 @@ struct MoveStream {
             let list =
                 (tables.filter { !TenantDigest.ephemeralTables.contains($0) } + ["hc_barrier"]).map
             { "\($0) \(filter)" }.joined(separator: ", ")
-            _ = try await owner.execute(
+            try await execute(
+                on: owner,
                 [
                     .unsafeSQL("DROP PUBLICATION IF EXISTS \(name)"),
                     .unsafeSQL(
                         "CREATE PUBLICATION \(name) FOR TABLE \(list) WITH (publish = 'insert, update, delete')"
                     ),
-                ], deadline: plane.deadline)
+                ])
         }
     }
 
@@ -62,14 +66,15 @@ struct MoveStream {
         let mover = try await plane.shard(reference: publisher.reference, .mover)
         try await dropSlot(name)
         do {
-            _ = try await mover.execute(
+            try await execute(
+                on: mover,
                 [
                     .unsafeSQL(
                         "SELECT set_config('statement_timeout', '\(MoveStream.slotTimeout)', true)"),
                     Query(
                         "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [.text(name)]),
-                ], deadline: plane.deadline)
-        } catch {
+                ])
+        } catch let error as PostgresError {
             guard error.sqlstate == .queryCancelled else {
                 throw ControlPlane.failure(error, attempting: "the slot cannot be made")
             }
@@ -105,23 +110,68 @@ struct MoveStream {
         try await plane.attempt(
             "shard \(subscriber.id) cannot subscribe to shard \(publisher.id)"
         ) {
-            _ = try await plane.shard(reference: subscriber.reference, .superuser).execute(
-                .unsafeSQL(
-                    """
-                    CREATE SUBSCRIPTION \(name) CONNECTION \(MoveStream.quoted(conninfo.reveal()))
-                    PUBLICATION \(name) WITH (create_slot = false, slot_name = '\(name)', copy_data = \(copies),
-                        enabled = true, binary = true, disable_on_error = true,
-                        synchronous_commit = \(copies ? "off" : "on"))
-                    """), deadline: plane.deadline)
+            // A copy that fails would be begun again for ever. What only follows is left to itself for the whole soak, and
+            // goes on when the other server is back: any end of its connection is an error, too.
+            try await execute(
+                on: plane.shard(reference: subscriber.reference, .superuser),
+                [
+                    .unsafeSQL(
+                        """
+                        CREATE SUBSCRIPTION \(name) CONNECTION \(MoveStream.quoted(conninfo.reveal()))
+                        PUBLICATION \(name) WITH (create_slot = false, slot_name = '\(name)', copy_data = \(copies),
+                            enabled = true, binary = true, disable_on_error = \(copies),
+                            synchronous_commit = \(copies ? "off" : "on"))
+                        """)
+                ])
         }
     }
 
     /// From here on what is confirmed to the publisher is on the subscriber's disk.
     func makeDurable() async throws {
         try await plane.attempt("the stream of the move cannot be changed") {
-            _ = try await plane.shard(reference: subscriber.reference, .superuser).execute(
-                .unsafeSQL("ALTER SUBSCRIPTION \(name) SET (synchronous_commit = on)"),
-                deadline: plane.deadline)
+            try await execute(
+                on: plane.shard(reference: subscriber.reference, .superuser),
+                [.unsafeSQL("ALTER SUBSCRIPTION \(name) SET (synchronous_commit = on)")])
+        }
+    }
+
+    /// Lets it go on after an error.
+    func enable() async throws {
+        try await plane.attempt("the stream of the move cannot be changed") {
+            try await execute(
+                on: plane.shard(reference: subscriber.reference, .superuser),
+                [.unsafeSQL("ALTER SUBSCRIPTION \(name) ENABLE")])
+        }
+    }
+
+    private func execute(on connection: PostgresConnection, _ queries: [Query]) async throws {
+        try await MoveStream.execute(on: connection, queries, for: move, plane: plane)
+    }
+
+    /// Runs what changes objects of a move, in one transaction.
+    ///
+    /// - Throws: `MoveLost` where a later attempt has been (`MoveFence.becomeKnown`), and that waits until this is done.
+    private static func execute(
+        on connection: PostgresConnection, _ queries: [Query], for move: Move, plane: ControlPlane
+    ) async throws {
+        // A slot cannot be made by a transaction that has an id, so no row is locked here. The function's statements each
+        // see what is there when they begin.
+        let admission: Query = .unsafeSQL(
+            """
+            DO $$ BEGIN
+                PERFORM pg_advisory_xact_lock_shared(\(MoveFence.lockClass), hashtext('\(move.tenant.uuid)'));
+                IF EXISTS (SELECT FROM public.hc_tenant
+                    WHERE tenant_id = '\(move.tenant.uuid)' AND attempt > \(move.attempt))
+                THEN
+                    RAISE EXCEPTION USING ERRCODE = 'HC010', MESSAGE = 'a later attempt has the move';
+                END IF;
+            END $$
+            """)
+        do {
+            _ = try await connection.execute([admission] + queries, deadline: plane.deadline)
+        } catch {
+            guard error.sqlstate == .moveNotYours else { throw error }
+            throw MoveLost()
         }
     }
 
@@ -164,6 +214,8 @@ struct MoveStream {
         var lagBytes: Int64 = 0
         /// Why it will not go on by itself.
         var failure: String?
+        /// An error has stopped it: the subscriber's, or the end of a connection.
+        var isStopped = false
         var isReady: Bool { tables > 0 && ready == tables }
     }
 
@@ -197,6 +249,7 @@ struct MoveStream {
             progress.rows = Int64(try there.int(4))
             progress.bytes = Int64(try there.int(5))
             if try !there.bool(0) {
+                progress.isStopped = true
                 progress.failure =
                     "shard \(subscriber.id) could not apply a change (\(try there.int(3)) errors: see its log)"
             }
@@ -209,6 +262,7 @@ struct MoveStream {
                     """, [.text(name)]), deadline: plane.deadline
             ).singleIfPresent()
             guard let here, try here.text(0) != "lost" else {
+                progress.isStopped = false
                 progress.failure = "shard \(publisher.id) no longer has the log that the move needs"
                 return progress
             }
@@ -221,10 +275,13 @@ struct MoveStream {
     /// origin; pitfall 13). Nobody may read the slot.
     func skip() async throws {
         try await plane.attempt("the slot on shard \(publisher.id) cannot be advanced") {
-            _ = try await plane.shard(reference: publisher.reference, .mover).execute(
-                Query(
-                    "SELECT pg_replication_slot_advance($1, pg_current_wal_insert_lsn())",
-                    [.text(name)]), deadline: plane.deadline)
+            try await execute(
+                on: plane.shard(reference: publisher.reference, .mover),
+                [
+                    Query(
+                        "SELECT pg_replication_slot_advance($1, pg_current_wal_insert_lsn())",
+                        [.text(name)])
+                ])
         }
     }
 
@@ -263,34 +320,36 @@ struct MoveStream {
     ///
     /// - Parameter other: the other shard of the move.
     static func drop(
-        _ object: MoveObject, plane: ControlPlane, shard: Shard, other: Shard
+        _ object: MoveObject, of move: Move, plane: ControlPlane, shard: Shard, other: Shard
     ) async throws {
         switch object.kind {
         case .subscription:
-            try await dropSubscription(object.name, plane: plane, shard: shard, publisher: other)
-        case .slot: try await dropSlot(object.name, plane: plane, shard: shard)
+            try await dropSubscription(
+                object.name, of: move, plane: plane, shard: shard, publisher: other)
+        case .slot: try await dropSlot(object.name, of: move, plane: plane, shard: shard)
         case .publication:
             try await plane.attempt("the publication cannot be removed from shard \(shard.id)") {
-                _ = try await plane.shard(reference: shard.reference, .owner).execute(
-                    .unsafeSQL("DROP PUBLICATION IF EXISTS \(object.name)"),
-                    deadline: plane.deadline)
+                try await execute(
+                    on: plane.shard(reference: shard.reference, .owner),
+                    [.unsafeSQL("DROP PUBLICATION IF EXISTS \(object.name)")], for: move,
+                    plane: plane)
             }
         }
     }
 
     func unsubscribe() async throws {
         try await MoveStream.dropSubscription(
-            name, plane: plane, shard: subscriber, publisher: publisher)
+            name, of: move, plane: plane, shard: subscriber, publisher: publisher)
     }
 
     private func dropSlot(_ name: String) async throws {
-        try await MoveStream.dropSlot(name, plane: plane, shard: publisher)
+        try await MoveStream.dropSlot(name, of: move, plane: plane, shard: publisher)
     }
 
     /// Its slot stays: whoever made it drops it, where it is. Those of tables whose copies are broken off go first, for
     /// only the subscription tells their names.
     private static func dropSubscription(
-        _ name: String, plane: ControlPlane, shard: Shard, publisher: Shard
+        _ name: String, of move: Move, plane: ControlPlane, shard: Shard, publisher: Shard
     ) async throws {
         try await plane.attempt("the subscription cannot be removed from shard \(shard.id)") {
             let superuser = try await plane.shard(reference: shard.reference, .superuser)
@@ -299,16 +358,18 @@ struct MoveStream {
                 deadline: plane.deadline
             ).singleIfPresent()?.int(0)
             guard let found else { return }
-            _ = try await superuser.execute(
-                .unsafeSQL("ALTER SUBSCRIPTION \(name) DISABLE"), deadline: plane.deadline)
+            try await execute(
+                on: superuser, [.unsafeSQL("ALTER SUBSCRIPTION \(name) DISABLE")], for: move,
+                plane: plane)
             for slot in try await tableSlots(of: found, shard, plane: plane, publisher: publisher) {
-                try await dropSlot(slot, plane: plane, shard: publisher)
+                try await dropSlot(slot, of: move, plane: plane, shard: publisher)
             }
-            _ = try await superuser.execute(
+            try await execute(
+                on: superuser,
                 [
                     .unsafeSQL("ALTER SUBSCRIPTION \(name) SET (slot_name = NONE)"),
                     .unsafeSQL("DROP SUBSCRIPTION \(name)"),
-                ], deadline: plane.deadline)
+                ], for: move, plane: plane)
         }
     }
 
@@ -327,7 +388,9 @@ struct MoveStream {
         ).rows.map { try $0.text(0) }
     }
 
-    private static func dropSlot(_ name: String, plane: ControlPlane, shard: Shard) async throws {
+    private static func dropSlot(
+        _ name: String, of move: Move, plane: ControlPlane, shard: Shard
+    ) async throws {
         try await plane.attempt("the slot cannot be removed from shard \(shard.id)") {
             let superuser = try await plane.shard(reference: shard.reference, .superuser)
             let limit = Deadline.after(patience, from: plane.clocks.monotonic())
@@ -346,19 +409,24 @@ struct MoveStream {
                         remedy: "End it with pg_terminate_backend(\(pid)).")
                 }
                 // Its reader was told to end; one that hangs is ended.
-                _ = try await superuser.execute(
-                    Query("SELECT pg_terminate_backend($1)", [.int4(Int32(pid))]),
-                    deadline: plane.deadline)
+                try await execute(
+                    on: superuser,
+                    [Query("SELECT pg_terminate_backend($1)", [.int4(Int32(pid))])], for: move,
+                    plane: plane)
                 try await Loop.shared.sleep(for: .milliseconds(20))
             }
             do {
-                _ = try await superuser.execute(
-                    Query(
-                        """
-                        SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-                        WHERE slot_name = $1 AND NOT active
-                        """, [.text(name)]), deadline: plane.deadline)
-            } catch let error as PostgresError where error.sqlstate == .objectInUse {
+                try await execute(
+                    on: superuser,
+                    [
+                        Query(
+                            """
+                            SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                            WHERE slot_name = $1 AND NOT active
+                            """, [.text(name)])
+                    ], for: move, plane: plane)
+            } catch let error as PostgresError {
+                guard error.sqlstate == .objectInUse else { throw error }
                 // Taken between the look and the drop.
                 throw ControlError(
                     .failed, code: "slot-active", "the slot \(name) on shard \(shard.id) is in use",

@@ -31,6 +31,10 @@ package final class Mover {
     private let lease: MoveLease
     private var move: Move
     private var failures = 0
+    /// How often a stream that had stopped was let go on, in this step.
+    private var revivals = 0
+    /// Both shards know that this process has the move.
+    private var isKnown = false
     private var hold: SchemaHold?
     /// Of this process: a successor compares anew.
     private var verification: MoveVerification?
@@ -41,6 +45,8 @@ package final class Mover {
     private static let lookEvery = Duration.milliseconds(100)
     /// Tries of a step that fails, before the commit point; after it there is no end.
     private static let failuresMax = 60
+    /// Errors of the stream in one step, before the commit point, that are taken for the other server's.
+    private static let revivalsMax = 4
 
     /// - Parameters:
     ///   - since: when the lease of the move was asked for.
@@ -231,8 +237,16 @@ package final class Mover {
             : MoveFence(plane: plane, move: move, origin: shards.target, destination: shards.source)
     }
 
+    /// Before it touches what the move has made: a predecessor no longer does.
+    private func becomeKnown() async throws {
+        guard !isKnown else { return }
+        try await fence().becomeKnown()
+        isKnown = true
+    }
+
     /// From the source to the target.
     private func stream() async throws -> MoveStream {
+        try await becomeKnown()
         let shards = try await shards()
         return MoveStream(
             plane: plane, store: store, move: move, name: MoveStream.name(move, isMirror: false),
@@ -241,6 +255,7 @@ package final class Mover {
 
     /// From the target back to the source.
     private func mirror() async throws -> MoveStream {
+        try await becomeKnown()
         let shards = try await shards()
         return MoveStream(
             plane: plane, store: store, move: move, name: MoveStream.name(move, isMirror: true),
@@ -266,6 +281,7 @@ package final class Mover {
             move.attempt = now.attempt
         }
         move.step = step
+        revivals = 0
         if let state { move.state = state }
         move.progress = move.progress.merging(more)
         tell(move, "")
@@ -282,6 +298,23 @@ package final class Mover {
         try await Loop.shared.sleep(for: duration)
     }
 
+    /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it,
+    /// and is not ready before the next look.
+    ///
+    /// - Throws: `Mover.Fatal` if it cannot go on, or stops again and again.
+    private func look(at stream: MoveStream) async throws -> MoveStream.Progress {
+        while true {
+            let progress = try await stream.progress()
+            guard let failure = progress.failure else { return progress }
+            guard progress.isStopped, revivals < Mover.revivalsMax || !move.step.isBeforeCommit
+            else { throw Fatal(reason: failure) }
+            revivals += 1
+            try await wait(failure, Mover.lookEvery * (1 << min(revivals, 5)))
+            try lease.require()
+            try await stream.enable()
+        }
+    }
+
     // MARK: Copy
 
     private func copy() async throws {
@@ -293,8 +326,7 @@ package final class Mover {
         while true {
             try lease.require()
             if lease.isAbortWanted { return }
-            let progress = try await stream.progress()
-            if let failure = progress.failure { throw Fatal(reason: failure) }
+            let progress = try await look(at: stream)
             isClose = progress.isReady && progress.lagBytes < Mover.lagMax ? isClose + 1 : 0
             if isClose >= 2 { break }
             let now = plane.clocks.monotonic()
@@ -352,6 +384,7 @@ package final class Mover {
 
     private func compare() async throws {
         let (stream, fence) = (try await current(), try await fence())
+        _ = try await look(at: stream)
         let move = move
         verification = try await MoveVerification.run(
             move, origin: fence.origin, destination: fence.destination, plane: plane,
@@ -372,8 +405,7 @@ package final class Mover {
         while isCalm < 2 {
             try lease.require()
             if lease.isAbortWanted { return }
-            let progress = try await stream.progress()
-            if let failure = progress.failure { throw Fatal(reason: failure) }
+            let progress = try await look(at: stream)
             let writers = try await stream.oldWriters()
             guard progress.lagBytes < Mover.lagMax, writers.isEmpty else {
                 isCalm = 0
@@ -391,7 +423,8 @@ package final class Mover {
     }
 
     private func pause() async throws {
-        let (stream, mirror) = (try await current(), try await mirror())
+        let stream = try await current()
+        var mirror = try await mirror()
         try await awaitCalm(stream, mirror)
         if lease.isAbortWanted { return }
         try await MovePreflight(plane: plane).requireIdentities(of: move)
@@ -402,7 +435,7 @@ package final class Mover {
         }
         var fence = try await fence()
         try await advance(to: .gating)
-        fence.move = move
+        (fence.move, mirror.move) = (move, move)
         let tries = (move.progress["pauseTries"]?.asInteger ?? 0) + 1
         let begin = plane.clocks.monotonic()
         let outcome: PauseOutcome
@@ -437,6 +470,9 @@ package final class Mover {
             try await openAgain(tries: tries, reason: "its abort is asked for")
         case .retry(let reason):
             try await openAgain(tries: tries, reason: reason)
+            // Rows that have come since it was planned are all in the last chunks, which the pause reads: with each try
+            // there would be more of them.
+            self.verification = nil
             guard tries < Int64(move.options.pauseTries) else {
                 throw Fatal(reason: "\(tries) pauses were broken off, the last for: \(reason)")
             }
@@ -566,7 +602,10 @@ package final class Mover {
         let fence = try await fence()
         let hadFence = try await fence.leave(epoch: move.epoch + 1)
         let fenced = move.progress["fencePosition"]?.asString.flatMap { LogPosition(text: $0) }
-        let confirmed = try await current().awaitConfirmed(fenced ?? LogPosition(0))
+        let stream = try await current()
+        // There is no more to come of it, and if its slot is gone nobody waits for it.
+        if try await stream.progress().isStopped { try await stream.enable() }
+        let confirmed = try await stream.awaitConfirmed(fenced ?? LogPosition(0))
         let manifest = try await MoveManifest.make(
             move, confirmed: confirmed ?? fenced ?? LogPosition(0), plane: plane, store: store)
         let kept = Query(
@@ -635,12 +674,13 @@ package final class Mover {
 
     /// Drops what the move has made and says so.
     private func drop(_ isWanted: (MoveObject) -> Bool) async throws {
+        try await becomeKnown()
         let shards = try await shards()
         for object in try await store.objects(of: move.id) where isWanted(object) {
             try lease.require()
             let isSource = object.shard == shards.source.id
             try await MoveStream.drop(
-                object, plane: plane, shard: isSource ? shards.source : shards.target,
+                object, of: move, plane: plane, shard: isSource ? shards.source : shards.target,
                 other: isSource ? shards.target : shards.source)
             try await store.isGone(object)
         }

@@ -234,6 +234,32 @@ final class MoveGround {
         return try await mover.run()
     }
 
+    /// Ends the connection over which a shard sends its changes, as the end of its server would.
+    func breakStream(publisher: ShardDatabase) async throws {
+        var ended = ""
+        while ended.isEmpty {
+            ended = try await psql(
+                publisher.superuser,
+                """
+                SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                WHERE database = current_database() AND active AND slot_name LIKE 'hc_%'
+                """)
+        }
+    }
+
+    /// Waits until a shard has put a stream off.
+    func awaitStopped(subscriber: ShardDatabase) async throws {
+        var stopped = "0"
+        while stopped == "0" {
+            stopped = try await psql(
+                subscriber.superuser,
+                """
+                SELECT count(*) FROM pg_subscription WHERE NOT subenabled
+                    AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                """)
+        }
+    }
+
     /// What is wrong, in words; empty when the clinic is served by one shard and nothing of a move is left over.
     ///
     /// - Parameter soaks: the stream of the way back stands.

@@ -277,6 +277,80 @@ struct MoverTests {
         }
     }
 
+    @Test("a mover that goes on after its successor makes nothing more and takes nothing away")
+    func lateObjects() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.published=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let plane = ground.plane()
+            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
+            let zombie = try await store.find(named: "sunrise")
+            let (source, target) = (try await registry.find("s1"), try await registry.find("s2"))
+            #expect(try await ground.carryOn().state == .soaking)
+            let streams = [
+                MoveStream(
+                    plane: plane, store: store, move: zombie,
+                    name: MoveStream.name(zombie, isMirror: false), publisher: source,
+                    subscriber: target),
+                MoveStream(
+                    plane: plane, store: store, move: zombie,
+                    name: MoveStream.name(zombie, isMirror: true), publisher: target,
+                    subscriber: source),
+            ]
+            for stream in streams {
+                await #expect(throws: MoveLost.self) { try await stream.publish() }
+                await #expect(throws: MoveLost.self) { try await stream.makeSlot() }
+                await #expect(throws: MoveLost.self) { try await stream.subscribe(copies: false) }
+                await #expect(throws: MoveLost.self) { try await stream.makeDurable() }
+                await #expect(throws: MoveLost.self) { try await stream.enable() }
+                await #expect(throws: MoveLost.self) { try await stream.skip() }
+                for (kind, shard, other) in [
+                    (MoveObject.Kind.publication, stream.publisher, stream.subscriber),
+                    (.slot, stream.publisher, stream.subscriber),
+                ] {
+                    let object = MoveObject(shard: shard.id, kind: kind, name: stream.name)
+                    // What is not there is as good as removed, for a zombie too.
+                    guard kind != .slot || stream.publisher.id == target.id else { continue }
+                    await #expect(throws: MoveLost.self) {
+                        try await MoveStream.drop(
+                            object, of: zombie, plane: plane, shard: shard, other: other)
+                    }
+                }
+            }
+            await #expect(throws: MoveLost.self) { try await streams[1].unsubscribe() }
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test(
+        "a stream that the end of its connection has stopped goes on, before and after the commit point",
+        arguments: [
+            "move.subscribed.done", "move.mirrored", "move.verified", "move.committed.done",
+        ]
+    )
+    func stoppedStream(_ point: String) async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("\(point)=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.breakStream(publisher: ground.shards[0])
+            try await ground.awaitStopped(subscriber: ground.shards[1])
+            let move = try await ground.carryOn()
+            #expect(move.state == .soaking, "\(move.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+            // The way back is followed by nobody's leave.
+            try await ground.breakStream(publisher: ground.shards[1])
+            let back = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(back.state == .reverted, "\(back.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
+        }
+    }
+
     @Test("what a pause that was broken off still sends comes too late")
     func lateStatements() async throws {
         try await withMoveGround { ground in
