@@ -23,6 +23,8 @@ ANSWER_PATIENCE = 15.0
 STOP_PATIENCE = 60.0
 # What a client lets pass before it asks again: its manners, not a wait for something.
 PAUSE = 0.05
+# Between two writes of a writer.
+REST = 0.15
 
 
 class Clinic:
@@ -124,7 +126,7 @@ class Clinic:
     async def write(self):
         while not self.is_stopping:
             await self.register()
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(REST)
 
     async def reach(self, count):
         while len(self.acknowledged) < count:

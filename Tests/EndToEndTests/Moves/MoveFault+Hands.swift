@@ -13,7 +13,7 @@ extension MoveFault {
             "move.drained", "move.handed-over", "move.committed", "move.opened",
         ].map { point in
             MoveFault("abort races \(point)", .clinic, [.done, .aborted]) { ground, before in
-                let mover = try ground.begin(before, budget: "5s", fault: "\(point)=stop")
+                let mover = try ground.begin(before, fault: "\(point)=stop")
                 try ground.expectStopped(mover, point)
                 let abort = try ground.admin(["move", "abort", moved])
                 try ground.strike(mover.processIdentifier, SIGCONT)
@@ -263,7 +263,7 @@ extension MoveFault {
 extension MoveFaultGround {
     /// Does something while the mover is stopped at the point, and lets it go on.
     func interfere(_ before: Placement, at point: String, _ body: () throws -> Void) throws {
-        let mover = try begin(before, budget: "5s", fault: "\(point)=stop")
+        let mover = try begin(before, fault: "\(point)=stop")
         try expectStopped(mover, point)
         try body()
         try strike(mover.processIdentifier, SIGCONT)

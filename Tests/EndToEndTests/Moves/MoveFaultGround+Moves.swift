@@ -7,9 +7,10 @@ import HCTesting
 extension MoveFaultGround {
     /// Starts a move to the other shard that needs no agent.
     ///
-    /// - Parameter budget: of the pause: a mover that is stopped in it and goes on has used some of it up.
+    /// - Parameter budget: of the pause: whatever else the machine does, one try is to be enough; and a mover that is stopped
+    ///   in it and goes on has used some of it up.
     func begin(
-        _ before: Placement, soak: String = "0s", budget: String = "250ms", fault: String? = nil
+        _ before: Placement, soak: String = "0s", budget: String = "5s", fault: String? = nil
     ) throws -> Subprocess {
         try admin(
             [
@@ -20,7 +21,7 @@ extension MoveFaultGround {
 
     /// Moves the clinic and keeps the way back.
     func soak(_ before: Placement) throws {
-        let mover = try begin(before, soak: "1h", budget: "5s")
+        let mover = try begin(before, soak: "1h")
         let status = try mover.wait()
         guard status == 0, try move().state == "soaking" else {
             throw FixtureError("the clinic was not moved at all: \(try move().text)")
@@ -65,7 +66,7 @@ extension MoveFaultGround {
 
     /// A move comes to the point, something is struck there, and its mover goes on into what is left.
     func strikeAt(_ point: String, _ before: Placement, _ blow: () throws -> Repair) throws {
-        let mover = try begin(before, budget: "5s", fault: "\(point)=stop")
+        let mover = try begin(before, fault: "\(point)=stop")
         try expectStopped(mover, point)
         try strike(mover, blow)
     }

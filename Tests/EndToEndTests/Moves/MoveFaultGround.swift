@@ -292,11 +292,16 @@ final class MoveFaultGround: Sendable {
 
     // MARK: The end
 
+    /// Takes everything down.
+    func close() throws {
+        takeAgent().map { _ = kill($0.processIdentifier, SIGKILL) }
+        try platform.down()
+    }
+
     /// Keeps the logs and takes everything down.
     ///
     /// - Returns: where the logs are.
     func abandon(_ name: String) throws -> String {
-        takeAgent().map { _ = kill($0.processIdentifier, SIGKILL) }
         let kept =
             "/tmp/hc-faults/\(name.map { $0.isLetter || $0.isNumber ? $0 : "-" }.map(String.init).joined())"
         try Subprocess.run("/bin/rm", ["-rf", kept])
@@ -313,7 +318,7 @@ final class MoveFaultGround: Sendable {
         }
         let moves = try? sql(.control, "SELECT to_jsonb(move) FROM move ORDER BY created_at")
         try Files.replace("\(kept)/moves.json", with: Array((moves ?? "no answer").utf8))
-        try platform.down()
+        try close()
         return kept
     }
 }

@@ -10,7 +10,12 @@ extension EndToEnd {
         private struct Run {
             var ground: MoveFaultGround?
             var grounds = 0
+            /// On this ground.
+            var cases = 0
         }
+
+        /// On one platform: what the clients write stays, and every move carries it.
+        private static let casesMax = 40
 
         private static let run = Mutex(Run())
 
@@ -20,13 +25,19 @@ extension EndToEnd {
         func fault(_ fault: MoveFault) throws {
             try Self.run.withLock { run in
                 let ground: MoveFaultGround
+                if run.cases >= Self.casesMax, let old = run.ground {
+                    try old.close()
+                    run.ground = nil
+                }
                 if let whole = run.ground {
                     ground = whole
                 } else {
                     run.grounds += 1
+                    run.cases = 0
                     ground = try MoveFaultGround("faults-\(run.grounds)")
                     run.ground = ground
                 }
+                run.cases += 1
                 let begin = ContinuousClock.now
                 var verdict = MoveFaultVerdict(fault)
                 do {
