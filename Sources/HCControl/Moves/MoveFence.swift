@@ -207,7 +207,8 @@ struct MoveFence {
     /// S7: waits for the writers who are inside and closes the door behind them, for good. One round trip.
     ///
     /// Writers in READ COMMITTED hold the advisory lock, the others the row: both are taken exclusively. Behind the last
-    /// of them comes a row of its own, the barrier.
+    /// of them comes a row of its own, the barrier. A standby that commits here wait for has it, too, and shows it: one
+    /// that takes over is fenced.
     func fence(deadline: Deadline) async throws -> FenceOutcome {
         let begin = plane.clocks.monotonic()
         let patience = max(.milliseconds(1), deadline.remaining(at: begin))
@@ -217,8 +218,10 @@ struct MoveFence {
             let results = try await connection.execute(
                 [
                     Query(
-                        "SELECT set_config('lock_timeout', $1, true)",
-                        [.text("\(patience.inMilliseconds)ms")]),
+                        """
+                        SELECT set_config('lock_timeout', $1, true),
+                            set_config('synchronous_commit', 'remote_apply', true)
+                        """, [.text("\(patience.inMilliseconds)ms")]),
                     Query(
                         "SELECT pg_advisory_xact_lock(hc_fence_key($1))", [.id(move.tenant)]),
                     Query(
@@ -266,8 +269,9 @@ struct MoveFence {
     /// S8: everything before the barrier is on the destination, and on its disk: the barrier is seen there, and a commit
     /// that is waited for puts on disk what came before it (pitfall 23).
     ///
-    /// - Returns: false if the deadline passed first.
-    func drain(_ barrier: Barrier, deadline: Deadline) async throws -> Bool {
+    /// - Returns: a place in the destination's log behind everything that came from the origin; nil if the deadline
+    ///   passed first.
+    func drain(_ barrier: Barrier, deadline: Deadline) async throws -> LogPosition? {
         let connection = try await mover(destination)
         while true {
             let isHere = try await connection.execute(
@@ -279,14 +283,14 @@ struct MoveFence {
                 deadline: plane.deadline
             ).single().bool(0)
             if isHere { break }
-            guard !deadline.isExpired(at: plane.clocks.monotonic()) else { return false }
+            guard !deadline.isExpired(at: plane.clocks.monotonic()) else { return nil }
             try await Loop.shared.sleep(for: .milliseconds(1))
         }
         // A row of the move's own: nobody waits for it but the disk, and the standby that commits here wait for. With the
         // barrier still there: a server that took over in between, without it, is not taken for the one that was asked.
         let marked = try await connection.execute(
             [
-                Query("SELECT set_config('synchronous_commit', 'on', true)"),
+                Query("SELECT set_config('synchronous_commit', 'remote_apply', true)"),
                 Query(
                     """
                     UPDATE hc_tenant SET attempt = $2
@@ -297,9 +301,11 @@ struct MoveFence {
                     [
                         .id(move.tenant), .int8(move.attempt), .id(move.id), .int8(barrier.number),
                     ]),
-            ], deadline: plane.deadline)
-        guard marked[1].affectedRows == 1 else { return false }
-        return try await isWhoItWas(connection)
+            ], reportsPosition: true, deadline: plane.deadline)
+        guard marked[1].affectedRows == 1, let position = connection.commitPosition,
+            try await isWhoItWas(connection)
+        else { return nil }
+        return LogPosition(position)
     }
 
     /// Whether the destination is the server that the move began with: one that took over may lack what was on its disk.

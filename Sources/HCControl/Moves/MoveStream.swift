@@ -271,17 +271,32 @@ struct MoveStream {
         }
     }
 
-    /// What the slot keeps begins here: everything before has come from the other side (PostgreSQL 15 cannot filter by
+    /// What the slot keeps begins there: everything before has come from the other side (PostgreSQL 15 cannot filter by
     /// origin; pitfall 13). Nobody may read the slot.
-    func skip() async throws {
+    ///
+    /// - Parameter position: now, unless given. A slot that is further stays there.
+    func skip(to position: LogPosition?) async throws {
         try await plane.attempt("the slot on shard \(publisher.id) cannot be advanced") {
             try await execute(
                 on: plane.shard(reference: publisher.reference, .mover),
                 [
                     Query(
-                        "SELECT pg_replication_slot_advance($1, pg_current_wal_insert_lsn())",
-                        [.text(name)])
+                        """
+                        SELECT pg_replication_slot_advance(slot_name, place)
+                        FROM pg_replication_slots, coalesce($2::text::pg_lsn, pg_current_wal_insert_lsn()) AS place
+                        WHERE slot_name = $1 AND confirmed_flush_lsn < place
+                        """, [.text(name), .optional(position?.text)])
                 ])
+        }
+    }
+
+    func isSubscribed() async throws -> Bool {
+        try await plane.attempt("the subscriptions of shard \(subscriber.id) cannot be read") {
+            try await plane.shard(reference: subscriber.reference, .superuser).execute(
+                Query(
+                    "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = $1 AND subenabled)",
+                    [.text(name)]), deadline: plane.deadline
+            ).single().bool(0)
         }
     }
 

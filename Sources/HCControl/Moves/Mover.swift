@@ -418,7 +418,7 @@ package final class Mover {
             }
             isCalm += 1
             // What the mirror's slot has to decode in the pause is kept short.
-            if move.direction == .forward { try await mirror.skip() }
+            if move.direction == .forward { try await mirror.skip(to: nil) }
         }
     }
 
@@ -441,7 +441,7 @@ package final class Mover {
         let outcome: PauseOutcome
         do {
             outcome = try await closeDoor(
-                fence, mirror, verification, until: .after(budget, from: begin), tries: tries)
+                fence, verification, until: .after(budget, from: begin), tries: tries)
         } catch let lost as MoveLost {
             throw lost
         } catch let death as FaultPointFailure {
@@ -484,8 +484,7 @@ package final class Mover {
 
     /// From the gate to the commit point.
     private func closeDoor(
-        _ fence: MoveFence, _ mirror: MoveStream, _ verification: MoveVerification,
-        until deadline: Deadline, tries: Int64
+        _ fence: MoveFence, _ verification: MoveVerification, until deadline: Deadline, tries: Int64
     ) async throws -> PauseOutcome {
         let gatedAt = plane.clocks.now()
         guard try await fence.gate(deadline: deadline) else { throw MoveLost() }
@@ -497,14 +496,13 @@ package final class Mover {
         case .lost: return .retry("the gate did not stand")
         }
         try FaultPoint.reach("move.fenced")
-        guard try await fence.drain(barrier, deadline: deadline) else {
+        guard let drained = try await fence.drain(barrier, deadline: deadline) else {
             return .retry("the destination was not there in time")
         }
         try FaultPoint.reach("move.drained")
         let fencedAt = plane.clocks.now()
         let verified = try await verification.finish(
             move, origin: fence.origin, destination: fence.destination, plane: plane)
-        if move.direction == .forward { try await mirror.skip() }
         guard try await fence.handOver(deadline: deadline) else {
             return .retry("the fence did not stand")
         }
@@ -517,7 +515,7 @@ package final class Mover {
             "gatedAt": .string(gatedAt.rfc3339),
             "fenceMicroseconds": .integer(barrier.duration.inNanoseconds / 1000),
             "fencePosition": .string(barrier.position.text), "barrier": .integer(barrier.number),
-            "fencedAt": .string(fencedAt.rfc3339),
+            "fencedAt": .string(fencedAt.rfc3339), "drainPosition": .string(drained.text),
             "committedAt": .string(plane.clocks.now().rfc3339), "verification": verified,
             "pauseTries": .integer(tries),
         ]
@@ -601,7 +599,10 @@ package final class Mover {
     private func turnStream() async throws {
         let fence = try await fence()
         let hadFence = try await fence.leave(epoch: move.epoch + 1)
-        let fenced = move.progress["fencePosition"]?.asString.flatMap { LogPosition(text: $0) }
+        func position(_ name: String) -> LogPosition? {
+            move.progress[name]?.asString.flatMap { LogPosition(text: $0) }
+        }
+        let fenced = position("fencePosition")
         let stream = try await current()
         // There is no more to come of it, and if its slot is gone nobody waits for it.
         if try await stream.progress().isStopped { try await stream.enable() }
@@ -627,8 +628,16 @@ package final class Mover {
         guard move.direction == .forward else {
             return try await advance(to: .closing, [:], also: [kept])
         }
+        guard let drained = position("drainPosition") else {
+            throw Fatal(reason: "where the way back begins was not written down")
+        }
         try await drop { !$0.name.hasPrefix("hc_mirror") }
-        try await mirror().subscribe(copies: false)
+        // One that a predecessor has made goes on from where it is.
+        let mirror = try await mirror()
+        if try await !mirror.isSubscribed() {
+            try await mirror.skip(to: drained)
+            try await mirror.subscribe(copies: false)
+        }
         try FaultPoint.reach("move.opened.done")
         try await advance(to: .switched, [:], also: [kept])
     }

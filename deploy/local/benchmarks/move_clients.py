@@ -10,6 +10,7 @@ the same length, so that what else the machine does is in both.
 """
 
 import asyncio
+import datetime
 import json
 import os
 import random
@@ -142,7 +143,7 @@ async def main():
     stop = asyncio.Event()
     loads = [asyncio.create_task(moved.load(rate, stop)), asyncio.create_task(beside.load(max(1, rate / 10), stop))]
     await asyncio.sleep(2)
-    spans, rests, pauses, slowest, lengths, copies, tries = [], [], [], [], [], [], []
+    spans, rests, pauses, slowest, lengths, copies, parts, tries = [], [], [], [], [], [], [], []
     now = await run(command, "tenant", "show", moved.slug, "--json")
     for number in range(moves):
         target = shards[0] if now["shard"] != shards[0] else shards[1]
@@ -154,6 +155,9 @@ async def main():
         now = {"shard": target}
         pauses.append(answer["progress"]["pauseMicroseconds"] / 1000)
         tries.append(answer["progress"]["pauseTries"])
+        at = [datetime.datetime.fromisoformat(answer["progress"][name].replace("Z", "+00:00"))
+              for name in ("gatedAt", "fencedAt", "committedAt", "openedAt")]
+        parts.append([(end - begin).total_seconds() * 1000 for begin, end in zip(at, at[1:])])
         copies.append(answer["progress"]["rows"] * 1000 / answer["progress"]["copyMilliseconds"])
         spans.append((begin, end))
         lengths.append(end - begin)
@@ -177,6 +181,9 @@ async def main():
     print(f"copy: p50 {quantile(copies, .5):.0f} rows/s, {quantile(copies, .5) / pipe:.2f}x of COPY | COPY with nobody else"
           " there (target: at least 0.70)")
     print(f"pause, from gate to open, as the mover sees it: p50 {quantile(pauses, .5):.1f} ms, p99 {quantile(pauses, .99):.1f} ms")
+    drain, check, commit = (quantile([part[n] for part in parts], .5) for n in range(3))
+    print(f"    of it, p50: {drain:.1f} ms until the last change was there, {check:.1f} ms to compare and hand over, "
+          f"{commit:.1f} ms to commit and open")
     print(f"pause, the slowest write of each move less the usual {usual:.1f} ms: "
           f"p50 {quantile(slowest, .5):.1f} ms (target: at most 20), p99 {quantile(slowest, .99):.1f} ms (target: at most 60)")
     for name, clinic in (("the clinic", moved), ("its neighbour", beside)):

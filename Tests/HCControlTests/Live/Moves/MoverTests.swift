@@ -305,7 +305,7 @@ struct MoverTests {
                 await #expect(throws: MoveLost.self) { try await stream.subscribe(copies: false) }
                 await #expect(throws: MoveLost.self) { try await stream.makeDurable() }
                 await #expect(throws: MoveLost.self) { try await stream.enable() }
-                await #expect(throws: MoveLost.self) { try await stream.skip() }
+                await #expect(throws: MoveLost.self) { try await stream.skip(to: nil) }
                 for (kind, shard, other) in [
                     (MoveObject.Kind.publication, stream.publisher, stream.subscriber),
                     (.slot, stream.publisher, stream.subscriber),
@@ -510,6 +510,33 @@ struct MoverTests {
             #expect(stayed.state == .soaking && stayed.direction == .forward)
             #expect(stayed.progress["abortReason"]?.asString?.contains("practitioner") == true)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("the way back is whole though the process that turned the stream died, and under writers")
+    func deathWhileTurning() async throws {
+        try await withMoveGround { ground in
+            let load = try await MoveLoad.start(ground)
+            try FaultPoint.arm("move.opened.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            // What is written now goes back by the stream that is there already.
+            let before = load.acknowledged.count
+            try await Loop.shared.wait { load.acknowledged.count > before + 20 }
+            #expect(try await ground.carryOn().state == .soaking)
+            let plane = ground.plane()
+            #expect(
+                try await SoakCheck(plane: plane).run(
+                    try await MoveStore(plane: plane).find(named: "sunrise").id) == nil)
+            let back = try await MoveService(plane: plane).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            try await load.stop()
+            #expect(back.state == .reverted, "\(back.progress.text)")
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[0], ground) == 0)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
         }
     }
 
