@@ -16,6 +16,8 @@ final class MoveLease {
     private var isTaken = false
     private(set) var isAbortWanted = false
     private var renewing: Task<Void, Never>?
+    private var isAsking = false
+    private var isStopping = false
 
     /// - Parameter since: when the lease that there is was asked for.
     init(_ move: Move, plane: ControlPlane, since: MonotonicTime) {
@@ -28,15 +30,21 @@ final class MoveLease {
 
     func start() {
         renewing = Loop.shared.spawn { [self] in
-            while !isTaken {
+            while !isTaken, !isStopping {
+                isAsking = true
                 await renewOnce()
+                isAsking = false
+                if isStopping { return }
                 do { try await Loop.shared.sleep(for: MoveStore.renewEvery) } catch { return }
             }
         }
     }
 
+    /// When it returns nothing is on its way any more that would take the move anew.
     func stop() async {
-        renewing?.cancel()
+        isStopping = true
+        if !isAsking { renewing?.cancel() }
+        await renewing?.value
         renewing = nil
         await plane.close()
     }

@@ -72,6 +72,8 @@ package final class Mover {
         let end: Result<Void, any Error>
         do {
             try await takeOver()
+            // One that soaks is taken when its time is over: see `MoveStore.forsaken`.
+            if move.state == .soaking, move.step == .soaking { try await goOn() }
             while !move.state.isOver, !(move.state == .soaking && move.step == .soaking) {
                 try await goOn()
             }
