@@ -9,7 +9,7 @@ struct CommandTree {
         MoveList.self, MoveShow.self, MoveAbort.self, MoveRevert.self, MoveFinalize.self,
         MoveVerify.self,
         MoveAgentCommand.self,
-        ShardAdd.self, ShardList.self, ShardShow.self,
+        ShardAdd.self, ShardList.self, ShardShow.self, ShardDrainCommand.self, ShardOpen.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,
         RebalanceCollect.self, RebalancePlanCommand.self, RebalanceApply.self,

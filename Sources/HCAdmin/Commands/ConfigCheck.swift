@@ -28,7 +28,7 @@ struct ConfigCheck: Command {
             problems += connectionProblems(configuration, ["control.admin", "control.router"])
             do {
                 let plane = try environment.plane()
-                let shards = try await ShardRegistry(plane: plane).list()
+                let shards = try await ShardRegistry(plane: plane).list(isInUse: true)
                 problems += connectionProblems(
                     configuration, shards.map { "shards/\($0.reference).app" })
                 let result = try await FleetInspection(plane: plane).inspect()

@@ -84,21 +84,10 @@ struct RebalanceApply: Command {
 
     private static func options(_ invocation: Invocation) throws(UsageError) -> MoveOptions {
         var options = MoveOptions()
-        func duration(
-            _ name: String, _ range: ClosedRange<Duration>
-        ) throws(UsageError) -> Duration? {
-            guard let text = invocation.option(name) else { return nil }
-            guard let duration = Quantity.duration(text), range.contains(duration) else {
-                throw UsageError(
-                    "'--\(name)' takes a time from \(MoveText.time(range.lowerBound)) to "
-                        + "\(MoveText.time(range.upperBound)), not '\(text)'",
-                    RebalanceApply.specification)
-            }
-            return duration
-        }
         options.pauseBudget =
-            try duration("pause-budget", MoveOptions.pauseBudgets) ?? options.pauseBudget
-        options.soak = try duration("soak", MoveOptions.soaks) ?? options.soak
+            try invocation.duration("pause-budget", in: MoveOptions.pauseBudgets)
+            ?? options.pauseBudget
+        options.soak = try invocation.duration("soak", in: MoveOptions.soaks) ?? options.soak
         return options
     }
 

@@ -73,23 +73,12 @@ struct TenantMove: Command {
 
     private static func options(_ invocation: Invocation) throws(UsageError) -> MoveOptions {
         var options = MoveOptions()
-        if let budget = try duration("pause-budget", MoveOptions.pauseBudgets, invocation) {
+        if let budget = try invocation.duration("pause-budget", in: MoveOptions.pauseBudgets) {
             options.pauseBudget = budget
         }
-        if let soak = try duration("soak", MoveOptions.soaks, invocation) { options.soak = soak }
-        return options
-    }
-
-    private static func duration(
-        _ name: String, _ range: ClosedRange<Duration>, _ invocation: Invocation
-    ) throws(UsageError) -> Duration? {
-        guard let text = invocation.option(name) else { return nil }
-        guard let duration = Quantity.duration(text), range.contains(duration) else {
-            throw UsageError(
-                "'--\(name)' takes a time from \(MoveText.time(range.lowerBound)) to "
-                    + "\(MoveText.time(range.upperBound)), such as 250ms or 1h, not '\(text)'",
-                TenantMove.specification)
+        if let soak = try invocation.duration("soak", in: MoveOptions.soaks) {
+            options.soak = soak
         }
-        return duration
+        return options
     }
 }

@@ -49,6 +49,7 @@ enum MoveText {
         add("last pause", move.progress["lastPause"]?.asString)
         add("waits for", move.progress["waitingFor"]?.asString)
         add("undone for", move.progress["abortReason"]?.asString)
+        add("no way back", move.progress["wayBackLost"]?.asString)
         if move.state == .soaking { add("soaks until", move.soakUntil?.rfc3339) }
         if let checks = move.progress["soakChecks"]?.asInteger,
             let at = move.progress["soakCheckedAt"]?.asString
@@ -100,13 +101,5 @@ enum MoveText {
         case ..<(1 << 30): "\(count >> 20) MiB"
         default: "\(count >> 30) GiB"
         }
-    }
-
-    static func time(_ duration: Duration) -> String {
-        let milliseconds = duration.inMilliseconds
-        if milliseconds % 86_400_000 == 0, milliseconds > 0 {
-            return "\(milliseconds / 86_400_000)d"
-        }
-        return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)s" : "\(milliseconds)ms"
     }
 }

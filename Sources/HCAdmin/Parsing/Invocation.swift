@@ -1,3 +1,5 @@
+import HCCore
+
 /// A command line that was matched to its command: typed access to what the operator gave.
 struct Invocation: Sendable {
     let specification: CommandSpecification
@@ -103,6 +105,28 @@ struct Invocation: Sendable {
                     + " not '\(text)'", specification)
         }
         return value
+    }
+
+    /// - Throws: `UsageError` unless the value is a time in `range`, such as `250ms` or `1h`.
+    func duration(
+        _ name: String, in range: ClosedRange<Duration>
+    ) throws(UsageError) -> Duration? {
+        guard let text = option(name) else { return nil }
+        guard let duration = Quantity.duration(text), range.contains(duration) else {
+            throw UsageError(
+                "'--\(name)' takes a time from \(Invocation.time(range.lowerBound)) to "
+                    + "\(Invocation.time(range.upperBound)), such as 250ms or 1h, not '\(text)'",
+                specification)
+        }
+        return duration
+    }
+
+    private static func time(_ duration: Duration) -> String {
+        let milliseconds = duration.inMilliseconds
+        if milliseconds % 86_400_000 == 0, milliseconds > 0 {
+            return "\(milliseconds / 86_400_000)d"
+        }
+        return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)s" : "\(milliseconds)ms"
     }
 
     /// - Throws: `UsageError` unless the value is a whole number in `range`.

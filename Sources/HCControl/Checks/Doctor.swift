@@ -49,7 +49,7 @@ package struct Doctor {
         await check("redis") { try await redis() }
         let shards: [Shard]
         do {
-            shards = try await ShardRegistry(plane: plane).list()
+            shards = try await ShardRegistry(plane: plane).list(isInUse: true)
         } catch {
             return findings
         }
@@ -160,7 +160,8 @@ package struct Doctor {
             findings.append(
                 finding(
                     name, .failed,
-                    "it is on timeline \(identity.timeline), registered is \(shard.timeline)"))
+                    "it is on timeline \(identity.timeline), registered is \(shard.timeline):"
+                        + " see hc-admin shard reconcile"))
         }
         for problem in try await inspection.problems(reference: shard.reference) {
             findings.append(finding(name, .failed, problem))

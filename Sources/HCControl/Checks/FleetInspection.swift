@@ -50,7 +50,7 @@ package struct FleetInspection {
                 perCommand: FleetInspection.perCommand, limit: control?.databaseLimit,
                 server: control?.0))
         let dedicated = try await FleetInspection.dedicated(uses(), tiers())
-        for shard in try await ShardRegistry(plane: plane).list() {
+        for shard in try await ShardRegistry(plane: plane).list(isInUse: true) {
             let known = await server(shard.id) {
                 try await plane.shard(reference: shard.reference, .app)
             }

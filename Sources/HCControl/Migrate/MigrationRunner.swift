@@ -60,7 +60,7 @@ package struct MigrationRunner {
     /// One line for each registered shard; a shard that cannot be reached is a line, not an error.
     package func shardStatus() async throws -> [Status] {
         var lines: [Status] = []
-        for shard in try await ShardRegistry(plane: plane).list() {
+        for shard in try await ShardRegistry(plane: plane).list(isInUse: true) {
             do {
                 let connection = try await plane.shard(reference: shard.reference, .owner)
                 lines.append(try await status(id: shard.id, of: connection, catalog.shard))
@@ -105,10 +105,11 @@ package struct MigrationRunner {
     /// applied stays applied.
     package func upShards(only id: String? = nil, dryRun: Bool) async throws -> [Applied] {
         let registry = ShardRegistry(plane: plane)
-        var shards = try await registry.list()
+        var shards = try await registry.list(isInUse: true)
         if let id {
-            shards = shards.filter { $0.id == id }
-            guard !shards.isEmpty else { throw ShardRegistry.unknown(id) }
+            let shard = try await registry.find(id)
+            try registry.requireNotRetired(shard)
+            shards = [shard]
         }
         var applied: [Applied] = []
         for shard in shards {

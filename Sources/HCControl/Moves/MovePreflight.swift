@@ -124,10 +124,13 @@ package struct MovePreflight {
     /// Whether the shards are still who they were when the move began (rule of fail-over, pitfall 19).
     func requireIdentities(of move: Move) async throws {
         let shards = ShardRegistry(plane: plane)
+        try await requireIdentities(
+            of: [try await shards.find(move.source), try await shards.find(move.target)])
+    }
+
+    func requireIdentities(of shards: [Shard]) async throws {
         var reasons: [String] = []
-        for id in [move.source, move.target] {
-            _ = try await identity(try await shards.find(id), &reasons)
-        }
+        for shard in shards { _ = try await identity(shard, &reasons) }
         guard reasons.isEmpty else {
             throw ControlError(
                 .refused, code: "identity-changed", reasons.joined(separator: "; "),

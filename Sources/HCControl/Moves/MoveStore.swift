@@ -103,6 +103,13 @@ package struct MoveStore {
             do {
                 let results = try await plane.control().execute(
                     [
+                        // As the target, for nobody drains it until this is written.
+                        Query(
+                            """
+                            SELECT 1 / count(*) FROM (
+                                SELECT FROM shard WHERE id = $1 AND state = 'open' FOR SHARE
+                            ) AS target
+                            """, [.text(plan.target.id)]),
                         Query(
                             """
                             INSERT INTO move (id, tenant_id, source_shard, target_shard, state, step, attempt,
@@ -138,7 +145,7 @@ package struct MoveStore {
                                 "reason": reason.map { .string($0) } ?? .null,
                             ]),
                     ], deadline: plane.deadline)
-                return results.count == 4
+                return results.count == 5
             } catch let error as PostgresError
                 where error.sqlstate == .uniqueViolation || error.sqlstate == .divisionByZero
             {
@@ -146,6 +153,11 @@ package struct MoveStore {
             }
         }
         guard isMine else {
+            let target = try await ShardRegistry(plane: plane).find(plan.target.id)
+            guard target.state == "open" else {
+                throw ControlError(
+                    .refused, code: "move-refused", "shard \(target.id) is \(target.state) by now")
+            }
             throw ControlError(
                 .conflict, code: "move-running", "'\(plan.tenant.slug)' is on the move already",
                 remedy: "See 'hc-admin move show \(plan.tenant.slug)'.")

@@ -215,9 +215,12 @@ package struct TenantProvisioner {
                     .id(tenant), .text(request.slug.text), .text(request.name), .text(request.tier),
                     .text(request.timeZone),
                 ]),
+            // Nobody drains the shard between the choice and this.
             Query(
-                "INSERT INTO placement (tenant_id, shard_id, epoch, state) VALUES ($1, $2, 1, 'opening')",
-                [.id(tenant), .text(shard.id)]),
+                """
+                INSERT INTO placement (tenant_id, shard_id, epoch, state)
+                SELECT $1, id, 1, 'opening' FROM shard WHERE id = $2 AND state = 'open' FOR SHARE
+                """, [.id(tenant), .text(shard.id)]),
             Query(
                 """
                 INSERT INTO domain (host, tenant_id, kind, verified_at) VALUES ($1, $2, 'platform', now())
@@ -246,7 +249,16 @@ package struct TenantProvisioner {
                     "tier": .string(request.tier), "name": .string(request.name),
                 ]))
         do {
-            _ = try await plane.control().execute(queries, deadline: plane.deadline)
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                let results = try await transaction.execute(queries)
+                guard results[1].affectedRows == 1 else {
+                    throw ControlError(
+                        .refused, code: "shard-closed",
+                        "shard \(shard.id) was closed to new clinics just now",
+                        remedy: "Give the command again.")
+                }
+                _ = try await transaction.execute(final: [Query("SELECT")])
+            }
         } catch let error as PostgresError {
             if error.sqlstate == .uniqueViolation {
                 throw ControlError(

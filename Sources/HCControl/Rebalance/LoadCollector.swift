@@ -42,7 +42,7 @@ package struct LoadCollector {
                 .conflict, code: "collecting", "somebody else collects the load just now")
         }
         var outcomes: [Outcome] = []
-        for shard in try await ShardRegistry(plane: plane).list() where shard.state != "closed" {
+        for shard in try await ShardRegistry(plane: plane).list(isInUse: true) {
             do {
                 outcomes.append(Outcome(shard: shard.id, result: try await collect(shard)))
             } catch let error as ControlError {

@@ -94,6 +94,7 @@ package struct ReplicaRegistry {
     /// - Throws: `ControlError`: `replica-refused` for a server that is no copy of the shard, or no standby.
     package func add(_ new: NewReplica, dryRun: Bool) async throws -> (Outcome, Replica?) {
         let shard = try await ShardRegistry(plane: plane).find(new.shard)
+        try ShardRegistry(plane: plane).requireNotRetired(shard)
         try check(new)
         try await prove(new.reference, isReplicaOf: shard)
         if let same = try await list(of: new.shard).first(where: { $0.name == new.name }) {

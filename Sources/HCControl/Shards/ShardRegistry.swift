@@ -9,6 +9,7 @@ package struct Shard: Sendable {
     package var reference: String
     package var systemIdentifier: String
     package var timeline: Int
+    package var databaseOID: Int64
     package var database: String
     package var state: String
     package var weight: Int
@@ -16,6 +17,8 @@ package struct Shard: Sendable {
     package var connectionLimit: Int
     package var schemaVersion: Int
     package var fingerprint: String
+    /// Its label `region`: clinics never leave theirs. Empty: the one that has no name.
+    package var region: String
     package var tenants: Int
     /// Sum of the tier weights of its clinics: what `PlacementPolicy` counts.
     package var used: Int
@@ -28,6 +31,7 @@ package struct Shard: Sendable {
             "capacity": .integer(Int64(capacity)),
             "connectionLimit": .integer(Int64(connectionLimit)),
             "schemaVersion": .integer(Int64(schemaVersion)), "fingerprint": .string(fingerprint),
+            "region": .string(region),
             "tenants": .integer(Int64(tenants)), "used": .integer(Int64(used)),
         ]
     }
@@ -67,15 +71,17 @@ package struct ShardRegistry {
         self.plane = plane
     }
 
-    package func list() async throws -> [Shard] {
+    /// - Parameter isInUse: without those that are retired, whose servers may be gone.
+    package func list(isInUse: Bool = false) async throws -> [Shard] {
         try await plane.attempt("the shards cannot be read") {
             let connection = try await plane.control()
             let rows = try await connection.execute(
                 [
                     Query(
                         """
-                        SELECT shard.id, dsn_ref, system_id, timeline, database_name, state, weight, capacity,
-                            connection_limit, schema_version, schema_fingerprint, placed.tenants, placed.used
+                        SELECT shard.id, dsn_ref, system_id, timeline, database_oid, database_name, state, weight, capacity,
+                            connection_limit, schema_version, schema_fingerprint,
+                            coalesce(labels ->> 'region', ''), placed.tenants, placed.used
                         FROM shard
                         CROSS JOIN LATERAL (
                             SELECT count(*)::int4 AS tenants,
@@ -85,17 +91,19 @@ package struct ShardRegistry {
                             JOIN tier ON tier.name = tenant.tier
                             WHERE placement.shard_id = shard.id AND placement.state <> 'closed'
                         ) AS placed
+                        WHERE NOT $1 OR state <> 'closed'
                         ORDER BY shard.id
-                        """)
+                        """, [.bool(isInUse)])
                 ], deadline: plane.deadline)[0]
             return try rows.rows.map { row in
                 Shard(
                     id: try row.text(0), reference: try row.text(1),
-                    systemIdentifier: try row.text(2),
-                    timeline: try row.int(3), database: try row.text(4), state: try row.text(5),
-                    weight: try row.int(6), capacity: try row.int(7),
-                    connectionLimit: try row.int(8), schemaVersion: try row.int(9),
-                    fingerprint: try row.text(10), tenants: try row.int(11), used: try row.int(12))
+                    systemIdentifier: try row.text(2), timeline: try row.int(3),
+                    databaseOID: Int64(try row.int(4)), database: try row.text(5),
+                    state: try row.text(6), weight: try row.int(7), capacity: try row.int(8),
+                    connectionLimit: try row.int(9), schemaVersion: try row.int(10),
+                    fingerprint: try row.text(11), region: try row.text(12),
+                    tenants: try row.int(13), used: try row.int(14))
             }
         }
     }

@@ -622,14 +622,3 @@ struct MoverTests {
         }
     }
 }
-
-/// The control plane's refusal of what `body` does; nil if it does it.
-@LoopActor
-private func controlFailure(_ body: () async throws -> Void) async -> ControlError? {
-    do {
-        try await body()
-        return nil
-    } catch {
-        return error as? ControlError
-    }
-}

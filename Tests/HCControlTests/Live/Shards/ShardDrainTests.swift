@@ -1,0 +1,228 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+import HCTesting
+import Testing
+
+@testable import HCControl
+
+@Suite("A shard is drained", .serialized, .onLoop)
+@LoopActor
+struct ShardDrainTests {
+    private func drain(
+        _ ground: MoveGround, _ shard: String = "s1", _ plane: ControlPlane? = nil,
+        _ change: (inout ShardDrain.Options) -> Void = { _ in }
+    ) -> ShardDrain {
+        var options = ShardDrain.Options(
+            parallel: 3, move: MoveOptions(pauseBudget: .seconds(5), soak: .zero))
+        change(&options)
+        return ShardDrain(shard, plane: plane ?? ground.plane(), options, tell: { _ in })
+    }
+
+    private func state(_ ground: MoveGround, _ shard: String = "s1") async throws -> String {
+        try await ground.psql(ground.control.admin, "SELECT state FROM shard WHERE id = '\(shard)'")
+    }
+
+    @Test("everybody is moved away, under writers, and nothing is lost or left over")
+    func everybody() async throws {
+        try await withMoveGround { ground in
+            try await ground.addClinics(4)
+            let load = try await MoveLoad.start(ground)
+            let outcome = try await drain(ground).run()
+            let before = load.acknowledged.count
+            try await Loop.shared.wait { load.acknowledged.count > before + 5 }
+            try await load.stop()
+            #expect(outcome.isEmpty && outcome.moved == 6, "\(outcome)")
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[1], ground) == 0)
+            #expect(try await ground.places().allSatisfy { $0.hasSuffix(" s2 2 serving") })
+            #expect(try await ground.leftovers() == [])
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT (SELECT count(*) FROM practitioner), (SELECT count(*) FROM hc_tenant WHERE state = 'moved')"
+                ) == "0|6")
+            #expect(try await state(ground) == "draining")
+            let back = await controlFailure { _ = try await ground.begin(ground.plane(), to: "s1") }
+            #expect(
+                back?.message.contains("shard s1 is draining") == true,
+                "\(String(describing: back))")
+
+            let again = try await drain(ground).run()
+            #expect(again.isEmpty && again.moved == 0)
+            let registry = ShardRegistry(plane: ground.plane())
+            #expect(try await registry.open("s1", reason: "test"))
+            #expect(try await registry.open("s1", reason: "test") == false)
+            #expect(try await state(ground) == "open")
+        }
+    }
+
+    @Test("a move that was checked while its target was open is not begun when it is drained")
+    func late() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            let plan = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
+            _ = try await ShardRegistry(plane: plane).drain("s2", reason: nil)
+            let refusal = await controlFailure {
+                _ = try await MoveService(plane: plane).begin(plan, reason: nil, tell: { _, _ in })
+            }
+            #expect(refusal?.code == "move-refused")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
+    @Test("after a drain has died the next one takes over what it had begun")
+    func resumed() async throws {
+        try await withMoveGround { ground in
+            try await ground.addClinics(2)
+            try FaultPoint.arm("move.handed-over=fail", perform: { _ in })
+            let plane = ground.plane()
+            let first = try await drain(ground, "s1", plane) {
+                $0.parallel = 1
+                $0.failuresMax = 0
+            }.run()
+            FaultPoint.disarm()
+            #expect(first.failed.count == 1 && first.stopReason != nil && first.moved == 0)
+            #expect(first.untried == 3, "\(first)")
+            await plane.close()
+            try await ground.expireLeases()
+            let second = try await drain(ground).run()
+            #expect(second.isEmpty && second.moved == 4, "\(second)")
+            #expect(try await ground.places().allSatisfy { $0.hasSuffix(" s2 2 serving") })
+            #expect(try await ground.leftovers() == [])
+        }
+    }
+
+    @Test("one drain of a shard at a time")
+    func twice() async throws {
+        try await withMoveGround { ground in
+            let plane = ground.plane()
+            _ = try await plane.control().execute(
+                Query("SELECT pg_advisory_lock(3, hashtext('s1'))"), deadline: ground.deadline)
+            let second = await controlFailure { _ = try await drain(ground).run() }
+            #expect(second?.code == "drain-running" && second?.kind == .conflict)
+            await plane.close()
+            let only = try await drain(ground) { $0.parallel = 0 }.run()
+            #expect(only.moved == 0 && only.untried == 2)
+            #expect(try await state(ground) == "draining")
+            #expect(try await drain(ground).run().isEmpty)
+        }
+    }
+
+    @Test("with more failures than are allowed no more is begun, and each is named with its reason")
+    func budget() async throws {
+        try await withMoveGround { ground in
+            try await ground.addClinics(5)
+            // Doors that are not as the map says: such clinics are refused.
+            try await ground.psql(
+                ground.shards[0].superuser,
+                "UPDATE hc_tenant SET epoch = 7 WHERE tenant_id::text LIKE '018f0000-0000-7000-9000-%'"
+            )
+            let outcome = try await drain(ground) {
+                $0.parallel = 1
+                $0.failuresMax = 1
+            }.run()
+            #expect(outcome.stopReason?.contains("2 moves have failed, 1 are allowed") == true)
+            #expect(outcome.failed.map(\.slug) == ["small-1", "small-2"])
+            #expect(outcome.failed.allSatisfy { $0.reason.contains("epoch 7") })
+            #expect(outcome.moved == 1 && outcome.untried == 4, "\(outcome)")
+
+            let allowed = try await drain(ground) { $0.failuresMax = 10 }.run()
+            #expect(allowed.stopReason == nil && allowed.failed.count == 5 && allowed.moved == 1)
+            #expect(!allowed.isEmpty)
+        }
+    }
+
+    @Test("what is on its way to the shard is undone, what has come and soaks is moved on")
+    func arrivals() async throws {
+        try await withMoveGround { ground in
+            // From s1 to s2, where it soaks.
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            // A second one is on its way.
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let plane = ground.plane()
+            let plan = try await MovePreflight(plane: plane).plan("lakeside", to: "s2")
+            let mover = try await MoveService(plane: plane).begin(
+                plan, reason: nil, tell: { _, _ in })
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            let outcome = try await drain(ground, "s2").run()
+            #expect(outcome.isEmpty && outcome.moved == 1, "\(outcome)")
+            #expect(
+                try await ground.places() == ["lakeside s1 1 serving", "sunrise s1 3 serving"])
+            #expect(try await ground.leftovers() == [])
+        }
+    }
+
+    @Test("a clinic that nobody can move as it is stays, and is named")
+    func stuck() async throws {
+        try await withMoveGround { ground in
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE tenant SET state = 'deleted' WHERE slug = 'lakeside'")
+            let preview = try await drain(ground).preview()
+            #expect(preview.plan.steps.map(\.clinic.slug) == ["sunrise"])
+            #expect(preview.stuck.map(\.slug) == ["lakeside"])
+            let outcome = try await drain(ground).run()
+            #expect(outcome.moved == 1 && outcome.stuck.map(\.slug) == ["lakeside"])
+            #expect(!outcome.isEmpty)
+        }
+    }
+
+    @Test("a soak is waited for if that is wanted")
+    func soaks() async throws {
+        try await withMoveGround { ground in
+            let outcome = try await drain(ground) {
+                $0.move.soak = .seconds(1)
+                $0.waitsForSoaks = true
+            }.run()
+            #expect(outcome.isEmpty && outcome.soaking == 0 && outcome.moved == 2)
+            #expect(try await ground.leftovers() == [])
+        }
+    }
+
+    @Test("what cannot be meant is refused before anything is changed")
+    func refusals() async throws {
+        try await withMoveGround { ground in
+            func refusal(
+                _ shard: String = "s1",
+                _ change: @escaping @Sendable (inout ShardDrain.Options) -> Void = { _ in }
+            ) async -> ControlError? {
+                await controlFailure {
+                    _ = try await drain(ground, shard, nil, change).run()
+                }
+            }
+            #expect(await refusal("s9")?.kind == .notFound)
+            #expect(await refusal { $0.targets = ["s9"] }?.kind == .notFound)
+            #expect(await refusal { $0.targets = ["s1"] }?.code == "drain-to-itself")
+            let control = ground.control.admin
+            try await ground.psql(control, "UPDATE shard SET capacity = 1 WHERE id = 's2'")
+            let full = await refusal()
+            #expect(full?.code == "no-room")
+            #expect(full?.message.contains("s2 (0 of 1)") == true, "\(String(describing: full))")
+            try await ground.psql(
+                control,
+                """
+                UPDATE shard SET capacity = 1000, labels = '{"region": "north"}' WHERE id = 's2'
+                """)
+            #expect(await refusal()?.code == "no-target")
+            #expect(await refusal { $0.targets = ["s2"] }?.code == "other-region")
+            try await ground.psql(
+                control, "UPDATE shard SET labels = '{}', timeline = 9 WHERE id = 's2'")
+            #expect(await refusal()?.code == "identity-changed")
+            try await ground.psql(
+                control, "UPDATE shard SET timeline = 1, state = 'draining' WHERE id = 's2'")
+            #expect(await refusal()?.message.contains("is the last open one") == true)
+            #expect(await refusal { $0.targets = ["s2"] }?.code == "target-not-open")
+            #expect(try await state(ground) == "open")
+            try await ground.psql(control, "UPDATE shard SET state = 'closed' WHERE id = 's2'")
+            #expect(await refusal("s2")?.code == "shard-retired")
+            let opened = await controlFailure {
+                _ = try await ShardRegistry(plane: ground.plane()).open("s2", reason: nil)
+            }
+            #expect(opened?.code == "shard-retired")
+        }
+    }
+}
