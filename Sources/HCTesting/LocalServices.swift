@@ -272,6 +272,10 @@ package final class TestDatabase: Sendable {
         self.psql = psql
     }
 
+    fileprivate func on(_ superuser: Conninfo) -> TestDatabase {
+        TestDatabase(name: name, superuser: superuser, psql: psql)
+    }
+
     deinit {
         // The server may have been killed by the test: then its directory goes, and the database with it.
         _ = try? Subprocess.run(
@@ -288,6 +292,19 @@ package struct ShardDatabase: Sendable {
     package let mover: Conninfo
 
     package var superuser: Conninfo { database.superuser }
+
+    /// The same database where another server has it: a replica that was promoted.
+    package func on(_ server: Conninfo) -> ShardDatabase {
+        func led(_ conninfo: Conninfo) -> Conninfo {
+            var led = conninfo
+            led["host"] = server["host"]
+            led["port"] = server["port"]
+            return led
+        }
+        return ShardDatabase(
+            database: database.on(led(database.superuser)), owner: led(owner), app: led(app),
+            mover: led(mover))
+    }
 }
 
 /// A control database of a test and the connection strings of its roles. Keep it while it is in use.

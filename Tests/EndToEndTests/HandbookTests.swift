@@ -28,7 +28,7 @@ extension EndToEnd {
 
         @Test(
             "every command of the operator handbook works as it is written",
-            arguments: [("README.md", 10), ("moves.md", 5)])
+            arguments: [("README.md", 10), ("moves.md", 5), ("shards.md", 6)])
         func commandsWork(_ page: String, atLeast count: Int) throws {
             let commands = try HandbookTests.commands(of: page)
             #expect(commands.count >= count)

@@ -10,6 +10,7 @@ struct CommandTree {
         MoveVerify.self,
         MoveAgentCommand.self,
         ShardAdd.self, ShardList.self, ShardShow.self, ShardDrainCommand.self, ShardOpen.self,
+        ShardRetire.self, ShardReconcile.self,
         ReplicaAdd.self, ReplicaSet.self, ReplicaRemove.self, ReplicaList.self,
         TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,
         RebalanceCollect.self, RebalancePlanCommand.self, RebalanceApply.self,

@@ -178,7 +178,7 @@ struct MoveFence {
         return MoveFence.doorState(state)
     }
 
-    static func doorState(_ tenantState: String) -> String {
+    nonisolated static func doorState(_ tenantState: String) -> String {
         switch tenantState {
         case "active": "rw"
         case "readonly": "ro"

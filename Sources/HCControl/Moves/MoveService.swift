@@ -89,6 +89,12 @@ package struct MoveService {
     package func revert(_ name: String, reason: String?, tell: @escaping Tell) async throws -> Mover
     {
         let move = try await soaking(name, "reverted")
+        if let reason = move.progress["wayBackLost"]?.asString {
+            throw ControlError(
+                .refused, code: "way-back-lost",
+                "'\(move.slug)' cannot be brought back by its move: \(reason)",
+                remedy: "End its soak with 'hc-admin move finalize \(move.slug)', then move it.")
+        }
         let since = plane.clocks.monotonic()
         let turned = try await store.turn(
             move, to: .returning, direction: .back, owner: makeOwner(), reason: reason)

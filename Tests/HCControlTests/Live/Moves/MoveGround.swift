@@ -25,15 +25,17 @@ final class MoveGround {
     nonisolated let services: LocalServices
     nonisolated let control: ControlDatabase
     /// `s1` and `s2`.
-    nonisolated let shards: [ShardDatabase]
+    private(set) var shards: [ShardDatabase]
     private let directory: String
     nonisolated var masterKeyFile: String { "\(directory)/master.key" }
     private let configuration: PlatformConfiguration
     private var planes: [ControlPlane] = []
 
-    static func make(patients: Int = 300) async throws -> MoveGround {
+    /// - Parameter own: servers of the test's own; nil: those that these tests share.
+    static func make(patients: Int = 300, own: LocalServices? = nil) async throws -> MoveGround {
         let (services, control, shards) = try await offLoop {
             let services = try sharedServices.withLock { shared in
+                if let own { return own }
                 if let shared { return shared }
                 let made = try LocalServices(shards: 2, servers: 2)
                 shared = made
@@ -89,6 +91,19 @@ final class MoveGround {
     }
 
     var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
+
+    /// From here on the files of shard `s1` lead to another server, which has its database and its roles.
+    func leadFirst(to server: Conninfo) throws {
+        shards[0] = shards[0].on(server)
+        for (role, conninfo) in [
+            ("owner", shards[0].owner), ("app", shards[0].app), ("mover", shards[0].mover),
+            ("superuser", shards[0].superuser),
+        ] {
+            try Files.replace(
+                "\(directory)/shards/s1.\(role).conninfo", with: Array("\(conninfo)".utf8),
+                mode: 0o600)
+        }
+    }
 
     /// As another process would have it.
     func plane(_ name: String = "operator") -> ControlPlane {
@@ -325,8 +340,10 @@ final class MoveGround {
 
 /// Runs `body` on a ground of its own.
 @LoopActor
-func withMoveGround(_ body: @LoopActor (MoveGround) async throws -> Void) async throws {
-    let ground = try await MoveGround.make()
+func withMoveGround(
+    own: LocalServices? = nil, _ body: @LoopActor (MoveGround) async throws -> Void
+) async throws {
+    let ground = try await MoveGround.make(own: own)
     do {
         try await body(ground)
     } catch {

@@ -1,0 +1,134 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+
+/// The doors of a shard are made to follow the control map.
+extension ShardReconciliation {
+    private struct Clinic {
+        var id: TenantID
+        /// Its slug, or its id if the control map does not know it.
+        var name: String
+        var door: DoorVerdict.Door?
+        var place: DoorVerdict.Place?
+    }
+
+    func reconcileDoors(_ result: inout Result) async throws {
+        let clinics = try await clinics(of: result.shard)
+        let verdicts = clinics.map { DoorVerdict.of($0.door, $0.place, on: id) }
+        let late = zip(clinics, verdicts).filter { $0.1 == .mapIsBehind }.map(\.0.name)
+        guard late.isEmpty else {
+            throw ControlError(
+                .refused, code: "map-behind",
+                "shard \(id) knows later places of \(late.count) clinics (\(ShardRegistry.some(late)))"
+                    + " than the control map",
+                remedy:
+                    "The control database is older than the shard: bring it up to date first, from its own log or standby."
+            )
+        }
+        for (clinic, verdict) in zip(clinics, verdicts) {
+            let from = clinic.door.map { "\($0.state) at epoch \($0.epoch)" } ?? "unknown"
+            func change(_ to: String) {
+                result.doors.append(DoorChange(clinic: clinic.name, from: from, to: to))
+            }
+            switch verdict {
+            case .keep, .mapIsBehind: continue
+            case .set(let state): change(state)
+            case .leave(let epoch, let shard): change("moved to \(shard) at epoch \(epoch)")
+            case .dismiss: change("absent")
+            case .lost(let reason, _):
+                result.lost.append(Loss(clinic: clinic.name, reason: reason))
+            }
+            if !result.isDryRun { try await apply(verdict, to: clinic, on: result.shard) }
+        }
+    }
+
+    private func clinics(of shard: Shard) async throws -> [Clinic] {
+        let doors = try await plane.attempt("the clinics of shard \(id) cannot be read") {
+            try await plane.shard(reference: shard.reference, .mover).execute(
+                Query("SELECT tenant_id, state, epoch FROM hc_tenant"), deadline: plane.deadline
+            ).rows
+        }
+        var clinics: [TenantID: Clinic] = [:]
+        for row in doors {
+            let tenant: TenantID = try row.id(0)
+            clinics[tenant] = Clinic(
+                id: tenant, name: "\(tenant.uuid)",
+                door: DoorVerdict.Door(state: try row.text(1), epoch: Int64(try row.int(2))))
+        }
+        let places = try await plane.attempt("the placements cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    """
+                    SELECT tenant_id, slug, shard_id, epoch, placement.state, tenant.state
+                    FROM placement JOIN tenant ON tenant.id = tenant_id
+                    WHERE shard_id = $1 OR tenant_id = ANY ($2)
+                    """, [.text(id), .uuids(clinics.keys.map(\.uuid))]), deadline: plane.deadline
+            ).rows
+        }
+        for row in places {
+            let tenant: TenantID = try row.id(0)
+            let name = try row.text(1)
+            clinics[tenant, default: Clinic(id: tenant, name: name)].name = name
+            clinics[tenant]?.place = DoorVerdict.Place(
+                shard: try row.text(2), epoch: Int64(try row.int(3)), state: try row.text(4),
+                tenantState: try row.text(5))
+        }
+        return clinics.values.sorted { $0.name < $1.name }
+    }
+
+    /// Along the life of a door (`hc_tenant_guard`), in one transaction; the server takes no writers meanwhile, for its
+    /// identity is refused.
+    private func apply(
+        _ verdict: DoorVerdict, to clinic: Clinic, on shard: Shard
+    ) async throws {
+        var steps: [(from: String, to: String)]
+        var leaves: (epoch: Int64, shard: String)?
+        switch verdict {
+        case .keep, .mapIsBehind, .lost(_, suspends: false): return
+        case .set(let state):
+            steps = [("'rw', 'ro', 'suspended', 'draining', 'fenced', 'handover'", state)]
+        case .lost(_, suspends: true):
+            steps = [("'rw', 'ro', 'draining', 'fenced', 'handover'", "suspended")]
+        case .dismiss:
+            steps = [
+                ("'rw', 'ro', 'draining', 'fenced', 'handover'", "suspended"),
+                ("'suspended', 'incoming'", "absent"),
+            ]
+        case .leave(let epoch, let to):
+            steps = [
+                ("'rw', 'ro', 'suspended'", "draining"), ("'draining'", "fenced"),
+                ("'fenced'", "handover"),
+            ]
+            leaves = (epoch, to)
+        }
+        var queries = [
+            Query("SELECT pg_advisory_xact_lock(hc_fence_key($1))", [.id(clinic.id)])
+        ]
+        for step in steps {
+            queries.append(
+                .unsafeSQL(
+                    "UPDATE hc_tenant SET state = $2 WHERE tenant_id = $1 AND state IN (\(step.from))",
+                    [.id(clinic.id), .text(step.to)]))
+        }
+        if let leaves {
+            queries.append(
+                Query(
+                    """
+                    UPDATE hc_tenant SET state = 'moved', epoch = $2, moved_to = $3
+                    WHERE tenant_id = $1 AND state = 'handover' AND epoch <= $2
+                    """, [.id(clinic.id), .int8(leaves.epoch), .text(leaves.shard)]))
+        }
+        let isDone = try await plane.attempt("the door of '\(clinic.name)' cannot be changed") {
+            try await plane.shard(reference: shard.reference, .mover).execute(
+                queries, deadline: plane.deadline
+            ).last?.affectedRows == 1
+        }
+        guard isDone else {
+            throw ControlError(
+                .conflict, code: "door-changed",
+                "the door of '\(clinic.name)' was changed by somebody else just now",
+                remedy: "Give the command again.")
+        }
+    }
+}

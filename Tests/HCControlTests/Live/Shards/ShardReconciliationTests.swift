@@ -1,0 +1,246 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+import HCTesting
+import Testing
+
+@testable import HCControl
+
+@Suite("A server that took over is made a shard", .serialized, .onLoop)
+@LoopActor
+struct ShardReconciliationTests {
+    private func reconcile(
+        _ ground: MoveGround, isNewSystem: Bool = false, dryRun: Bool = false
+    ) async throws -> ShardReconciliation.Result {
+        try await ShardReconciliation("s1", plane: ground.plane()).run(
+            isNewSystem: isNewSystem, reason: "test", dryRun: dryRun)
+    }
+
+    /// The registry knows the schemas, as after `migrate up`.
+    private func recordSchemas(_ ground: MoveGround) async throws {
+        let fact = try await ground.psql(
+            ground.shards[0].superuser,
+            "SELECT max(version) || ', ''' || hc_schema_fingerprint() || '''' FROM hc_schema")
+        try await ground.psql(
+            ground.control.admin,
+            "UPDATE shard SET (schema_version, schema_fingerprint) = (\(fact))")
+    }
+
+    private func door(_ ground: MoveGround, _ tenant: TenantID) async throws -> String {
+        try await ground.psql(
+            ground.shards[0].superuser,
+            "SELECT state, epoch FROM hc_tenant WHERE tenant_id = '\(tenant)'")
+    }
+
+    /// By a router that has the newest map.
+    private func practitioners(_ ground: MoveGround, _ tenant: TenantID) async throws -> Int {
+        let context = try await ground.plane().context(tenant: tenant)
+        return try await context.read(
+            [Query("SELECT count(*) FROM practitioner WHERE tenant_id = $1", [.id(tenant)])],
+            deadline: .after(.seconds(5), from: Loop.shared.now))[0].single().int(0)
+    }
+
+    @Test(
+        "a standby that lacks the last fence serves nobody before, and not the clinic that moved after"
+    )
+    func failover() async throws {
+        let services = try await offLoop {
+            try LocalServices(shards: 2, servers: 2, replicas: true)
+        }
+        try await withMoveGround(own: services) { ground in
+            try await recordSchemas(ground)
+            let replica = try services.replica(of: ground.shards[0], role: "superuser")
+            let position = try await ground.psql(
+                ground.shards[0].superuser, "SELECT pg_current_wal_insert_lsn()")
+            while try await ground.psql(
+                replica, "SELECT pg_last_wal_replay_lsn() >= '\(position)'") != "t"
+            {}
+            // From here on it hears nothing.
+            try await ground.psql(replica, "ALTER SYSTEM SET primary_conninfo = ''")
+            try await ground.psql(replica, "SELECT pg_reload_conf()")
+            while try await ground.psql(replica, "SELECT count(*) FROM pg_stat_wal_receiver") != "0"
+            {}
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            try await ground.psql(replica, "SELECT pg_promote()")
+            try ground.leadFirst(to: replica)
+            #expect(try await door(ground, MoveGround.sunrise) == "rw|1", "it lacks the fence")
+            await #expect(throws: TenancyError.self) {
+                try await practitioners(ground, MoveGround.lakeside)
+            }
+            let refused = await controlFailure {
+                _ = try await MovePreflight(plane: ground.plane()).plan("lakeside", to: "s2")
+            }
+            #expect(refused?.message.contains("timeline 2") == true)
+
+            let preview = try await reconcile(ground, dryRun: true)
+            #expect(preview.outcome == "would-reconcile")
+            #expect(
+                preview.doors == [
+                    .init(clinic: "sunrise", from: "rw at epoch 1", to: "moved to s2 at epoch 2")
+                ])
+            #expect(try await door(ground, MoveGround.sunrise) == "rw|1")
+
+            let result = try await reconcile(ground)
+            #expect(result.outcome == "reconciled" && result.lost == [])
+            #expect(result.waysBack.map(\.clinic) == ["sunrise"])
+            #expect(try await door(ground, MoveGround.sunrise) == "moved|2")
+            #expect(
+                try await ground.psql(
+                    ground.control.admin, "SELECT timeline FROM shard WHERE id = 's1'") == "2")
+            #expect(
+                try await ground.psql(
+                    ground.control.admin,
+                    "SELECT detail ->> 'doors' FROM operator_audit WHERE action = 'shard.reconcile'"
+                )
+                    == "1")
+            #expect(try await practitioners(ground, MoveGround.lakeside) == 300)
+            #expect(try await practitioners(ground, MoveGround.sunrise) == 300)
+            // A router that has not heard of the move.
+            await #expect(throws: FixtureError.self) {
+                try await ground.psql(
+                    ground.shards[0].app, "SELECT hc_enter('\(MoveGround.sunrise)', 1, 'w')")
+            }
+            let revert = await controlFailure {
+                _ = try await MoveService(plane: ground.plane()).revert(
+                    "sunrise", reason: nil, tell: { _, _ in })
+            }
+            #expect(revert?.code == "way-back-lost")
+            #expect(try await reconcile(ground).outcome == "unchanged")
+            let over = try await MoveService(plane: ground.plane()).finalize(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(over.state == .done, "\(over.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("while a move is before its commit point it is refused; when that is aborted it is not")
+    func unsettled() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            try FaultPoint.arm("move.fenced=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.psql(
+                ground.control.admin, "UPDATE shard SET system_id = '1' WHERE id = 's1'")
+            let refusal = await controlFailure {
+                _ = try await reconcile(ground, isNewSystem: true)
+            }
+            #expect(refusal?.code == "moves-unsettled")
+            #expect(refusal?.message.contains("hc-admin move abort sunrise") == true)
+            #expect(try await door(ground, MoveGround.sunrise) == "fenced|1")
+            try await ground.expireLeases()
+            let aborted = try await MoveService(plane: ground.plane()).abort(
+                "sunrise", reason: nil, tell: { _, _ in })
+            #expect(aborted.state == .aborted)
+            #expect(try await reconcile(ground, isNewSystem: true).outcome == "reconciled")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
+    @Test("a move that has passed its commit point is carried on first")
+    func pastCommit() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            // What a standby has that was promoted and is behind.
+            try await ground.psql(
+                ground.shards[0].superuser,
+                "UPDATE hc_tenant SET state = 'rw' WHERE tenant_id = '\(MoveGround.sunrise)'")
+            try await ground.psql(
+                ground.control.admin, "UPDATE shard SET system_id = '1' WHERE id = 's1'")
+            let result = try await reconcile(ground, isNewSystem: true)
+            #expect(result.outcome == "reconciled" && result.doors == [])
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("doors are made to follow the map, and what the server lacks is named and not served")
+    func doors() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            try await ground.addClinics(4)
+            try await ground.psql(
+                ground.control.admin,
+                """
+                UPDATE shard SET system_id = '1' WHERE id = 's1';
+                UPDATE tenant SET state = 'suspended' WHERE slug = 'small-1';
+                UPDATE placement SET shard_id = 's2', epoch = 2
+                    WHERE tenant_id = (SELECT id FROM tenant WHERE slug = 'small-4');
+                """)
+            try await ground.psql(
+                ground.shards[0].superuser,
+                """
+                UPDATE hc_tenant SET state = 'draining' WHERE tenant_id = '\(MoveGround.sunrise)';
+                UPDATE hc_tenant SET state = 'fenced' WHERE tenant_id = '\(MoveGround.sunrise)';
+                INSERT INTO hc_tenant VALUES
+                    ('018f0000-0000-7000-a000-000000000001', 1, 'rw'),
+                    ('018f0000-0000-7000-a000-000000000002', 1, 'incoming');
+                UPDATE hc_tenant SET state = 'suspended' WHERE tenant_id::text LIKE '%9000%2';
+                UPDATE hc_tenant SET state = 'absent' WHERE tenant_id::text LIKE '%9000%2';
+                """)
+            let result = try await reconcile(ground, isNewSystem: true)
+            #expect(
+                result.doors.map { "\($0.clinic): \($0.from), \($0.to)" } == [
+                    "018f0000-0000-7000-a000-000000000001: rw at epoch 1, absent",
+                    "018f0000-0000-7000-a000-000000000002: incoming at epoch 1, absent",
+                    "small-1: rw at epoch 1, suspended",
+                    "small-4: rw at epoch 1, moved to s2 at epoch 2",
+                    "sunrise: fenced at epoch 1, rw",
+                ])
+            #expect(result.lost.map(\.clinic) == ["small-2"])
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT string_agg(state, ' ' ORDER BY tenant_id) FROM hc_tenant")
+                    == "rw rw suspended absent rw moved absent absent")
+            let again = try await reconcile(ground)
+            #expect(again.outcome == "unchanged" && again.lost == result.lost)
+        }
+    }
+
+    @Test("a server that cannot be the shard's successor is refused, and nothing is changed")
+    func refusals() async throws {
+        try await withMoveGround { ground in
+            let control = ground.control.admin
+            let behind = await controlFailure { _ = try await reconcile(ground) }
+            #expect(behind?.code == "schema-behind")
+            try await recordSchemas(ground)
+            #expect(try await reconcile(ground).outcome == "unchanged")
+            try await ground.psql(control, "UPDATE shard SET timeline = 9 WHERE id = 's1'")
+            let older = await controlFailure { _ = try await reconcile(ground, isNewSystem: true) }
+            #expect(older?.code == "identity-older")
+            try await ground.psql(
+                control, "UPDATE shard SET timeline = 1, system_id = '1' WHERE id = 's1'")
+            #expect(
+                await controlFailure { _ = try await reconcile(ground) }?.code == "other-system")
+            try await ground.psql(
+                ground.shards[0].superuser,
+                "UPDATE hc_tenant SET epoch = 8 WHERE tenant_id = '\(MoveGround.sunrise)'")
+            let map = await controlFailure { _ = try await reconcile(ground, isNewSystem: true) }
+            #expect(map?.code == "map-behind" && map?.message.contains("sunrise") == true)
+            try await ground.psql(
+                control,
+                """
+                UPDATE shard SET dsn_ref = 'elsewhere' WHERE id = 's2';
+                UPDATE shard SET dsn_ref = 's2' WHERE id = 's1';
+                """)
+            let other = await controlFailure { _ = try await reconcile(ground, isNewSystem: true) }
+            #expect(other?.code == "shard-exists")
+            let unknown = await controlFailure {
+                _ = try await ShardReconciliation("s9", plane: ground.plane()).run(
+                    isNewSystem: false, reason: nil, dryRun: true)
+            }
+            #expect(unknown?.kind == .notFound)
+            #expect(
+                try await ground.psql(control, "SELECT system_id FROM shard WHERE id = 's1'") == "1"
+            )
+        }
+    }
+}
