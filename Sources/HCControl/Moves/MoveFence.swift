@@ -113,10 +113,10 @@ struct MoveFence {
         }
     }
 
-    /// The clinic is no more expected here. Nothing of it may be left.
-    func dismiss() async throws {
-        _ = try await plane.attempt("shard \(destination.id) cannot forget the clinic") {
-            try await mover(destination).execute(
+    /// The clinic is no more expected on a shard, if it was. Nothing of it may be left there.
+    func dismiss(_ shard: Shard) async throws {
+        _ = try await plane.attempt("shard \(shard.id) cannot forget the clinic") {
+            try await mover(shard).execute(
                 [
                     Query(
                         """

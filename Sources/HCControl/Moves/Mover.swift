@@ -300,8 +300,7 @@ package final class Mover {
         try await Loop.shared.sleep(for: duration)
     }
 
-    /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it,
-    /// and is not ready before the next look.
+    /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it.
     ///
     /// - Throws: `Mover.Fatal` if it cannot go on, or stops again and again.
     private func look(at stream: MoveStream) async throws -> MoveStream.Progress {
@@ -670,6 +669,8 @@ package final class Mover {
             try self.lease.require()
             try await self.store.report(self.move, ["purgedRows": .integer(Int64(removed))])
         }
+        // A way back that was given up had made it expect the clinic.
+        try await fence.dismiss(fence.origin)
         for shard in [fence.origin, fence.destination] {
             try await fence.removeBarriers(on: shard)
         }
@@ -726,7 +727,7 @@ package final class Mover {
         // So that nothing of an earlier attempt comes after.
         try await fence.reserve()
         try await fence.purge(fence.destination)
-        try await fence.dismiss()
+        try await fence.dismiss(fence.destination)
         try await fence.removeBarriers(on: fence.origin)
         try FaultPoint.reach("move.aborting.done")
         try await advance(

@@ -351,6 +351,44 @@ struct MoverTests {
         }
     }
 
+    @Test("a way back that is given up leaves the clinic where it is, and nothing where it was")
+    func wayBackLost() async throws {
+        try await withMoveGround { ground in
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            try await ground.breakStream(publisher: ground.shards[1])
+            try await ground.psql(
+                ground.shards[1].superuser,
+                """
+                DO $$ BEGIN
+                    LOOP
+                        PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots
+                        WHERE database = current_database() AND active;
+                        BEGIN
+                            PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                            WHERE database = current_database();
+                            EXIT;
+                        EXCEPTION WHEN object_in_use THEN NULL;
+                        END;
+                    END LOOP;
+                END $$
+                """)
+            let stayed = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(stayed.state == .soaking && stayed.direction == .forward)
+            let done = try await MoveService(plane: ground.plane()).finalize(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(done.state == .done, "\(done.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT state FROM hc_tenant WHERE tenant_id = '\(MoveGround.sunrise)'")
+                    == "absent")
+        }
+    }
+
     @Test("what a pause that was broken off still sends comes too late")
     func lateStatements() async throws {
         try await withMoveGround { ground in
