@@ -13,7 +13,7 @@ extension MoveFault {
             "move.drained", "move.handed-over", "move.committed", "move.opened",
         ].map { point in
             MoveFault("abort races \(point)", .clinic, [.done, .aborted]) { ground, before in
-                let mover = try ground.begin(before, fault: "\(point)=stop")
+                let mover = try ground.begin(before, fault: "\(point)=stop@1")
                 try ground.expectStopped(mover, point)
                 let abort = try ground.admin(["move", "abort", moved])
                 try ground.strike(mover.processIdentifier, SIGCONT)
@@ -39,7 +39,7 @@ extension MoveFault {
             MoveFault("three agents find a mover dead in the pause", .mover) { ground, before in
                 let others = try [ground.startAgent(), ground.startAgent()].compactMap { $0 }
                 try ground.expectKilled(
-                    try ground.begin(before, fault: "move.fenced=kill"), "move.fenced")
+                    try ground.begin(before, fault: "move.fenced=kill@1"), "move.fenced")
                 try ground.settle()
                 for agent in others {
                     try ground.strike(agent.processIdentifier, SIGTERM)
@@ -65,7 +65,7 @@ extension MoveFault {
         _ ground: MoveFaultGround, _ before: MoveFaultGround.Placement,
         _ loss: (MoveFaultGround) throws -> Void
     ) throws {
-        let mover = try ground.begin(before, budget: "10s", fault: "move.handed-over=stop")
+        let mover = try ground.begin(before, budget: "10s", fault: "move.handed-over=stop@1")
         try ground.expectStopped(mover, "move.handed-over")
         try ground.sql(
             .control,
@@ -169,6 +169,13 @@ extension MoveFault {
                         FOR EACH ROW WHEN (NEW.tenant_id = :tenant) EXECUTE FUNCTION no_room();
                     ALTER TABLE patient ENABLE ALWAYS TRIGGER no_room;
                     """)
+                guard point == "move.verified" else { return }
+                try ground.wait("the stream to meet it") {
+                    try ground.sql(
+                        .shard(before.other),
+                        "SELECT count(*) FROM pg_subscription WHERE NOT subenabled") == "1"
+                        ? () : nil
+                }
             }
             try ground.settle()
             try ground.sql(.shard(before.other), "DROP FUNCTION no_room() CASCADE")
@@ -231,7 +238,7 @@ extension MoveFault {
                 }
             },
             MoveFault("a REPEATABLE READ writer stays inside", .mover) { ground, before in
-                let mover = try ground.begin(before, fault: "move.verified=stop")
+                let mover = try ground.begin(before, fault: "move.verified=stop@1")
                 try ground.expectStopped(mover, "move.verified")
                 let writer = try ground.session(before.shard, role: "app")
                 let inside = try writer.run(
@@ -263,7 +270,7 @@ extension MoveFault {
 extension MoveFaultGround {
     /// Does something while the mover is stopped at the point, and lets it go on.
     func interfere(_ before: Placement, at point: String, _ body: () throws -> Void) throws {
-        let mover = try begin(before, fault: "\(point)=stop")
+        let mover = try begin(before, fault: "\(point)=stop@1")
         try expectStopped(mover, point)
         try body()
         try strike(mover.processIdentifier, SIGCONT)

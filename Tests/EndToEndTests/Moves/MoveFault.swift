@@ -89,8 +89,9 @@ extension MoveFault {
         }
 
     private static let representative: Set<String> = [
-        "mover kill move.subscribed", "mover kill move.handed-over", "mover kill move.committed",
-        "mover stop move.fenced", "control kill move.handed-over", "abort races move.handed-over",
+        "mover kill move.handed-over", "mover kill move.committed", "mover stop move.published",
+        "mover stop move.fenced", "source kill move.fenced", "target kill move.drained",
+        "control kill move.handed-over", "abort races move.handed-over",
     ]
 
     /// Before each step, when it is done and not written down, and between the parts of the pause.
@@ -117,10 +118,10 @@ extension MoveFault {
     private static let movers: [MoveFault] = points.flatMap { point in
         [
             MoveFault("mover kill \(point)", .mover) { ground, before in
-                try ground.expectKilled(try ground.begin(before, fault: "\(point)=kill"), point)
+                try ground.expectKilled(try ground.begin(before, fault: "\(point)=kill@1"), point)
             },
             MoveFault("mover stop \(point)", .mover) { ground, before in
-                let mover = try ground.begin(before, fault: "\(point)=stop")
+                let mover = try ground.begin(before, fault: "\(point)=stop@1")
                 try ground.expectStopped(mover, point)
                 // Its successor has ended the move when it wakes up.
                 try ground.settle()
@@ -128,7 +129,7 @@ extension MoveFault {
                 try ground.waitEnded(mover)
             },
             MoveFault("mover wakes beside its successor \(point)", .mover) { ground, before in
-                let mover = try ground.begin(before, fault: "\(point)=stop")
+                let mover = try ground.begin(before, fault: "\(point)=stop@1")
                 try ground.expectStopped(mover, point)
                 let attempt = try ground.move().attempt
                 try ground.wait("a successor") { try ground.move().attempt > attempt ? () : nil }
@@ -145,14 +146,14 @@ extension MoveFault {
     ].flatMap { point in
         [
             MoveFault("agent kill \(point)", .mover) { ground, before in
-                try ground.replaceAgent(fault: "\(point)=kill")
+                try ground.replaceAgent(fault: "\(point)=kill@1")
                 try ground.leaveToAgent(before)
                 guard let agent = ground.takeAgent() else { return }
                 try ground.expectKilled(agent, point)
                 try ground.startAgent()
             },
             MoveFault("agent stop \(point)", .mover) { ground, before in
-                try ground.replaceAgent(fault: "\(point)=stop")
+                try ground.replaceAgent(fault: "\(point)=stop@1")
                 try ground.leaveToAgent(before)
                 guard let agent = ground.takeAgent() else { return }
                 try ground.expectStopped(agent, point)
@@ -235,11 +236,11 @@ extension MoveFault {
             [
                 MoveFault("revert kill \(point)", .mover, [.reverted]) { ground, before in
                     try ground.soak(before)
-                    try ground.expectKilled(try ground.revert(fault: "\(point)=kill"), point)
+                    try ground.expectKilled(try ground.revert(fault: "\(point)=kill@1"), point)
                 },
                 MoveFault("revert stop \(point)", .mover, [.reverted]) { ground, before in
                     try ground.soak(before)
-                    let mover = try ground.revert(fault: "\(point)=stop")
+                    let mover = try ground.revert(fault: "\(point)=stop@1")
                     try ground.expectStopped(mover, point)
                     try ground.settle()
                     try ground.strike(mover.processIdentifier, SIGCONT)
@@ -253,7 +254,7 @@ extension MoveFault {
                 MoveFault("revert \(name) kill \(point)", victim, [.reverted, .done]) {
                     ground, before in
                     try ground.soak(before)
-                    let mover = try ground.revert(fault: "\(point)=stop")
+                    let mover = try ground.revert(fault: "\(point)=stop@1")
                     try ground.expectStopped(mover, point)
                     try ground.strike(mover) { try ground.killServer(victim.server(before)) }
                 }

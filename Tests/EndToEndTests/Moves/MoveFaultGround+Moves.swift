@@ -64,9 +64,9 @@ extension MoveFaultGround {
         }
     }
 
-    /// A move comes to the point, something is struck there, and its mover goes on into what is left.
+    /// A move comes to the point for the first time, something is struck there, and its mover goes on into what is left.
     func strikeAt(_ point: String, _ before: Placement, _ blow: () throws -> Repair) throws {
-        let mover = try begin(before, fault: "\(point)=stop")
+        let mover = try begin(before, fault: "\(point)=stop@1")
         try expectStopped(mover, point)
         try strike(mover, blow)
     }
