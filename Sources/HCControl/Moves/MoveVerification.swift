@@ -5,8 +5,8 @@ import HCTenancy
 /// Compares a clinic's rows on both sides of a move: all of them before the pause, while the stream runs, and in the
 /// pause what may still differ.
 ///
-/// Before the pause a chunk is read at the origin, the stream is waited for until it is behind that look, and then the
-/// chunk is read at the destination. Writes that came in between make a difference that goes away when it is looked at
+/// Before the pause some chunks are read at the origin, the stream is waited for until it is behind that look, and then they
+/// are read at the destination. Writes that came in between make a difference that goes away when it is looked at
 /// again. One that was seen between two looks at the origin that are equal is a fault of the copy, if it is seen twice (a
 /// row may have come and gone), and ends the move. In the pause nobody writes: a small clinic is compared whole, of a
 /// large one the chunks that were never found equal, and the last of each table, where new rows go.
@@ -15,7 +15,10 @@ struct MoveVerification {
     /// A small clinic's rows: read in the pause at more than a million a second.
     static let smallRows = 5_000
     /// Looks at what differs, before the pause.
-    static let roundsMax = 5
+    static let roundsMax = 8
+    /// Chunks that are read on one side and then on the other: so few that little is written in between, or of a clinic
+    /// that is written to all over, nothing would ever be found equal.
+    private static let chunksPerLook = 16
 
     private let plan: TenantDigestPlan
     private var digests: TenantDigests
@@ -36,12 +39,12 @@ struct MoveVerification {
 
     /// - Parameters:
     ///   - pass: waits until the destination has what the origin's log has up to there.
-    ///   - progress: rows and rows expected of each look.
+    ///   - progress: rows that were compared, and all.
     /// - Throws: `Mover.Fatal` if the sides differ for good.
     static func run(
         _ move: Move, origin: Shard, destination: Shard, plane: ControlPlane,
         pass: (LogPosition) async throws -> Void,
-        progress: @escaping @LoopActor (TenantDigest.Progress) -> Void
+        progress: (Int, Int) -> Void
     ) async throws -> MoveVerification {
         try await plane.attempt("the clinic's rows cannot be compared") {
             let here = try await plane.shard(reference: origin.reference, .mover)
@@ -50,33 +53,44 @@ struct MoveVerification {
                 of: move.tenant, source: here, target: there, deadline: plane.longDeadline)
             let source = TenantDigest(of: move.tenant, on: here)
             let target = TenantDigest(of: move.tenant, on: there)
-            var mine = try await source.read(
-                plan, deadline: plane.longDeadline, progress: progress)
-            try await pass(mine.position)
-            var other = try await target.read(
-                plan, deadline: plane.longDeadline, progress: progress)
-            var differing = plan.differences(source: mine, target: other)
-            var rounds = 1
+            var mine = TenantDigests(position: LogPosition(0), chunks: [:])
+            var differing: [TenantChunk: ChunkDifference] = [:]
             var suspects: Set<TenantChunk> = []
-            while !differing.isEmpty, rounds < roundsMax {
+            var rounds = 0
+            var rows = 0
+            repeat {
+                var chunks = (rounds == 0 ? plan.chunks : differing.keys.sorted())[...]
                 rounds += 1
-                let chunks = differing.map(\.chunk)
-                let again = try await source.read(
-                    plan, chunks: chunks, deadline: plane.longDeadline)
-                // The destination was read between these two looks.
-                let standing = differing.filter { again.chunks[$0.chunk] == $0.source }
-                if let wrong = standing.first(where: { suspects.contains($0.chunk) }) {
-                    throw Mover.Fatal(reason: "the copy is not equal to the clinic: \(wrong)")
+                while !chunks.isEmpty {
+                    let some = Array(chunks.prefix(chunksPerLook))
+                    chunks = chunks.dropFirst(chunksPerLook)
+                    let look = try await source.read(
+                        plan, chunks: some, deadline: plane.longDeadline)
+                    // The destination was read between this look and the one before.
+                    for chunk in some {
+                        guard let before = differing[chunk], look.chunks[chunk] == before.source
+                        else { continue }
+                        guard suspects.insert(chunk).inserted else {
+                            throw Mover.Fatal(
+                                reason: "the copy is not equal to the clinic: \(before)")
+                        }
+                    }
+                    try await pass(look.position)
+                    let other = try await target.read(
+                        plan, chunks: some, deadline: plane.longDeadline)
+                    mine = mine.updated(by: look)
+                    for chunk in some { differing[chunk] = nil }
+                    for difference in plan.differences(source: look, target: other, chunks: some) {
+                        differing[difference.chunk] = difference
+                    }
+                    if rounds == 1 {
+                        rows += look.rows
+                        progress(rows, plan.rows)
+                    }
                 }
-                suspects.formUnion(standing.map(\.chunk))
-                try await pass(again.position)
-                mine = mine.updated(by: again)
-                other = other.updated(
-                    by: try await target.read(plan, chunks: chunks, deadline: plane.longDeadline))
-                differing = plan.differences(source: mine, target: other, chunks: chunks)
-            }
+            } while !differing.isEmpty && rounds < roundsMax
             return MoveVerification(
-                plan: plan, digests: mine, unequal: differing.map(\.chunk), rounds: rounds)
+                plan: plan, digests: mine, unequal: differing.keys.sorted(), rounds: rounds)
         }
     }
 

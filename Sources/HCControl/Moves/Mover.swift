@@ -393,8 +393,8 @@ package final class Mover {
                 try self.lease.require()
                 try await stream.awaitConfirmed(position)
             },
-            progress: { [tell] look in
-                tell(move, "\(look.rows) of \(look.rowsExpected) rows to be compared")
+            progress: { [tell] rows, all in
+                tell(move, "\(all - rows) of \(all) rows to be compared")
             })
     }
 

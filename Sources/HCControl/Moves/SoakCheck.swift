@@ -52,7 +52,7 @@ struct SoakCheck {
             do {
                 _ = try await MoveVerification.run(
                     move, origin: serving, destination: former, plane: plane,
-                    pass: { try await stream.awaitConfirmed($0) }, progress: { _ in })
+                    pass: { try await stream.awaitConfirmed($0) }, progress: { _, _ in })
                 failure = nil
             } catch let fatal as Mover.Fatal {
                 failure = fatal.reason

@@ -30,6 +30,7 @@ final class MoveGround {
     nonisolated var masterKeyFile: String { "\(directory)/master.key" }
     private let configuration: PlatformConfiguration
     private var planes: [ControlPlane] = []
+    private var patients = 0
 
     /// - Parameter own: servers of the test's own; nil: those that these tests share.
     static func make(patients: Int = 300, own: LocalServices? = nil) async throws -> MoveGround {
@@ -50,6 +51,7 @@ final class MoveGround {
             )
         }
         let ground = try MoveGround(services, control, shards)
+        ground.patients = patients
         try await ground.populate(patients)
         return ground
     }
@@ -333,7 +335,7 @@ final class MoveGround {
             SELECT state || ' ' || (SELECT count(*) FROM practitioner WHERE tenant_id = '\(Self.lakeside)')
             FROM hc_tenant WHERE tenant_id = '\(Self.lakeside)'
             """)
-        if neighbour != "rw 300" { wrongs.append("the neighbour is \(neighbour)") }
+        if neighbour != "rw \(patients)" { wrongs.append("the neighbour is \(neighbour)") }
         return wrongs
     }
 }
@@ -341,9 +343,10 @@ final class MoveGround {
 /// Runs `body` on a ground of its own.
 @LoopActor
 func withMoveGround(
-    own: LocalServices? = nil, _ body: @LoopActor (MoveGround) async throws -> Void
+    patients: Int = 300, own: LocalServices? = nil,
+    _ body: @LoopActor (MoveGround) async throws -> Void
 ) async throws {
-    let ground = try await MoveGround.make(own: own)
+    let ground = try await MoveGround.make(patients: patients, own: own)
     do {
         try await body(ground)
     } catch {
@@ -386,7 +389,8 @@ final class MoveLoad {
     private func write() async throws {
         var random = SystemRandomNumberGenerator()
         while !isStopping {
-            let id = UUID.v7(at: Clocks.system.now(), using: &random)
+            // All over the table, as search tokens are.
+            let id = UUID(high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
             tried.insert(id)
             do {
                 let context = try context()

@@ -578,6 +578,28 @@ struct MoverTests {
         }
     }
 
+    @Test(
+        "of a large clinic the pause reads only what was never found equal and the ends of its tables"
+    )
+    func largeClinic() async throws {
+        try await withMoveGround(patients: 6000) { ground in
+            let load = try await MoveLoad.start(ground)
+            let move = try await ground.begin(
+                ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero)
+            ).run()
+            try await load.stop()
+            #expect(move.state == .done, "\(move.progress.text)")
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[1], ground) == 0)
+            let verification = try #require(move.progress["verification"])
+            #expect(verification["mode"]?.asString == "dirty-chunks")
+            let chunks = try #require(verification["chunks"]?.asInteger)
+            let inPause = try #require(verification["chunksInPause"]?.asInteger)
+            #expect(inPause < chunks, "\(inPause) of \(chunks)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
     @Test("rows are removed by the latest attempt only")
     func latePurge() async throws {
         try await withMoveGround { ground in
