@@ -103,11 +103,12 @@ extension MoveFault {
             MoveFault("a row of the copy is removed by hand", .clinic, [.aborted]) {
                 ground, before in
                 try ground.interfere(before, at: "move.mirrored") {
+                    // The last one has no appointment yet.
                     try ground.sql(
                         .shard(before.other),
                         """
                         DELETE FROM patient WHERE tenant_id = :tenant AND id =
-                            (SELECT id FROM patient WHERE tenant_id = :tenant ORDER BY created_at LIMIT 1)
+                            (SELECT id FROM patient WHERE tenant_id = :tenant ORDER BY created_at DESC LIMIT 1)
                         """)
                 }
             },
