@@ -72,6 +72,48 @@ struct ShardDrainTests {
         }
     }
 
+    @Test(
+        "a clinic that is being made while its shard is drained is refused, and nothing of it is left"
+    )
+    func created() async throws {
+        try await withMoveGround { ground in
+            let (services, admin) = (ground.services, ground.control.admin)
+            // Not committed before the shard was chosen.
+            let drain = try await offLoop {
+                let session = try services.session(admin)
+                try session.run("BEGIN; UPDATE shard SET state = 'draining' WHERE id = 's1'")
+                return session
+            }
+            let provisioner = TenantProvisioner(
+                plane: ground.plane(),
+                hooks: .init(populate: { _, _, _, _ in }, smoke: { _, _, _ in nil }))
+            let request = TenantProvisioner.Request(
+                slug: try Slug("hillview"), name: "Hillview", tier: "basic", shard: "s1",
+                ownerEmail: "owner@example.org", timeZone: "UTC")
+            let creating = Loop.shared.makeTask {
+                await controlFailure { _ = try await provisioner.create(request) }
+            }
+            let waiting = """
+                SELECT count(*) FROM pg_locks
+                WHERE NOT granted AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+                """
+            let limit = ground.deadline
+            while try await ground.psql(ground.control.superuser, waiting) == "0" {
+                guard !limit.isExpired(at: Loop.shared.now) else {
+                    throw FixtureError("nobody waits for the drain")
+                }
+            }
+            _ = try await offLoop { try drain.run("COMMIT") }
+            #expect(try await creating.value?.code == "shard-closed")
+            #expect(
+                try await ground.psql(admin, "SELECT count(*) FROM tenant WHERE slug = 'hillview'")
+                    == "0")
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser, "SELECT count(*) FROM hc_tenant") == "2")
+        }
+    }
+
     @Test("after a drain has died the next one takes over what it had begun")
     func resumed() async throws {
         try await withMoveGround { ground in
