@@ -212,6 +212,9 @@ struct MoveStream {
         var bytes: Int64 = 0
         /// Of the publisher's log that the subscriber has not confirmed.
         var lagBytes: Int64 = 0
+        /// Up to where the subscriber has confirmed it, and up to where there is one.
+        var confirmed = LogPosition(0)
+        var position = LogPosition(0)
         /// Why it will not go on by itself.
         var failure: String?
         /// An error has stopped it: the subscriber's, or the end of a connection.
@@ -257,8 +260,8 @@ struct MoveStream {
                 Query(
                     """
                     SELECT coalesce(wal_status, 'lost'),
-                        coalesce(pg_current_wal_insert_lsn() - confirmed_flush_lsn, 0)::int8
-                    FROM pg_replication_slots WHERE slot_name = $1
+                        coalesce(confirmed_flush_lsn - '0/0', 0)::int8, (here.lsn - '0/0')::int8
+                    FROM (SELECT pg_current_wal_insert_lsn() AS lsn) AS here, pg_replication_slots WHERE slot_name = $1
                     """, [.text(name)]), deadline: plane.deadline
             ).singleIfPresent()
             guard let here, try here.text(0) != "lost" else {
@@ -266,7 +269,10 @@ struct MoveStream {
                 progress.failure = "shard \(publisher.id) no longer has the log that the move needs"
                 return progress
             }
-            progress.lagBytes = Int64(try here.int(1))
+            let (confirmed, position) = (try here.int(1), try here.int(2))
+            progress.confirmed = LogPosition(UInt64(confirmed))
+            progress.position = LogPosition(UInt64(position))
+            progress.lagBytes = confirmed == 0 ? 0 : Int64(position - confirmed)
             return progress
         }
     }

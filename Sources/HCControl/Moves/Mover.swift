@@ -300,19 +300,29 @@ package final class Mover {
         try await Loop.shared.sleep(for: duration)
     }
 
-    /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it.
+    /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it,
+    /// and is not looked at as running before it has come to where the log was: it may meet the same error again, and
+    /// a pause would wait for it.
     ///
     /// - Throws: `Mover.Fatal` if it cannot go on, or stops again and again.
     private func look(at stream: MoveStream) async throws -> MoveStream.Progress {
+        var goal: LogPosition?
         while true {
             let progress = try await stream.progress()
-            guard let failure = progress.failure else { return progress }
-            guard progress.isStopped, revivals < Mover.revivalsMax || !move.step.isBeforeCommit
-            else { throw Fatal(reason: failure) }
-            revivals += 1
-            try await wait(failure, Mover.lookEvery * (1 << min(revivals, 5)))
-            try lease.require()
-            try await stream.enable()
+            if let failure = progress.failure {
+                guard progress.isStopped, revivals < Mover.revivalsMax || !move.step.isBeforeCommit
+                else { throw Fatal(reason: failure) }
+                revivals += 1
+                goal = progress.position
+                try await wait(failure, Mover.lookEvery * (1 << min(revivals, 5)))
+                try lease.require()
+                try await stream.enable()
+            } else if let goal, progress.confirmed < goal, !lease.isAbortWanted {
+                try await wait("the stream to go on", Mover.lookEvery)
+                try lease.require()
+            } else {
+                return progress
+            }
         }
     }
 
