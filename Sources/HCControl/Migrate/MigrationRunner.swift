@@ -1,4 +1,5 @@
 import HCCore
+import HCCrypto
 package import HCIO
 import HCPostgres
 
@@ -36,13 +37,16 @@ package struct MigrationRunner {
     let plane: ControlPlane
     let catalog: MigrationCatalog
 
-    /// DDL that waits for a lock makes everybody behind it wait too: it gives up instead, and is run again.
-    private static let lockTimeout = "3s"
+    /// DDL that waits for a lock makes everybody behind it wait too: it gives up soon, and is tried again.
+    let locks: LockRetry
     private static let migrationTimeout = Duration.seconds(600)
 
-    package init(plane: ControlPlane, catalog: MigrationCatalog) {
+    package init(
+        plane: ControlPlane, catalog: MigrationCatalog, locks: LockRetry = LockRetry()
+    ) {
         self.plane = plane
         self.catalog = catalog
+        self.locks = locks
     }
 
     // MARK: Status
@@ -98,7 +102,8 @@ package struct MigrationRunner {
     /// Brings the control database up to date.
     package func upControl(dryRun: Bool) async throws -> [Applied] {
         let connection = try await plane.control(.owner)
-        return try await up(connection, "control", catalog.control, dryRun: dryRun)
+        return try await up(
+            connection, "control", reference: nil, catalog.control, dryRun: dryRun)
     }
 
     /// Brings registered shards up to date, one after the other; the first failure ends the run, and what was
@@ -115,7 +120,8 @@ package struct MigrationRunner {
         for shard in shards {
             let connection = try await plane.shard(reference: shard.reference, .owner)
             if !dryRun { try await requireNoMoves(shard, connection) }
-            applied += try await up(connection, shard.id, catalog.shard, dryRun: dryRun)
+            applied += try await up(
+                connection, shard.id, reference: shard.reference, catalog.shard, dryRun: dryRun)
             guard !dryRun else { continue }
             let fingerprint = try await fingerprint(of: connection, shard.id)
             try await registry.recordSchema(
@@ -127,10 +133,11 @@ package struct MigrationRunner {
     /// Rows that are on their way between two shards need the same tables on both. A move that begins now either has the
     /// lock that the migration takes, or waits until it is over.
     private func requireNoMoves(_ shard: Shard, _ connection: PostgresConnection) async throws {
-        let plan = try MigrationPlan(
-            database: shard.id, catalog: catalog.shard,
-            applied: await ledger(of: connection, shard.id))
-        guard !plan.pending.isEmpty else { return }
+        guard try await !pending(shard, connection).isEmpty else { return }
+        try await requireNoMoves(shard)
+    }
+
+    func requireNoMoves(_ shard: Shard) async throws {
         let moves = try await MoveStore(plane: plane).list(shard: shard.id, isOpen: true, limit: 5)
         guard !moves.isEmpty else { return }
         throw ControlError(
@@ -144,32 +151,37 @@ package struct MigrationRunner {
     /// Brings a database that is not registered yet up to date, and returns its fingerprint.
     func upNewShard(reference: String) async throws -> String {
         let connection = try await plane.shard(reference: reference, .owner)
-        _ = try await up(connection, reference, catalog.shard, dryRun: false)
+        _ = try await up(
+            connection, reference, reference: reference, catalog.shard, dryRun: false)
         return try await fingerprint(of: connection, reference)
     }
 
     private func up(
-        _ connection: PostgresConnection, _ database: String, _ migrations: [Migration],
-        dryRun: Bool
+        _ connection: PostgresConnection, _ database: String, reference: String?,
+        _ migrations: [Migration], dryRun: Bool
     ) async throws -> [Applied] {
         let plan = try MigrationPlan(
             database: database, catalog: migrations, applied: await ledger(of: connection, database)
         )
         for migration in plan.pending where !dryRun {
             plane.progress("\(database): applying \(migration.version) \(migration.name)")
-            try await apply(migration, to: connection, database)
+            try await apply(migration, to: connection, database, reference: reference)
         }
         return plan.pending.map { Applied(database: database, version: $0.version, name: $0.name) }
     }
 
     /// The file, its ledger line and the check that its predecessor is the last one: one implicit transaction
     /// (PostgreSQL manual, 55.2.2.1), under an advisory lock of the two-argument form, which tenants never use.
-    private func apply(
-        _ migration: Migration, to connection: PostgresConnection, _ database: String
+    ///
+    /// - Parameter reference: the shard's; nil for the control database.
+    /// - Throws: `ControlError` (`migration-locked`) when somebody kept the locks for the whole time that it may try.
+    func apply(
+        _ migration: Migration, to connection: PostgresConnection, _ database: String,
+        reference: String?
     ) async throws {
         // The name and the checksum come from `MigrationCatalog`, which lets only [a-z0-9_-] pass.
         let script = """
-            SET LOCAL lock_timeout = '\(MigrationRunner.lockTimeout)';
+            SET LOCAL lock_timeout = '\(locks.timeout.inMilliseconds)ms';
             SELECT pg_advisory_xact_lock(1, 0);
             DO $guard$ BEGIN
                 IF to_regclass('public.hc_schema') IS NOT NULL THEN
@@ -186,16 +198,64 @@ package struct MigrationRunner {
             VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
                 public.hc_schema_fingerprint());
             """
-        try await plane.attempt(
-            "\(database): migration \(migration.version) (\(migration.name)) failed"
-        ) {
+        let what = "\(database): migration \(migration.version) (\(migration.name)) failed"
+        let watch = LockWatch(plane, shardReference: reference, process: connection.processID)
+        do {
+            try await plane.attempt(what) { try await retry(script, on: connection, watch, what) }
+        } catch {
+            await watch.close()
+            throw error
+        }
+        await watch.close()
+    }
+
+    /// Runs a script until it gets its locks. Who holds them is looked for from the second attempt on.
+    private func retry(
+        _ script: String, on connection: PostgresConnection, _ watch: LockWatch, _ what: String
+    ) async throws {
+        var random = SystemRandom()
+        let end = Deadline.after(locks.total, from: plane.clocks.monotonic())
+        for attempt in 1... {
+            let watching = attempt > 1 ? Loop.shared.spawn { await watch.run() } : nil
+            defer { watching?.cancel() }
+            let isLocked = try await isLockedOut(script, on: connection)
+            guard isLocked else { return }
+            guard attempt < locks.attemptsMax, !end.isExpired(at: plane.clocks.monotonic()) else {
+                throw ControlError(
+                    .failed, code: "migration-locked",
+                    "\(what): in \(attempt) attempts it did not get its locks within"
+                        + " \(locks.timeout.inMilliseconds) ms"
+                        + (watch.findings.isEmpty ? "" : "; \(watch.findings)"),
+                    remedy: "Nothing of it was applied. Wait for that transaction, or end it with"
+                        + " pg_terminate_backend(PROCESS), and run 'hc-admin migrate up' again.")
+            }
+            try await Loop.shared.sleep(for: locks.pause(after: attempt, using: &random))
+        }
+    }
+
+    /// - Returns: whether a lock was not to be had in time; then nothing of the script was done.
+    private func isLockedOut(
+        _ script: String, on connection: PostgresConnection
+    ) async throws -> Bool {
+        do {
             try await connection.executeScript(
                 script,
                 deadline: .after(MigrationRunner.migrationTimeout, from: plane.clocks.monotonic()))
+            return false
+        } catch {
+            guard error.sqlstate == .lockNotAvailable else { throw error }
+            return true
         }
     }
 
     // MARK: Details
+
+    func pending(_ shard: Shard, _ connection: PostgresConnection) async throws -> [Migration] {
+        try MigrationPlan(
+            database: shard.id, catalog: catalog.shard,
+            applied: await ledger(of: connection, shard.id)
+        ).pending
+    }
 
     private func ledger(
         of connection: PostgresConnection, _ database: String
@@ -215,7 +275,7 @@ package struct MigrationRunner {
         }
     }
 
-    private func fingerprint(
+    func fingerprint(
         of connection: PostgresConnection, _ database: String
     ) async throws -> String {
         try await plane.attempt("the schema of \(database) cannot be read") {
