@@ -15,7 +15,7 @@ struct CommandTree {
         TierList.self, TierShow.self, TierApply.self, LimitsProbe.self,
         RebalanceCollect.self, RebalancePlanCommand.self, RebalanceApply.self,
         RebalanceSimulate.self,
-        MigrateStatus.self, MigrateUp.self,
+        MigrateStatus.self, MigratePlanCommand.self, MigrateUp.self, MigrateAbort.self,
         ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]
 

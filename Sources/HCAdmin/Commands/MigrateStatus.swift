@@ -9,11 +9,13 @@ struct MigrateStatus: Command {
         examples: ["migrate status", "migrate status --json"])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
+        let plane = try environment.plane()
         let runner = MigrationRunner(
-            plane: try environment.plane(),
+            plane: plane,
             catalog: try environment.catalog(invocation.option("migrations")))
         let control = await runner.controlStatus()
         let shards = control.version == 0 ? [] : try await runner.shardStatus()
+        let rollout = control.version == 0 ? nil : try await RolloutStore(plane: plane).last()
         func json(_ status: MigrationRunner.Status) -> JSONValue {
             [
                 "id": .string(status.id), "version": .integer(Int64(status.version)),
@@ -35,9 +37,13 @@ struct MigrateStatus: Command {
         // Below the table: a reason may have lines of its own.
         let problems = all.compactMap { status in status.problem.map { "\(status.id): \($0)" } }
         let isBroken = all.contains { $0.state == .drift || $0.state == .unreachable }
+        let run = rollout.map { [WaveText.text($0)] } ?? []
         return Report(
-            json: ["control": json(control), "shards": .array(shards.map(json))],
-            text: ([table.render()] + problems).joined(separator: "\n"),
-            status: isBroken ? .failed : .done)
+            json: [
+                "control": json(control), "shards": .array(shards.map(json)),
+                "rollout": rollout?.json ?? .null,
+            ],
+            text: ([table.render()] + problems + run).joined(separator: "\n"),
+            status: isBroken || rollout?.state == .halted ? .failed : .done)
     }
 }

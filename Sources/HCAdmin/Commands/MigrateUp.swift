@@ -8,24 +8,32 @@ struct MigrateUp: Command {
         summary: "Applies pending migrations, control database first, then the shards.",
         discussion: """
             Each migration is one transaction with its line in the ledger of its database: applied or not,
-            never half. The first failure ends the run; given again, it goes on where it stopped.
+            never half. Shards come in waves, a canary first; each wave is verified before the next begins, and the
+            first failure halts the run: shards that come later are not touched. Given again, it goes on where it
+            stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up.
             """,
-        options: [
-            .value("migrations", "DIR", "Directory of migrations."),
-            .value("shard", "ID", "Only this shard, and not the control database."),
+        options: WaveText.options + [
+            .value("shard", "ID", "Only this shard, outside of any run of waves.")
         ],
-        changes: true, examples: ["migrate up --dry-run", "migrate up --migrations migrations"])
+        changes: true, examples: ["migrate up --dry-run", "migrate up --canary s4 --parallel 16"])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
-        let runner = MigrationRunner(
-            plane: try environment.plane(),
-            catalog: try environment.catalog(invocation.option("migrations")))
+        let options = try WaveText.options(invocation)
         let shard = invocation.option("shard")
+        if invocation.isDryRun, shard == nil {
+            return try await MigratePlanCommand.report(invocation, environment, withSQL: false)
+        }
+        let plane = try environment.plane()
+        let catalog = try environment.catalog(invocation.option("migrations"))
+        let runner = MigrationRunner(plane: plane, catalog: catalog)
         var applied: [MigrationRunner.Applied] = []
-        if shard == nil { applied += try await runner.upControl(dryRun: invocation.isDryRun) }
-        // A control database that would be made only now knows no shard yet.
-        let isNew = invocation.isDryRun && applied.contains { $0.version == 1 }
-        if !isNew { applied += try await runner.upShards(only: shard, dryRun: invocation.isDryRun) }
+        if let shard {
+            try await RolloutStore(plane: plane).requireNone()
+            applied = try await runner.upShards(only: shard, dryRun: invocation.isDryRun)
+        } else {
+            applied = try await runner.upControl(dryRun: false)
+            applied += try await WaveRunner(plane: plane, catalog: catalog, options: options).up()
+        }
         let verb = invocation.isDryRun ? "would apply" : "applied"
         return Report(
             json: [

@@ -1,0 +1,103 @@
+import HCControl
+import HCCore
+import HCIO
+
+/// What the commands that migrate in waves have in common.
+@LoopActor
+enum WaveText {
+    static let options: [CommandSpecification.Option] = [
+        .value("migrations", "DIR", "Directory of migrations."),
+        .value("canary", "ID", "The shard that goes first; else that of the run that is open."),
+        .value("waves", "PERCENTS", "Of all shards, after the canary; 5,25,100 if not said."),
+        .value("parallel", "N", "So many shards of a wave at once, up to 64; 8 if not said."),
+        .values("except", "ID", "Leave this shard out, because its server is down."),
+    ]
+
+    static func options(_ invocation: Invocation) throws(UsageError) -> WaveRunner.Options {
+        var options = WaveRunner.Options()
+        options.canary = invocation.option("canary")
+        options.except = Set(invocation.values("except"))
+        options.parallel = try invocation.integer("parallel", in: 1...64) ?? options.parallel
+        if let text = invocation.option("waves") {
+            let percents = text.split(separator: ",", omittingEmptySubsequences: false).map {
+                Int($0)
+            }
+            guard percents.allSatisfy({ $0 != nil }) else {
+                throw UsageError(
+                    "'--waves' takes percentages like 5,25,100, not '\(text)'",
+                    invocation.specification)
+            }
+            options.percents = percents.compactMap { $0 }
+        }
+        return options
+    }
+
+    /// What `migrate plan` and `migrate up --dry-run` say: nothing is changed.
+    static func report(
+        _ plan: WaveRunner.Plan, control: [Migration], shard: [Migration], withSQL: Bool
+    ) -> Report {
+        func json(_ migration: Migration) -> JSONValue {
+            let facts: JSONValue = [
+                "version": .integer(Int64(migration.version)), "name": .string(migration.name),
+                "checksum": .string(migration.checksum),
+            ]
+            return withSQL ? facts.adding(["sql": .string(migration.sql)]) : facts
+        }
+        func name(_ migration: Migration) -> String { "\(migration.version) \(migration.name)" }
+        var lines: [String] = control.map { "control: would apply \(name($0))" }
+        for (number, wave) in plan.waves.enumerated() where !plan.isEmpty {
+            let estimate = plan.estimates[number]
+            lines.append(
+                "wave \(number + 1) (\(number == 0 ? "canary" : "\(wave.count) shards")), "
+                    + (estimate.map { "about \(max(1, ($0.inMilliseconds + 999) / 1000)) s" }
+                        ?? "time not known yet"))
+            for line in wave {
+                lines.append(
+                    "  \(line.shard.id): "
+                        + (line.pending.isEmpty
+                            ? "up to date"
+                            : "would apply " + line.pending.map(name).joined(separator: ", ")))
+            }
+        }
+        let versions = Set(plan.lines.flatMap { $0.pending.map(\.version) })
+        let wanted = control + shard.filter { versions.contains($0.version) }
+        if withSQL { lines += wanted.flatMap { ["", "-- \(name($0))", $0.sql] } }
+        return Report(
+            json: [
+                "dryRun": true, "control": .array(control.map(json)),
+                "migrations": .array(
+                    shard.filter { versions.contains($0.version) }.map(json)),
+                "waves": .array(
+                    zip(plan.waves, plan.estimates).map { wave, estimate in
+                        [
+                            "estimateMilliseconds": estimate.map { .integer($0.inMilliseconds) }
+                                ?? .null,
+                            "shards": .array(
+                                wave.map { line in
+                                    [
+                                        "id": .string(line.shard.id),
+                                        "version": .integer(Int64(line.version)),
+                                        "pending": .array(
+                                            line.pending.map { .integer(Int64($0.version)) }),
+                                    ]
+                                }),
+                        ]
+                    }),
+            ],
+            text: lines.isEmpty ? "every database is up to date" : lines.joined(separator: "\n"))
+    }
+
+    static func text(_ rollout: Rollout) -> String {
+        var text =
+            "last run: \(rollout.state.rawValue), to version \(rollout.version), by"
+            + " \(rollout.operatorName): \(rollout.shardsDone) of \(rollout.shardsTotal) shards, wave"
+            + " \(rollout.wave + 1), canary \(rollout.canary)"
+        if rollout.state == .running, rollout.leaseLeft == nil {
+            text += "\nits process is gone: 'hc-admin migrate up' goes on"
+        }
+        if !rollout.failedShards.isEmpty {
+            text += "\nhalted at \(rollout.failedShards.joined(separator: ", "))"
+        }
+        return text + (rollout.problem.map { ": \($0)" } ?? "")
+    }
+}

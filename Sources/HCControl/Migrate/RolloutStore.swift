@@ -1,0 +1,338 @@
+package import HCCore
+import HCCrypto
+package import HCIO
+import HCPostgres
+
+/// One row of `migration_rollout`.
+package struct Rollout: Sendable {
+    package enum State: String, Sendable {
+        case running
+        case halted
+        case aborted
+        case done
+    }
+
+    package let id: UUID
+    package let state: State
+    package let version: Int
+    package let canary: String
+    package let wave: Int
+    package let shardsDone: Int
+    package let shardsTotal: Int
+    package let failedShards: [String]
+    package let problem: String?
+    package let attempt: Int64
+    package let operatorName: String
+    /// For how long nobody else can take it over; nil if anybody can.
+    package let leaseLeft: Duration?
+
+    package var isOpen: Bool { state == .running || state == .halted }
+
+    static let columns = """
+        id, state, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
+        attempt, operator_name,
+        CASE WHEN lease_until > clock_timestamp()
+            THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END
+        """
+
+    init(_ row: PostgresRow) throws {
+        id = try row.uuid(0)
+        let state = try row.text(1)
+        guard let known = State(rawValue: state) else {
+            throw ControlError(
+                .failed, code: "rollout-unreadable", "a rollout has the unknown state '\(state)'",
+                remedy: "Use the newest release of hc-admin.")
+        }
+        self.state = known
+        version = try row.int(2)
+        canary = try row.text(3)
+        wave = try row.int(4)
+        shardsDone = try row.int(5)
+        shardsTotal = try row.int(6)
+        failedShards = try row.text(7).split(separator: ",").map(String.init)
+        problem = try row.textIfPresent(8)
+        attempt = Int64(try row.int(9))
+        operatorName = try row.text(10)
+        leaseLeft = try row.intIfPresent(11).map { .milliseconds($0) }
+    }
+
+    package var json: JSONValue {
+        [
+            "id": .string("\(id)"), "state": .string(state.rawValue),
+            "version": .integer(Int64(version)), "canary": .string(canary),
+            "wave": .integer(Int64(wave)), "shardsDone": .integer(Int64(shardsDone)),
+            "shardsTotal": .integer(Int64(shardsTotal)),
+            "failedShards": .array(failedShards.map { .string($0) }),
+            "problem": problem.map { .string($0) } ?? .null, "operator": .string(operatorName),
+            "isCarriedOn": .bool(leaseLeft != nil),
+        ]
+    }
+}
+
+/// The tables `migration_rollout` and `migration_run`: every change is a compare-and-swap by the attempt's number.
+@LoopActor
+package struct RolloutStore {
+    /// How long a process has a rollout without renewing it.
+    static let lease = Duration.seconds(10)
+    static let renewEvery = Duration.seconds(2)
+
+    let plane: ControlPlane
+
+    package init(plane: ControlPlane) {
+        self.plane = plane
+    }
+
+    /// The newest; nil if there was none, or the control database has no table for it yet.
+    package func last() async throws -> Rollout? {
+        try await plane.attempt("the last run of migrations cannot be read") {
+            let connection = try await plane.control()
+            let exists = try await connection.execute(
+                Query("SELECT to_regclass('public.migration_rollout') IS NOT NULL"),
+                deadline: plane.deadline
+            ).single().bool(0)
+            guard exists else { return nil }
+            return try await connection.execute(
+                .unsafeSQL(
+                    """
+                    SELECT \(Rollout.columns) FROM migration_rollout
+                    ORDER BY state IN ('running', 'halted') DESC, started_at DESC LIMIT 1
+                    """, []), deadline: plane.deadline
+            ).rows.map { try Rollout($0) }.first
+        }
+    }
+
+    /// Begins a rollout, or takes over the one that halted or whose process is gone.
+    ///
+    /// - Throws: `ControlError` (`rollout-running`) if somebody is at it.
+    func begin(
+        target: Migration, canary: String, shards: Int, owner: String
+    ) async throws -> Rollout {
+        var random = SystemRandom()
+        let fresh = UUID.v7(at: plane.clocks.now(), using: &random)
+        let detail: JSONValue = [
+            "version": .integer(Int64(target.version)), "canary": .string(canary),
+        ]
+        let mine = try await plane.attempt("the run of migrations cannot be written down") {
+            let connection = try await plane.control()
+            let values: [PostgresValue] = [
+                .int4(Int32(target.version)), .text(target.checksum), .text(canary),
+                .int4(Int32(shards)), .text(owner), .int8(RolloutStore.lease.inMilliseconds),
+                .text(plane.operatorName),
+            ]
+            let begun = try await connection.execute(
+                .unsafeSQL(
+                    """
+                    INSERT INTO migration_rollout (id, state, version, checksum, canary, shards_total, lease_owner,
+                        lease_until, operator_name)
+                    VALUES ($8, 'running', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms', $7)
+                    ON CONFLICT DO NOTHING RETURNING \(Rollout.columns)
+                    """, values + [.uuid(fresh)]), deadline: plane.deadline
+            ).rows.map { try Rollout($0) }.first
+            if let begun { return begun as Rollout? }
+            return try await connection.execute(
+                .unsafeSQL(
+                    """
+                    UPDATE migration_rollout
+                    SET state = 'running', version = $1, checksum = $2, canary = $3, wave = 0, shards_done = 0,
+                        shards_total = $4, failed_shards = '{}', problem = NULL, attempt = attempt + 1,
+                        lease_owner = $5, lease_until = clock_timestamp() + $6 * interval '1 ms',
+                        abort_wanted = false, operator_name = $7, updated_at = clock_timestamp()
+                    WHERE state IN ('running', 'halted')
+                        AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                    RETURNING \(Rollout.columns)
+                    """, values), deadline: plane.deadline
+            ).rows.map { try Rollout($0) }.first
+        }
+        guard let mine else { throw try await isRunning() }
+        try await plane.attempt("the run of migrations cannot be written down") {
+            _ = try await plane.control().execute(
+                [
+                    // Of a process that is gone: whether it was applied says the ledger.
+                    Query(
+                        """
+                        UPDATE migration_run SET state = 'halted', finished_at = clock_timestamp(),
+                            error = 'the process that ran it ended'
+                        WHERE rollout_id = $1 AND state = 'running'
+                        """, [.uuid(mine.id)]),
+                    plane.audit("migrate.up", subject: "\(mine.id)", detail: detail),
+                ], deadline: plane.deadline)
+        }
+        return mine
+    }
+
+    /// - Returns: what to say to the operator who comes second.
+    private func isRunning() async throws -> ControlError {
+        let other = try await last()
+        let left = other?.leaseLeft.map { max(1, ($0.inMilliseconds + 999) / 1000) }
+        return ControlError(
+            .conflict, code: "rollout-running",
+            "\(other?.operatorName ?? "somebody") is migrating the shards"
+                + (other.map {
+                    " to version \($0.version): \($0.shardsDone) of \($0.shardsTotal) done"
+                } ?? ""),
+            remedy:
+                "See 'hc-admin migrate status'; if that process is gone, its run can be taken over"
+                + (left.map { " in \($0) s." } ?? " now."))
+    }
+
+    /// Refuses while somebody carries a rollout on.
+    package func requireNone() async throws {
+        if let last = try await last(), last.isOpen, last.leaseLeft != nil {
+            throw try await isRunning()
+        }
+    }
+
+    /// - Returns: whether the abort is wanted; nil if the rollout is not this process' any more.
+    func renew(_ rollout: Rollout) async throws -> Bool? {
+        try await plane.control().execute(
+            Query(
+                """
+                UPDATE migration_rollout SET lease_until = clock_timestamp() + $3 * interval '1 ms'
+                WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING abort_wanted
+                """,
+                [
+                    .uuid(rollout.id), .int8(rollout.attempt),
+                    .int8(RolloutStore.lease.inMilliseconds),
+                ]), deadline: .after(RolloutStore.lease, from: plane.clocks.monotonic())
+        ).singleIfPresent()?.bool(0)
+    }
+
+    func note(_ rollout: Rollout, wave: Int, shardsDone: Int) async throws {
+        try await write(
+            rollout,
+            Query(
+                """
+                UPDATE migration_rollout SET wave = $3, shards_done = greatest(shards_done, $4),
+                    updated_at = clock_timestamp()
+                WHERE id = $1 AND attempt = $2 AND state = 'running'
+                RETURNING id
+                """,
+                [
+                    .uuid(rollout.id), .int8(rollout.attempt), .int4(Int32(wave)),
+                    .int4(Int32(shardsDone)),
+                ]))
+    }
+
+    /// Ends it or leaves it to whoever repairs what is wrong.
+    func end(
+        _ rollout: Rollout, as state: Rollout.State, failed: [String] = [], problem: String? = nil
+    ) async throws {
+        try await write(
+            rollout,
+            Query(
+                """
+                UPDATE migration_rollout SET state = $3, failed_shards = $4, problem = $5, lease_until = NULL,
+                    updated_at = clock_timestamp(),
+                    finished_at = CASE WHEN $3 <> 'halted' THEN clock_timestamp() END
+                WHERE id = $1 AND attempt = $2 AND state = 'running'
+                RETURNING id
+                """,
+                [
+                    .uuid(rollout.id), .int8(rollout.attempt), .text(state.rawValue),
+                    .texts(failed), .optional(problem),
+                ]))
+    }
+
+    private func write(_ rollout: Rollout, _ query: Query) async throws {
+        let isMine = try await plane.attempt("the run of migrations cannot be written down") {
+            try await plane.control().execute(query, deadline: plane.deadline).count == 1
+        }
+        guard isMine else { throw RolloutStore.lost }
+    }
+
+    static var lost: ControlError {
+        ControlError(
+            .conflict, code: "rollout-lost",
+            "another process has taken this run of migrations over",
+            remedy: "See 'hc-admin migrate status'.")
+    }
+
+    /// Ends a rollout for good, or asks the process that carries it on to do so before its next shard. What was
+    /// applied stays applied.
+    ///
+    /// - Returns: the rollout as it is now; still running if it has been asked only.
+    /// - Throws: `ControlError` (`rollout-unknown`) if there is none to end.
+    package func abort(reason: String?) async throws -> Rollout {
+        guard let open = try await last(), open.isOpen else { throw RolloutStore.unknown }
+        let ended = try await plane.attempt("the run of migrations cannot be ended") {
+            try await plane.control().execute(
+                [
+                    .unsafeSQL(
+                        """
+                        UPDATE migration_rollout
+                        SET abort_wanted = true, updated_at = clock_timestamp(),
+                            state = CASE WHEN lease_until > clock_timestamp() THEN state ELSE 'aborted' END,
+                            finished_at = CASE WHEN lease_until > clock_timestamp() THEN NULL
+                                ELSE clock_timestamp() END
+                        WHERE id = $1 AND state IN ('running', 'halted') RETURNING \(Rollout.columns)
+                        """, [.uuid(open.id)]),
+                    plane.audit(
+                        "migrate.abort", subject: "\(open.id)",
+                        detail: ["reason": reason.map { .string($0) } ?? .null]),
+                ], deadline: plane.deadline)[0].rows.map { try Rollout($0) }.first
+        }
+        guard let ended else { throw RolloutStore.unknown }
+        return ended
+    }
+
+    private static var unknown: ControlError {
+        ControlError(
+            .notFound, code: "rollout-unknown", "no run of migrations is open",
+            remedy: "See 'hc-admin migrate status'.")
+    }
+
+    // MARK: History
+
+    /// Writes down that a migration begins at a shard.
+    func began(
+        _ migration: Migration, shard: String, wave: Int, fingerprint: String, _ rollout: Rollout
+    ) async throws -> UUID {
+        var random = SystemRandom()
+        let id = UUID.v7(at: plane.clocks.now(), using: &random)
+        try await plane.attempt("the history of shard \(shard) cannot be written") {
+            _ = try await plane.control().execute(
+                Query(
+                    """
+                    INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
+                        fingerprint_before, rollout_id, started_at)
+                    VALUES ($1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp())
+                    """,
+                    [
+                        .uuid(id), .text(shard), .int4(Int32(migration.version)),
+                        .text(migration.name), .text(migration.checksum), .int4(Int32(wave)),
+                        .text(fingerprint), .uuid(rollout.id),
+                    ]), deadline: plane.deadline)
+        }
+        return id
+    }
+
+    /// Writes down how it ended: with the new fingerprint, or with an error.
+    func ended(_ run: UUID, fingerprint: String?, error: String?) async throws {
+        try await plane.attempt("the history of migrations cannot be written") {
+            _ = try await plane.control().execute(
+                Query(
+                    """
+                    UPDATE migration_run SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END,
+                        fingerprint_after = $2, error = $3, finished_at = clock_timestamp()
+                    WHERE id = $1 AND state = 'running'
+                    """, [.uuid(run), .optional(fingerprint), .optional(error)]),
+                deadline: plane.deadline)
+        }
+    }
+
+    /// How long migrations took at the shards that have them, in the mean.
+    func durations(_ versions: [Int]) async throws -> [Int: Duration] {
+        try await plane.attempt("the history of migrations cannot be read") {
+            let rows = try await plane.control().execute(
+                Query(
+                    """
+                    SELECT version, avg(extract(epoch FROM finished_at - started_at) * 1000)::int8
+                    FROM migration_run
+                    WHERE database = 'shard' AND state = 'done' AND version = ANY($1) GROUP BY version
+                    """, [.int8s(versions.map(Int64.init))]), deadline: plane.deadline
+            ).rows
+            return try Dictionary(
+                uniqueKeysWithValues: rows.map { (try $0.int(0), .milliseconds(try $0.int(1))) })
+        }
+    }
+}
