@@ -179,13 +179,24 @@ final class MoveFaultGround: Sendable {
 
     /// Another agent instead of the one that runs, if one does; that one is no more this ground's.
     ///
+    /// It is where `deploy/local/down` looks for it, which ends it with the platform when nobody has ended it before: a
+    /// ground that is left over at the end of the process is never closed.
+    ///
     /// - Returns: the one before.
     @discardableResult
     func startAgent(fault: String? = nil) throws -> Subprocess? {
         let next = try Subprocess(
-            Repository.path(".build/debug/hc-admin"), ["move", "agent"],
+            "/bin/sh",
+            [
+                "-c", #"cd "$1" && echo $$ >pid && exec "$2" move agent"#, "sh",
+                platform.state + "/agent", Repository.path(".build/debug/hc-admin"),
+            ],
             environment: ["HC_CONFIG": platform.state + "/hc.json", "HC_FAULT": fault],
             errorOutput: .file(platform.state + "/agent/log"))
+        let own = "\(next.processIdentifier)\n"
+        try wait("the agent to be where it is looked for") {
+            try Repository.contents(of: platform.state + "/agent/pid") == own ? () : nil
+        }
         return agent.withLock { agent in
             defer { agent = next }
             return agent
