@@ -165,7 +165,7 @@ package final class WaveRunner {
                     "the schema of shard \(line.shard.id) is not that of \(groups[0][0].shard.id), which has"
                         + " the same migrations (up to \(line.version)): one of them was changed by hand",
                     remedy:
-                        "See 'hc-admin migrate status'; undo what was done by hand, then run it again."
+                        "See 'hc-admin migrate drift'; undo what was done by hand, then run it again."
                 )
             }
         }
