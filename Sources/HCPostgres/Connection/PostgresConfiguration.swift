@@ -5,6 +5,8 @@ package struct PostgresConfiguration: Sendable {
     /// A libpq connection string (libpq 34.1.1): `host=/run/hc dbname=s1 user=hc_app password=…` or a URI.
     package var connectionString: Sensitive<String>
     package var applicationName: String
+    /// Another database of that server than the connection string names.
+    package var database: String?
     /// Prepared statements per session; the least recently used is closed on the server.
     package var statementsMax = 256
     /// Backstop behind our own deadlines, for the case that we are gone: the server ends a statement by itself.

@@ -35,6 +35,7 @@ extension PostgresConnection {
     ) {
         parameters["application_name"] = configuration.applicationName
         parameters["client_encoding"] = "UTF8"
+        if let database = configuration.database { parameters["dbname"] = database }
         if !configuration.isPooled {
             parameters["options"] = configuration.startupOptions(after: parameters["options"])
         }

@@ -1,0 +1,287 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+import HCTesting
+import Testing
+
+@testable import HCControl
+
+/// The repository's own migrations and one more, checked as `hc-admin migrate lint` does it.
+@Suite("Migrations are checked before they run", .onLoop, .serialized)
+@LoopActor
+struct MigrationLintTests {
+    /// A migration after those of the repository, and the rules that it breaks; none: it is safe.
+    struct Form: Sendable, CustomTestStringConvertible {
+        var sql: String
+        var rules: Set<LintRule>
+        var testDescription: String { sql }
+
+        init(_ sql: String, _ rules: LintRule...) {
+            self.sql = sql
+            self.rules = Set(rules)
+        }
+    }
+
+    /// A clinic's table that keeps every rule; parts of it are replaced.
+    private nonisolated static func table(
+        columns: String = "tenant_id uuid NOT NULL, id uuid NOT NULL",
+        key: String = "PRIMARY KEY (tenant_id, id)",
+        security: String =
+            "ALTER TABLE note ENABLE ROW LEVEL SECURITY; ALTER TABLE note FORCE ROW LEVEL SECURITY;",
+        policy: String = """
+        CREATE POLICY tenant ON note USING (tenant_id = (SELECT hc_ctx_tenant()))
+            WITH CHECK (tenant_id = (SELECT hc_ctx_tenant()));
+        """,
+        grants: String = """
+        GRANT SELECT, INSERT, UPDATE ON note TO hc_app;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON note TO hc_mover;
+        """,
+        more: String = ""
+    ) -> String {
+        "CREATE TABLE note (\(columns), \(key)); \(security) \(policy) \(grants) \(more)"
+    }
+
+    private nonisolated static let forms: [Form] = [
+        // What is done to tables that are there.
+        Form(
+            "ALTER TABLE patient ADD COLUMN a timestamptz DEFAULT clock_timestamp()",
+            .volatileDefault),
+        Form(
+            "ALTER TABLE patient ADD COLUMN a int GENERATED ALWAYS AS (1) STORED", .volatileDefault),
+        Form("ALTER TABLE patient ADD COLUMN a timestamptz NOT NULL DEFAULT now()"),
+        Form("ALTER TABLE patient ADD COLUMN a text"),
+        Form("ALTER TABLE patient ADD COLUMN a int NOT NULL", .columnWithoutDefault),
+        Form(
+            "ALTER TABLE patient ALTER COLUMN version TYPE text USING version::text", .typeRewrite),
+        Form("DO $$ BEGIN ALTER TABLE patient ALTER version TYPE numeric; END $$", .typeRewrite),
+        Form("ALTER TABLE session SET UNLOGGED", .rewrite),
+        Form("ALTER TABLE hc_schema ALTER COLUMN name TYPE varchar"),
+        Form("ALTER TABLE patient ALTER COLUMN version SET DEFAULT 2"),
+        Form("TRUNCATE session", .truncate),
+        Form("DO $$ BEGIN TRUNCATE session; END $$", .truncate),
+        Form("CLUSTER session USING session_pkey", .truncate),
+        Form("DELETE FROM session"),
+        Form("CREATE INDEX patient_version ON patient (tenant_id, version)", .index),
+        Form("CREATE INDEX CONCURRENTLY patient_version ON patient (tenant_id, version)"),
+        Form("DROP INDEX CONCURRENTLY appointment_time"),
+        Form("REINDEX TABLE patient", .indexRebuild),
+        Form("REINDEX TABLE CONCURRENTLY patient"),
+        Form(
+            "CREATE INDEX CONCURRENTLY a ON patient (tenant_id, version); SELECT 1", .transaction),
+        Form("ALTER TABLE patient ADD CONSTRAINT a UNIQUE (tenant_id, version)", .index),
+        Form(
+            "ALTER TABLE practitioner ADD COLUMN a text; ALTER TABLE practitioner ALTER COLUMN a SET NOT NULL",
+            .notNull),
+        Form("ALTER TABLE patient ADD CONSTRAINT a CHECK (version > 0)", .check),
+        Form("ALTER TABLE patient ADD CONSTRAINT a CHECK (version > 0) NOT VALID"),
+        Form(
+            """
+            ALTER TABLE patient ADD CONSTRAINT a CHECK (version > 0) NOT VALID;
+            ALTER TABLE patient VALIDATE CONSTRAINT a
+            """, .validateAtOnce),
+        Form(
+            "ALTER TABLE session ADD FOREIGN KEY (tenant_id) REFERENCES clinic (tenant_id)",
+            .foreignKey),
+        Form(
+            "ALTER TABLE session ADD FOREIGN KEY (tenant_id) REFERENCES clinic (tenant_id) NOT VALID"
+        ),
+        Form(
+            "ALTER TABLE patient ADD COLUMN a text; ALTER TABLE account ADD COLUMN a text",
+            .longLock),
+        Form("ALTER TABLE patient ADD COLUMN a text; UPDATE patient SET a = ''", .longLock),
+        Form("ALTER TABLE patient ADD COLUMN a text; ALTER TABLE patient ADD COLUMN b text"),
+        Form("SELECT 1;\nSELECT nothing", .doesNotApply),
+        Form("COMMIT", .doesNotApply),
+        Form("CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1"),
+        Form(
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1; GRANT EXECUTE ON FUNCTION f() TO PUBLIC",
+            .publicFunction),
+        // New tables.
+        Form(table()),
+        Form(
+            table(columns: "id uuid NOT NULL", key: "PRIMARY KEY (id)", policy: "", grants: ""),
+            .tenantColumn),
+        Form(table(key: "PRIMARY KEY (id, tenant_id)"), .primaryKey),
+        Form(table(key: "CHECK (true)"), .primaryKey, .replicaIdentity),
+        Form(table(key: "PRIMARY KEY (id)"), .primaryKey, .replicaIdentity),
+        Form(table(more: "ALTER TABLE note REPLICA IDENTITY NOTHING"), .replicaIdentity),
+        Form(table(more: "ALTER TABLE note REPLICA IDENTITY FULL")),
+        Form(table(security: ""), .rowSecurity),
+        Form(table(security: "ALTER TABLE note ENABLE ROW LEVEL SECURITY;"), .rowSecurity),
+        Form(table(policy: ""), .policy),
+        Form(table(policy: "CREATE POLICY tenant ON note USING (true);"), .policy),
+        Form(
+            table(
+                policy:
+                    "CREATE POLICY tenant ON note USING (tenant_id = (SELECT hc_ctx_tenant())) WITH CHECK (true);"
+            ), .policy),
+        Form(table(more: "CREATE POLICY more ON note FOR SELECT USING (true)"), .policy),
+        Form(table(more: "CREATE POLICY less ON note AS RESTRICTIVE USING (true)")),
+        Form(table(grants: ""), .grants),
+        Form(table(more: "GRANT TRUNCATE ON note TO hc_app"), .grants),
+        Form(table(more: "GRANT SELECT ON note TO PUBLIC"), .grants),
+        Form(table(more: "REVOKE UPDATE ON note FROM hc_mover"), .grants),
+        Form(table(more: "CREATE INDEX note_id ON note (id)")),
+        Form(table(more: "CREATE UNIQUE INDEX note_id ON note (id)"), .tenantUnique),
+        Form(table(columns: "tenant_id uuid NOT NULL, id bigserial"), .sequence),
+        Form(
+            table(columns: "tenant_id uuid NOT NULL, id bigint GENERATED ALWAYS AS IDENTITY"),
+            .sequence),
+        Form(
+            table(columns: "tenant_id uuid NOT NULL, id uuid, FOREIGN KEY (id) REFERENCES clinic"),
+            .tenantForeignKey),
+        Form(table(columns: "tenant_id uuid NOT NULL REFERENCES clinic, id uuid")),
+        // What was right and is not any more.
+        Form("ALTER TABLE patient NO FORCE ROW LEVEL SECURITY", .rowSecurity),
+        Form("DROP POLICY tenant ON patient", .policy),
+        Form("GRANT SELECT ON hc_load TO hc_app", .grants),
+    ]
+
+    @Test("the repository's migrations are safe")
+    func ownMigrations() async throws {
+        let findings = try await withLint { try await $0.run() }
+        #expect(findings == [])
+    }
+
+    @Test("the migrations of the baseline are looked at as well when it is taken away")
+    func baseline() async throws {
+        try await withLint(baseline: .init(control: 0, shard: 0)) { lint in
+            let findings = try await lint.run(.shard, server: "control")
+            // The index was built when no shard had a row; the policy is the exception that the rules name.
+            #expect(findings.map(\.rule) == [.index, .policy])
+            #expect(Set(findings.map(\.file)) == ["shard/0002_outbox_backlog.sql"])
+        }
+    }
+
+    @Test("each unsafe form is refused by its rule, and no safe one is", arguments: forms)
+    func forms(form: Form) async throws {
+        let findings = try await check([form.sql])
+        #expect(Set(findings.map(\.rule)) == form.rules, "\(findings)")
+    }
+
+    @Test("what a migration before has prepared makes the next one safe")
+    func prepared() async throws {
+        let check = "ALTER TABLE practitioner ADD CONSTRAINT a CHECK (user_name IS NOT NULL)"
+        let findings = try await self.check([
+            "ALTER TABLE practitioner ADD COLUMN user_name text",
+            "\(check) NOT VALID",
+            "ALTER TABLE practitioner VALIDATE CONSTRAINT a",
+            "ALTER TABLE practitioner ALTER COLUMN user_name SET NOT NULL",
+            "CREATE UNIQUE INDEX CONCURRENTLY practitioner_user_name ON practitioner (tenant_id, user_name)",
+            "ALTER TABLE practitioner ADD UNIQUE USING INDEX practitioner_user_name",
+        ])
+        #expect(findings == [])
+    }
+
+    @Test("an index that is left invalid is refused")
+    func invalidIndex() async throws {
+        let findings = try await check([
+            Self.table(
+                key: "PRIMARY KEY (tenant_id, id)) PARTITION BY HASH (tenant_id", security: "")
+                + "; CREATE TABLE note_0 PARTITION OF note FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            "CREATE INDEX note_id ON ONLY note (id)",
+        ])
+        let last = try catalog([]).shard.count + 2
+        #expect(
+            findings.filter { $0.file.hasSuffix("lint\(last).sql") }.map(\.rule)
+                == [.index, .indexInvalid])
+    }
+
+    @Test("a finding names file and line, and every rule has a reason and a safe form")
+    func places() async throws {
+        let findings = try await check(["SELECT 1;\n\n-- why\nTRUNCATE session;\nSELECT 1"])
+        let number = try catalog([]).shard.count + 1
+        #expect(findings.map(\.line) == [4])
+        #expect(findings.map(\.file) == ["shard/000\(number)_lint\(number).sql"])
+        #expect(findings.map(\.object) == ["session"])
+        #expect(LintRule.allCases.allSatisfy { !$0.reason.isEmpty && !$0.safeForm.isEmpty })
+    }
+
+    @Test("no scratch database is left, neither by a check nor by one that was killed")
+    func nothingIsLeft() async throws {
+        try await withLint { lint in
+            let superuser = try await PostgresConnection.connect(
+                PostgresConfiguration(
+                    connectionString: try lint.plane.configuration.conninfo("control.superuser"),
+                    applicationName: "lint-test"), deadline: lint.plane.deadline)
+            defer { superuser.close() }
+            let name = "hc_lint_0123456789abcdef"
+            let other = "hc_lint_fedcba9876543210"
+            for statement in [
+                "CREATE DATABASE \(name)", "CREATE DATABASE \(other)",
+                "COMMENT ON DATABASE \(name) IS 'hc-admin migrate lint: may be dropped at any time'",
+            ] {
+                try await superuser.executeScript(statement, deadline: lint.plane.deadline)
+            }
+            _ = try await lint.run(.control, server: "control")
+            let left = try await superuser.execute(
+                Query("SELECT datname::text FROM pg_database WHERE datname LIKE 'hc\\_lint\\_%'"),
+                deadline: lint.plane.deadline)
+            #expect(try left.rows.map { try $0.text(0) } == [other], "nobody's but its own")
+            try await superuser.executeScript(
+                "DROP DATABASE \(other)", deadline: lint.plane.deadline)
+        }
+    }
+
+    @Test("without a server's connection files it says which one is missing")
+    func noServer() async throws {
+        try await withLint { lint in
+            let error = await #expect(throws: ControlError.self) {
+                try await lint.run(.control, server: "shards/none")
+            }
+            #expect(error?.code == "server-unreachable")
+            #expect(error?.message.contains("shards/none.superuser.conninfo") == true)
+        }
+    }
+
+    // MARK: Plumbing
+
+    private func check(_ migrations: [String]) async throws -> [LintFinding] {
+        try await withLint(catalog(migrations)) { try await $0.run(.shard, server: "control") }
+    }
+
+    private func catalog(_ further: [String]) throws -> MigrationCatalog {
+        let own = try MigrationCatalog.load(directory: Repository.path("migrations"))
+        let first = own.shard.count + 1
+        return MigrationCatalog(
+            control: own.control,
+            shard: own.shard
+                + further.enumerated().map { index, sql in
+                    Migration(
+                        version: first + index, name: "lint\(first + index)", checksum: "c",
+                        sql: sql)
+                })
+    }
+
+    private func withLint<Value: Sendable>(
+        _ catalog: MigrationCatalog? = nil, baseline: MigrationLint.Baseline = .released,
+        _ body: @LoopActor (MigrationLint) async throws -> Value
+    ) async throws -> Value {
+        let threads = BlockingPool()
+        let secrets = try await threads.run(
+            deadline: .after(.seconds(120), from: Loop.shared.now)
+        ) { try LocalServices.shared().secretsDirectory }
+        let configuration = try PlatformConfiguration.load(
+            Array(
+                """
+                {"stateDirectory":"\(secrets)","secretsDirectory":"\(secrets)",
+                 "masterKeyFile":"\(secrets)/master.key","tokenKeyFile":"\(secrets)/token.key",
+                 "redis":{"socket":"\(secrets)/redis"}}
+                """.utf8), source: "test", sections: { _ in }
+        ).platform
+        let plane = ControlPlane(
+            configuration: configuration, clocks: .system, operatorName: "lint",
+            progress: { _ in })
+        let lint = MigrationLint(
+            plane: plane, catalog: try catalog ?? self.catalog([]), baseline: baseline)
+        do {
+            let value = try await body(lint)
+            await plane.close()
+            return value
+        } catch {
+            await plane.close()
+            throw error
+        }
+    }
+}
