@@ -57,6 +57,41 @@ extension MoveFault {
             },
         ]
 
+    /// The abort is written down before the mover goes on: nothing is left to chance.
+    static let aborts: [MoveFault] =
+        ["move.subscribed", "move.verified", "move.gated", "move.drained", "move.handed-over"].map {
+            point in
+            MoveFault("an abort is asked for at \(point)", .mover, [.aborted]) { ground, before in
+                let mover = try ground.begin(before, fault: "\(point)=stop@1")
+                try ground.expectStopped(mover, point)
+                let abort = try ground.admin(["move", "abort", moved])
+                try ground.wait("the abort to be written down") {
+                    try ground.sql(
+                        .control,
+                        "SELECT count(*) FROM move WHERE tenant_id = :tenant AND abort_requested AND state = 'running'"
+                    ) == "0" ? nil : ()
+                }
+                try ground.strike(mover.processIdentifier, SIGCONT)
+                try ground.waitEnded(mover)
+                try ground.waitEnded(abort)
+                guard try abort.wait() == 0 else {
+                    throw FixtureError("'move abort' ended with \(try abort.wait())")
+                }
+            }
+        } + [
+            MoveFault("an abort comes after the commit point", .mover) { ground, before in
+                let mover = try ground.begin(before, fault: "move.committed=stop@1")
+                try ground.expectStopped(mover, "move.committed")
+                let abort = try ground.admin(["move", "abort", moved])
+                try ground.waitEnded(abort)
+                guard try abort.wait() == 5 else {
+                    throw FixtureError("'move abort' ended with \(try abort.wait())")
+                }
+                try ground.strike(mover.processIdentifier, SIGCONT)
+                try ground.waitEnded(mover)
+            }
+        ]
+
     private static let moved = MoveFaultGround.moved
 
     /// The commit point is passed, on the disk of the control database, and its answer does not come: a commit waits for

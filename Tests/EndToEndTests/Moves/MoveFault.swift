@@ -82,7 +82,7 @@ extension MoveFault {
     }()
 
     static let all: [MoveFault] =
-        (movers + agents + servers + workers + reverts + races + hands).map { fault in
+        (movers + agents + servers + workers + reverts + races + aborts + hands).map { fault in
             var fault = fault
             fault.isRepresentative = representative.contains(fault.name)
             return fault
