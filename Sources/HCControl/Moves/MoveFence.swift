@@ -269,9 +269,22 @@ struct MoveFence {
     /// S8: everything before the barrier is on the destination, and on its disk: the barrier is seen there, and a commit
     /// that is waited for puts on disk what came before it (pitfall 23).
     ///
+    /// The clinic waits meanwhile, and its own shard may be well: a destination that gives no answer is left in time.
+    ///
     /// - Returns: a place in the destination's log behind everything that came from the origin; nil if the deadline
     ///   passed first.
     func drain(_ barrier: Barrier, deadline: Deadline) async throws -> LogPosition? {
+        do {
+            return try await awaitBarrier(barrier, deadline: deadline)
+        } catch let error as PostgresError {
+            guard case .deadlineExceeded = error.kind else { throw error }
+            return nil
+        }
+    }
+
+    private func awaitBarrier(
+        _ barrier: Barrier, deadline: Deadline
+    ) async throws -> LogPosition? {
         let connection = try await mover(destination)
         while true {
             let isHere = try await connection.execute(
@@ -280,7 +293,7 @@ struct MoveFence {
                     SELECT EXISTS (SELECT FROM hc_barrier
                         WHERE tenant_id = $1 AND move_id = $2 AND seq = $3)
                     """, [.id(move.tenant), .id(move.id), .int8(barrier.number)]),
-                deadline: plane.deadline
+                deadline: deadline
             ).single().bool(0)
             if isHere { break }
             guard !deadline.isExpired(at: plane.clocks.monotonic()) else { return nil }
@@ -301,16 +314,18 @@ struct MoveFence {
                     [
                         .id(move.tenant), .int8(move.attempt), .id(move.id), .int8(barrier.number),
                     ]),
-            ], reportsPosition: true, deadline: plane.deadline)
+            ], reportsPosition: true, deadline: deadline)
         guard marked[1].affectedRows == 1, let position = connection.commitPosition,
-            try await isWhoItWas(connection)
+            try await isWhoItWas(connection, deadline: deadline)
         else { return nil }
         return LogPosition(position)
     }
 
     /// Whether the destination is the server that the move began with: one that took over may lack what was on its disk.
-    private func isWhoItWas(_ connection: PostgresConnection) async throws -> Bool {
-        guard let identity = try await ShardIdentity(of: connection, deadline: plane.deadline)
+    private func isWhoItWas(
+        _ connection: PostgresConnection, deadline: Deadline
+    ) async throws -> Bool {
+        guard let identity = try await ShardIdentity(of: connection, deadline: deadline)
         else {
             return false
         }

@@ -99,14 +99,14 @@ struct MoveVerification {
     /// Compares what may differ, on both sides at once. Nobody writes on either.
     ///
     /// - Returns: the manifest's part.
-    /// - Throws: `Mover.Fatal` if the sides differ.
+    /// - Throws: `Mover.Fatal` if the sides differ; `PostgresError`, also when the deadline passes first.
     func finish(
-        _ move: Move, origin: Shard, destination: Shard, plane: ControlPlane
+        _ move: Move, origin: Shard, destination: Shard, plane: ControlPlane, deadline: Deadline
     ) async throws -> JSONValue {
         let chunks = chunksInPause
         let here = try await plane.shard(reference: origin.reference, .mover)
         let there = try await plane.shard(reference: destination.reference, .mover)
-        let (plan, tenant, deadline) = (plan, move.tenant, plane.deadline)
+        let (plan, tenant) = (plan, move.tenant)
         let other = Loop.shared.makeTask {
             try await TenantDigest(of: tenant, on: there).read(
                 plan, chunks: chunks, deadline: deadline)

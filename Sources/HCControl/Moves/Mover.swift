@@ -449,10 +449,10 @@ package final class Mover {
         (fence.move, mirror.move) = (move, move)
         let tries = (move.progress["pauseTries"]?.asInteger ?? 0) + 1
         let begin = plane.clocks.monotonic()
+        let end = Deadline.after(budget, from: begin)
         let outcome: PauseOutcome
         do {
-            outcome = try await closeDoor(
-                fence, verification, until: .after(budget, from: begin), tries: tries)
+            outcome = try await closeDoor(fence, verification, until: end, tries: tries)
         } catch let lost as MoveLost {
             throw lost
         } catch let death as FaultPointFailure {
@@ -461,7 +461,8 @@ package final class Mover {
             try await openAgain(tries: tries, reason: fatal.reason)
             throw fatal
         } catch {
-            outcome = .retry("\(error)")
+            let isOverrun = end.isExpired(at: plane.clocks.monotonic())
+            outcome = .retry(isOverrun ? "the budget was used up (\(error))" : "\(error)")
         }
         switch outcome {
         case .committed:
@@ -513,7 +514,8 @@ package final class Mover {
         try FaultPoint.reach("move.drained")
         let fencedAt = plane.clocks.now()
         let verified = try await verification.finish(
-            move, origin: fence.origin, destination: fence.destination, plane: plane)
+            move, origin: fence.origin, destination: fence.destination, plane: plane,
+            deadline: deadline)
         guard try await fence.handOver(deadline: deadline) else {
             return .retry("the fence did not stand")
         }

@@ -108,9 +108,9 @@ final class MoveGround {
     }
 
     /// As another process would have it.
-    func plane(_ name: String = "operator") -> ControlPlane {
+    func plane(_ name: String = "operator", clocks: Clocks = .system) -> ControlPlane {
         let plane = ControlPlane(
-            configuration: configuration, clocks: .system, operatorName: name, progress: { _ in })
+            configuration: configuration, clocks: clocks, operatorName: name, progress: { _ in })
         planes.append(plane)
         return plane
     }

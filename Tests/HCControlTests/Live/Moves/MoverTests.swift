@@ -430,6 +430,75 @@ struct MoverTests {
     }
 
     @Test(
+        "a destination that gives no answer keeps the door closed no longer than the pause may last"
+    )
+    func deafDestination() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.verified=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            let plane = ground.plane()
+            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
+            let id = try await store.find(named: "sunrise").id
+            var move = try #require(try await store.claim(id, owner: "one process"))
+            let (origin, destination) = (
+                try await registry.find("s1"), try await registry.find("s2")
+            )
+            let verification = try await MoveVerification.run(
+                move, origin: origin, destination: destination, plane: plane,
+                pass: { _ in }, progress: { _, _ in })
+            move.attempt = try await store.advance(move, to: .gating)
+            move.step = .gating
+            let fence = MoveFence(
+                plane: plane, move: move, origin: origin, destination: destination)
+            #expect(try await fence.gate(deadline: ground.deadline))
+            guard case .fenced(let barrier) = try await fence.fence(deadline: ground.deadline)
+            else {
+                Issue.record("nobody is inside, and the fence was not made")
+                return
+            }
+            #expect(try await fence.drain(barrier, deadline: ground.deadline) != nil)
+            let (services, target) = (ground.services, ground.shards[1].superuser)
+            let lock = try await offLoop {
+                let session = try services.session(target)
+                // It ends in the end, and who has waited for it is found out.
+                try session.run(
+                    """
+                    SET idle_in_transaction_session_timeout = '30s';
+                    BEGIN;
+                    LOCK TABLE hc_barrier, patient IN ACCESS EXCLUSIVE MODE;
+                    """)
+                return session
+            }
+            // To its clock a statement may take an hour: only the end of the pause is left.
+            let patient = ground.plane(
+                clocks: Clocks(
+                    now: Clocks.system.now,
+                    monotonic: { Clocks.system.monotonic() + .seconds(3600) }))
+            let deaf = MoveFence(
+                plane: patient, move: move, origin: origin, destination: destination)
+            #expect(
+                try await deaf.drain(
+                    barrier, deadline: .after(.milliseconds(50), from: Loop.shared.now))
+                    == nil)
+            let failure = await #expect(throws: PostgresError.self) {
+                try await verification.finish(
+                    move, origin: origin, destination: destination, plane: patient,
+                    deadline: .after(.milliseconds(50), from: Loop.shared.now))
+            }
+            guard case .deadlineExceeded? = failure?.kind else {
+                Issue.record("it ended otherwise: \(String(describing: failure))")
+                return
+            }
+            _ = try await offLoop { try lock.run("ROLLBACK") }
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test(
         "a shard is not migrated while a clinic is on the move, nor a clinic moved while a shard is migrated"
     )
     func migrations() async throws {
