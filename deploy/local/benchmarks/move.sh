@@ -13,9 +13,9 @@ bench_move() {
         [[ ! -s $scratch/$name.json ]] || continue
         admin tenant create "$name" --name "$name" --tier custom --shard s1 --json >"$scratch/$name.owner"
         chmod 0600 "$scratch/$name.owner"
-        # A patient is about six rows: the search tokens, and what the audit trail says of it.
+        # A patient is about twenty rows: most are tokens by which it is found.
         if [[ $name == moved ]]; then
-            admin demo seed moved --patients $((rows / 6)) --days 20 >&2
+            admin demo seed moved --patients $((rows / 21)) --days 20 >&2
         else
             admin demo seed neighbour --patients 500 --days 5 >&2
         fi
