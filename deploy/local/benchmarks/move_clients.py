@@ -30,7 +30,8 @@ class Clinic:
         self.acknowledged, self.unknown, self.failures, self.times = {}, set(), [], []
 
     async def ask(self, method, path, body=None, key=None):
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        is_new = not self.idle
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port) if is_new else self.idle.pop()
         content = b"" if body is None else json.dumps(body).encode()
         head = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", f"Content-Length: {len(content)}"]
         if body is not None:
@@ -40,7 +41,12 @@ class Clinic:
         if key is not None:
             head.append(f"Idempotency-Key: {key}")
         writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + content)
-        status = int((await reader.readline()).split()[1])
+        line = await reader.readline()
+        if not line and not is_new:
+            # It had been idle for too long (RFC 9112, 9.5): what is asked for may be asked for again.
+            writer.close()
+            return await self.ask(method, path, body, key)
+        status = int(line.split()[1])
         length, close = 0, False
         while (line := await reader.readline()) not in (b"\r\n", b""):
             name, _, value = line.decode().partition(":")
