@@ -54,9 +54,13 @@ extension MoveManifest {
     ) throws -> MoveManifest {
         let signer = try makeSigner(try MasterKey.load(path: masterKeyFile))
         do {
-            guard let answer = try? JSONReader.parse(bytes),
-                let manifest = answer["manifest"]
-            else { return try verified(bytes, by: signer) }
+            let answer: JSONValue
+            do throws(JSONError) {
+                answer = try JSONReader.parse(bytes)
+            } catch {
+                throw MoveManifestError.malformed(error)
+            }
+            guard let manifest = answer["manifest"] else { return try verified(bytes, by: signer) }
             guard manifest != .null else {
                 throw ControlError(
                     .refused, code: "no-manifest",

@@ -65,6 +65,12 @@ struct MoverTests {
                     from: "answer", masterKeyFile: ground.masterKeyFile)
             }
             #expect(changed?.code == "bad-manifest")
+            let cut = await controlFailure {
+                _ = try MoveManifest.verified(
+                    Array(document.serialized.dropLast()), from: "answer",
+                    masterKeyFile: ground.masterKeyFile)
+            }
+            #expect(cut?.code == "bad-manifest" && cut?.message.contains("no JSON text") == true)
         }
     }
 
