@@ -141,6 +141,9 @@ package enum Files {
         return names.sorted()
     }
 
+    /// Whether this process may run it (man 2 access).
+    package static func isExecutable(_ path: String) -> Bool { access(path, X_OK) == 0 }
+
     private static func flushDirectory(of path: String) throws(FileError) {
         let directory = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
         let descriptor = hc_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)

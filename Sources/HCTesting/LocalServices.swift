@@ -198,8 +198,11 @@ package final class LocalServices: Sendable {
 
     // MARK: Making databases
 
-    private func psqlPath() throws -> String {
-        try Repository.line(of: directory + "/services/bin") + "/psql"
+    private func psqlPath() throws -> String { try program("psql") }
+
+    /// One of PostgreSQL's own programs, of the servers' version.
+    package func program(_ name: String) throws -> String {
+        try "\(Repository.line(of: directory + "/services/bin"))/\(name)"
     }
 
     private func uniqueName() -> String {
@@ -232,16 +235,16 @@ package final class LocalServices: Sendable {
             let checksum = try Subprocess.run("/usr/bin/sha256sum", [file.path]).prefix {
                 $0 != " "
             }
-            try psql(
-                superuser.database(name),
-                """
-                BEGIN;
-                SET LOCAL ROLE hc_owner;
-                \(Repository.contents(of: file.path))
+            let ledger = """
                 INSERT INTO hc_schema (version, name, checksum, fingerprint)
                 VALUES (\(file.version), '\(file.name)', '\(checksum)', hc_schema_fingerprint());
-                COMMIT;
-                """)
+                """
+            let sql = try Repository.contents(of: file.path)
+            try psql(
+                superuser.database(name),
+                file.isTransactional
+                    ? "BEGIN; SET LOCAL ROLE hc_owner;\n\(sql)\n\(ledger) COMMIT;"
+                    : "SET ROLE hc_owner;\n\(sql)\n;\(ledger)")
         }
         try psql(superuser, "ALTER DATABASE \(name) WITH ALLOW_CONNECTIONS false;")
         return name

@@ -1,5 +1,7 @@
 import CLinux
 import Glibc
+import HCCore
+import HCIO
 
 /// The files of the repository that tests read.
 package enum Repository {
@@ -12,24 +14,29 @@ package enum Repository {
 
     package static func path(_ relative: String) -> String { "\(root)/\(relative)" }
 
+    /// One folder of migrations, as the tests need it.
+    package struct MigrationFolder {
+        package var version: Int
+        package var name: String
+        /// Of `up.sql`.
+        package var path: String
+        package var isTransactional: Bool
+    }
+
     /// The migrations of a directory in the order of their numbers.
-    package static func migrations(
-        in directory: String
-    ) throws -> [(version: Int, name: String, path: String)] {
-        guard let stream = opendir(path(directory)) else {
-            throw FixtureError("cannot open \(path(directory))")
-        }
-        defer { closedir(stream) }
-        var found: [(version: Int, name: String, path: String)] = []
-        while let entry = readdir(stream) {
-            let file = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            guard file.hasSuffix(".sql"), let version = Int(file.prefix(4)) else { continue }
+    package static func migrations(in directory: String) throws -> [MigrationFolder] {
+        var found: [MigrationFolder] = []
+        for folder in try Files.list(path(directory)) {
+            guard let version = Int(folder.prefix(4)) else { continue }
+            let place = path("\(directory)/\(folder)")
+            let hasTerms = try Files.list(place).contains("migration.json")
+            let terms = hasTerms ? try JSONReader.parse(Files.read("\(place)/migration.json")) : [:]
             found.append(
-                (version, String(file.dropFirst(5).dropLast(4)), path("\(directory)/\(file)")))
+                MigrationFolder(
+                    version: version, name: String(folder.dropFirst(5)), path: "\(place)/up.sql",
+                    isTransactional: terms["transaction"]?.asBool ?? true))
         }
-        return found.sorted { $0.version < $1.version }
+        return found
     }
 
     /// The text of a file, at most 16 MiB.

@@ -1,4 +1,6 @@
+import CLinux
 import HCCore
+import HCIO
 import HCTesting
 import Testing
 
@@ -45,14 +47,80 @@ import Testing
 
 @Suite struct MigrationCatalogTests {
     @Test(
-        "a migration's file is named NNNN_name.sql",
+        "a migration's folder is named NNNN-name",
         arguments: [
-            "1_a.sql", "0000_a.sql", "00001_a.sql", "0001.sql", "0001_.sql", "a_0001.sql",
-            "０００１_a.sql",
-            "0001_a'b.sql", "0001_A.sql", "0001_a b.sql",
+            "1-a", "0000-a", "00001-a", "0001", "0001-", "a-0001", "0001_a", "０００１-a", "0001-a'b",
+            "0001-A", "0001-a b", "0001-a.sql",
         ])
-    func names(file: String) {
-        #expect(MigrationCatalog.parse(file) == nil)
+    func names(folder: String) {
+        #expect(MigrationCatalog.parse(folder) == nil)
+    }
+
+    @Test("a folder says what it holds, and what it is allowed")
+    func folders() throws {
+        let directory = try MigrationDirectory()
+        try directory.write("control/0001-a/up.sql", "SELECT 1")
+        try directory.write("shard/0001-b-c_d/up.sql", "SELECT 1;\nSELECT 2")
+        try directory.write("shard/0001-b-c_d/down.sql", "SELECT 3")
+        try directory.write("shard/0002-e/up.sql", "VACUUM patient")
+        try directory.write(
+            "shard/0002-e/migration.json",
+            #"""
+            {"transaction": false, "lockTimeoutMilliseconds": 50, "lockTotalSeconds": 7, "timeoutSeconds": 3600}
+            """#)
+        try directory.write("shard/schema.sql", "")
+        try directory.write("shard/.hidden", "")
+        let catalog = try MigrationCatalog.load(directory: directory.path)
+        #expect(catalog.shard.map(\.folder) == ["0001-b-c_d", "0002-e"])
+        #expect(catalog.shard.map(\.down) == ["SELECT 3", nil])
+        #expect(catalog.shard[0].terms == MigrationTerms())
+        let terms = catalog.shard[1].terms
+        #expect(!terms.isTransactional && terms.lockTimeout == .milliseconds(50))
+        #expect(terms.lockTotal == .seconds(7) && terms.timeout == .seconds(3600))
+    }
+
+    @Test(
+        "what does not belong there, or is not known, is refused with its name",
+        arguments: [
+            ("shard/0002_old.sql", "SELECT 1", "0002_old.sql is not named NNNN-name"),
+            ("shard/0003-b/up.sql", "SELECT 1", "has number 3 where 2 is due"),
+            ("shard/0001-b/down.sql", "SELECT 1", "0001-b has number 1 where 2 is due"),
+            ("shard/0001-a/rollback.sql", "SELECT 1", "rollback.sql is no part of a migration"),
+            ("shard/0002-b/down.sql", "SELECT 1", "has no up.sql"),
+            ("shard/0002-b/up.sql", "-- nothing", "has no statement"),
+            ("shard/0001-a/migration.json", "{", "is no JSON"),
+            ("shard/0001-a/migration.json", "[]", "is no JSON object"),
+            ("shard/0001-a/migration.json", #"{"locks": 1}"#, "locks is not known"),
+            ("shard/0001-a/migration.json", #"{"transaction": 1}"#, "transaction is true or false"),
+            (
+                "shard/0001-a/migration.json", #"{"lockTimeoutMilliseconds": 5000}"#,
+                "lockTimeoutMilliseconds is a whole number from 10 to 1000"
+            ),
+            ("shard/0001-a/migration.json", #"{"transaction": false}"#, "up.sql has 2 statements"),
+        ])
+    func refused(file: String, text: String, message: String) throws {
+        let directory = try MigrationDirectory()
+        try directory.write("control/0001-a/up.sql", "SELECT 1")
+        try directory.write("shard/0001-a/up.sql", "SELECT 1; SELECT 2")
+        _ = try MigrationCatalog.load(directory: directory.path)
+        try directory.write(file, text)
+        let error = #expect(throws: ControlError.self) {
+            try MigrationCatalog.load(directory: directory.path)
+        }
+        #expect(error?.code == "bad-migrations")
+        #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
+    }
+
+    /// What ledgers have had since before there were folders: that of `up.sql`, and nothing else.
+    @Test("what was applied as a single file keeps its checksum")
+    func checksums() throws {
+        let catalog = try MigrationCatalog.load(directory: Repository.path("migrations"))
+        #expect(
+            catalog.shard.first?.checksum
+                == "1514d9aff351ee1e23745eb8559e54f316ac008ec554968be5087db5f9d8b89f")
+        #expect(
+            catalog.control.prefix(7).last?.checksum
+                == "5d1da1998711c5fc353af192f4b596f35829931aa01bd2dfd8942f29fc34e34a")
     }
 
     @Test("the repository's migrations make a catalog")
@@ -69,5 +137,30 @@ import Testing
             try MigrationCatalog.load(directory: "/nowhere")
         }
         #expect(error?.code == "bad-migrations")
+    }
+}
+
+/// A directory of migrations of a test's own, removed with the last reference.
+final class MigrationDirectory {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/hc-migrations-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw FixtureError("mkdtemp failed") }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    func write(_ file: String, _ text: String) throws {
+        var made = path
+        for part in file.split(separator: "/").dropLast() {
+            made += "/\(part)"
+            mkdir(made, 0o700)
+        }
+        try Files.replace("\(path)/\(file)", with: Array(text.utf8))
+    }
+
+    deinit {
+        // What is left lies in /tmp and is nobody's.
+        _ = try? Subprocess.run("/bin/rm", ["-rf", path])
     }
 }

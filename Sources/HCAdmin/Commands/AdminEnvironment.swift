@@ -66,8 +66,15 @@ final class AdminEnvironment {
 
     /// The migrations of `--migrations`, else those of the configuration.
     func catalog(_ directory: String?) throws -> MigrationCatalog {
-        try MigrationCatalog.load(directory: directory ?? configuration().migrationsDirectory)
+        try MigrationCatalog.load(directory: migrationsDirectory(directory))
     }
+
+    func migrationsDirectory(_ directory: String?) throws -> String {
+        try directory ?? configuration().migrationsDirectory
+    }
+
+    /// Where programs are looked for.
+    var programPath: String? { variables["PATH"] }
 
     func close() async {
         await openPlane?.close()

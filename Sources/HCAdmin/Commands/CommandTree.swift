@@ -16,7 +16,7 @@ struct CommandTree {
         RebalanceCollect.self, RebalancePlanCommand.self, RebalanceApply.self,
         RebalanceSimulate.self,
         MigrateStatus.self, MigratePlanCommand.self, MigrateUp.self, MigrateAbort.self,
-        MigrateDrift.self, MigrateLint.self,
+        MigrateDrift.self, MigrateDown.self, MigrateLint.self, MigrateSchema.self,
         ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]
 

@@ -8,7 +8,7 @@ struct MigrateUp: Command {
         summary: "Applies pending migrations, control database first, then the shards.",
         discussion: """
             Each migration is one transaction with its line in the ledger of its database: applied or not,
-            never half. Shards come in waves, a canary first; each wave is verified before the next begins, and the
+            never half; what PostgreSQL takes only outside a transaction is repaired and run once more. Shards come in waves, a canary first; each wave is verified before the next begins, and the
             first failure halts the run: shards that come later are not touched. Given again, it goes on where it
             stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up.
             """,

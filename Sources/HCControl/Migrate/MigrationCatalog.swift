@@ -2,26 +2,21 @@ import HCCore
 import HCCrypto
 import HCIO
 
-/// One numbered SQL file.
-package struct Migration: Sendable, Equatable {
-    /// The number at the head of the file name, from 1 without gaps.
-    package let version: Int
-    package let name: String
-    /// SHA-256 of the file, hex: an applied migration whose file changed is an error, never applied again.
-    package let checksum: String
-    package let sql: String
-}
-
-/// The migrations of a directory: `control/NNNN_name.sql` and `shard/NNNN_name.sql`.
+/// The migrations of a directory: the folders `control/NNNN-name/` and `shard/NNNN-name/`.
 package struct MigrationCatalog: Sendable {
     package let control: [Migration]
     package let shard: [Migration]
 
     /// A file above this size is no migration that anyone has read.
     private static let fileBytesMax = 4 << 20
+    private static let up = "up.sql"
+    private static let down = "down.sql"
+    private static let terms = "migration.json"
+    /// What a folder of migrations may hold beside them: what comes of all of them (`MigrationSchema`).
+    static let schema = "schema.sql"
 
-    /// - Throws: `ControlError` (`bad-migrations`) for a directory that cannot be read, a file that is not named
-    ///   `NNNN_name.sql`, a gap or a double number.
+    /// - Throws: `ControlError` (`bad-migrations`) for a directory that cannot be read, a folder that is not named
+    ///   `NNNN-name`, a gap or a double number, a file that is not known.
     package static func load(directory: String) throws(ControlError) -> MigrationCatalog {
         MigrationCatalog(
             control: try load(directory: "\(directory)/control"),
@@ -30,41 +25,58 @@ package struct MigrationCatalog: Sendable {
 
     private static func load(directory: String) throws(ControlError) -> [Migration] {
         var migrations: [Migration] = []
-        do {
-            for file in try Files.list(directory) where file.hasSuffix(".sql") {
-                guard let (version, name) = parse(file) else {
-                    throw refuse("\(directory)/\(file) is not named NNNN_name.sql")
-                }
-                guard version == migrations.count + 1 else {
-                    throw refuse(
-                        "\(directory)/\(file) has number \(version) where \(migrations.count + 1) is due"
-                    )
-                }
-                let bytes = try Files.read("\(directory)/\(file)", bytesMax: fileBytesMax)
-                guard let sql = String(validating: bytes, as: UTF8.self) else {
-                    throw refuse("\(directory)/\(file) is not UTF-8")
-                }
-                migrations.append(
-                    Migration(
-                        version: version, name: name, checksum: try SHA256.hash(bytes).hex, sql: sql
-                    ))
+        for folder in try list(directory) where folder != schema {
+            let path = "\(directory)/\(folder)"
+            guard let (version, name) = parse(folder) else {
+                throw refuse("\(path) is not named NNNN-name")
             }
-        } catch let error as Files.FileError {
-            throw refuse("the migrations cannot be read", cause: error)
-        } catch let error as ControlError {
-            throw error
-        } catch {
-            throw refuse("the migrations cannot be read", cause: error)
+            guard version == migrations.count + 1 else {
+                throw refuse("\(path) has number \(version) where \(migrations.count + 1) is due")
+            }
+            migrations.append(try load(path, version: version, name: name))
         }
         guard !migrations.isEmpty else { throw refuse("\(directory) has no migration") }
         return migrations
     }
 
-    /// `0001_directory.sql` is version 1, named `directory`.
-    static func parse(_ file: String) -> (version: Int, name: String)? {
-        let stem = file.dropLast(".sql".count)
-        guard let underscore = stem.firstIndex(of: "_") else { return nil }
-        let (digits, name) = (stem[..<underscore], stem[stem.index(after: underscore)...])
+    private static func load(
+        _ path: String, version: Int, name: String
+    ) throws(ControlError) -> Migration {
+        let files = Set(try list(path))
+        for file in files.sorted() where ![up, down, terms].contains(file) {
+            throw refuse("\(path)/\(file) is no part of a migration")
+        }
+        guard files.contains(up) else { throw refuse("\(path) has no \(up)") }
+        let bytes = try read("\(path)/\(up)")
+        let terms =
+            files.contains(terms)
+            ? try MigrationTerms(read("\(path)/\(terms)"), file: "\(path)/\(terms)")
+            : MigrationTerms()
+        let sql = try text(of: bytes, "\(path)/\(up)")
+        let statements = SQLScript.statements(of: sql).count
+        guard statements > 0 else { throw refuse("\(path)/\(up) has no statement") }
+        guard terms.isTransactional || statements == 1 else {
+            throw refuse(
+                "\(path)/\(up) has \(statements) statements: outside a transaction each needs a migration of its own"
+            )
+        }
+        let checksum: String
+        do {
+            checksum = try SHA256.hash(bytes).hex
+        } catch {
+            throw refuse("the migrations cannot be read", cause: error)
+        }
+        return Migration(
+            version: version, name: name, checksum: checksum, sql: sql,
+            down: files.contains(down)
+                ? try text(of: read("\(path)/\(down)"), "\(path)/\(down)") : nil,
+            terms: terms)
+    }
+
+    /// `0001-directory` is version 1, named `directory`.
+    static func parse(_ folder: String) -> (version: Int, name: String)? {
+        guard let hyphen = folder.firstIndex(of: "-") else { return nil }
+        let (digits, name) = (folder[..<hyphen], folder[folder.index(after: hyphen)...])
         guard digits.utf8.count == 4, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }),
             let version = Int(digits), version > 0, !name.isEmpty, name.utf8.allSatisfy(isPlain)
         else { return nil }
@@ -81,10 +93,38 @@ package struct MigrationCatalog: Sendable {
         }
     }
 
-    private static func refuse(_ message: String, cause: (any Error)? = nil) -> ControlError {
+    // MARK: Files
+
+    /// Without those that editors and the like hide.
+    private static func list(_ directory: String) throws(ControlError) -> [String] {
+        do {
+            return try Files.list(directory).filter { !$0.hasPrefix(".") }
+        } catch {
+            throw refuse("the migrations cannot be read", cause: error)
+        }
+    }
+
+    private static func read(_ path: String) throws(ControlError) -> [UInt8] {
+        do {
+            return try Files.read(path, bytesMax: fileBytesMax)
+        } catch {
+            throw refuse("the migrations cannot be read", cause: error)
+        }
+    }
+
+    private static func text(of bytes: [UInt8], _ path: String) throws(ControlError) -> String {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw refuse("\(path) is not UTF-8")
+        }
+        return text
+    }
+
+    static func refuse(_ message: String, cause: (any Error)? = nil) -> ControlError {
         ControlError(
             .invalid, code: "bad-migrations", message,
-            remedy: "Name the directory with --migrations DIR; it holds control/ and shard/.",
+            remedy:
+                "Name the directory with --migrations DIR; it holds control/ and shard/, and in them"
+                + " NNNN-name/ with up.sql.",
             cause: cause)
     }
 }

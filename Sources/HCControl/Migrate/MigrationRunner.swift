@@ -6,7 +6,8 @@ import HCPostgres
 /// Applies migrations to the control database and to the shards.
 ///
 /// Each migration runs in one transaction with its line in the database's own ledger, under a lock that
-/// makes two runners take turns; so after a crash a migration is applied or it is not.
+/// makes two runners take turns; so after a crash a migration is applied or it is not. What PostgreSQL takes only outside
+/// a transaction is run once more then: `MigrationRunner+Outside`.
 @LoopActor
 package struct MigrationRunner {
     /// One database as `migrate status` shows it.
@@ -37,9 +38,9 @@ package struct MigrationRunner {
     let plane: ControlPlane
     let catalog: MigrationCatalog
 
-    /// DDL that waits for a lock makes everybody behind it wait too: it gives up soon, and is tried again.
+    /// DDL that waits for a lock makes everybody behind it wait too: it gives up soon, and is tried again. The migration
+    /// says for how long.
     let locks: LockRetry
-    private static let migrationTimeout = Duration.seconds(600)
 
     package init(
         plane: ControlPlane, catalog: MigrationCatalog, locks: LockRetry = LockRetry()
@@ -130,6 +131,40 @@ package struct MigrationRunner {
         return applied
     }
 
+    /// Takes the newest migration of one shard back: of the canary, say, of a run that halted.
+    ///
+    /// - Throws: `ControlError` (`migration-irreversible`, `nothing-applied`), or what stands in the way of `upShards`.
+    package func downShard(_ id: String, dryRun: Bool) async throws -> Migration {
+        let registry = ShardRegistry(plane: plane)
+        let shard = try await registry.find(id)
+        try registry.requireNotRetired(shard)
+        let connection = try await plane.shard(reference: shard.reference, .owner)
+        let version = try await catalog.shard.count - pending(shard, connection).count
+        guard version > 0 else {
+            throw ControlError(
+                .refused, code: "nothing-applied", "shard \(id) has no migration to take back")
+        }
+        try await requireNoMoves(shard)
+        let migration = catalog.shard[version - 1]
+        let target = Target(connection: connection, database: id, reference: shard.reference)
+        guard !dryRun else {
+            try requireReversible(migration)
+            return migration
+        }
+        try await undo(migration, at: target)
+        try await registry.recordSchema(
+            id: id, version: version - 1, fingerprint: try await fingerprint(of: connection, id))
+        try await plane.attempt("the audit cannot be written") {
+            _ = try await plane.control().execute(
+                [
+                    plane.audit(
+                        "migrate.down", subject: id,
+                        detail: ["version": .integer(Int64(migration.version))])
+                ], deadline: plane.deadline)
+        }
+        return migration
+    }
+
     /// Rows that are on their way between two shards need the same tables on both. A move that begins now either has the
     /// lock that the migration takes, or waits until it is over.
     private func requireNoMoves(_ shard: Shard, _ connection: PostgresConnection) async throws {
@@ -165,87 +200,11 @@ package struct MigrationRunner {
         )
         for migration in plan.pending where !dryRun {
             plane.progress("\(database): applying \(migration.version) \(migration.name)")
-            try await apply(migration, to: connection, database, reference: reference)
+            try await apply(
+                migration,
+                to: Target(connection: connection, database: database, reference: reference))
         }
         return plan.pending.map { Applied(database: database, version: $0.version, name: $0.name) }
-    }
-
-    /// The file, its ledger line and the check that its predecessor is the last one: one implicit transaction
-    /// (PostgreSQL manual, 55.2.2.1), under an advisory lock of the two-argument form, which tenants never use.
-    ///
-    /// - Parameter reference: the shard's; nil for the control database.
-    /// - Throws: `ControlError` (`migration-locked`) when somebody kept the locks for the whole time that it may try.
-    func apply(
-        _ migration: Migration, to connection: PostgresConnection, _ database: String,
-        reference: String?
-    ) async throws {
-        // The name and the checksum come from `MigrationCatalog`, which lets only [a-z0-9_-] pass.
-        let script = """
-            SET LOCAL lock_timeout = '\(locks.timeout.inMilliseconds)ms';
-            SELECT pg_advisory_xact_lock(1, 0);
-            DO $guard$ BEGIN
-                IF to_regclass('public.hc_schema') IS NOT NULL THEN
-                    IF \(migration.version) <> (SELECT coalesce(max(version), 0) + 1 FROM public.hc_schema) THEN
-                        RAISE EXCEPTION 'another run has changed the ledger' USING ERRCODE = 'serialization_failure';
-                    END IF;
-                ELSIF \(migration.version) <> 1 THEN
-                    RAISE EXCEPTION 'the ledger is missing';
-                END IF;
-            END $guard$;
-            \(migration.sql)
-            ;
-            INSERT INTO public.hc_schema (version, name, checksum, fingerprint)
-            VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
-                public.hc_schema_fingerprint());
-            """
-        let what = "\(database): migration \(migration.version) (\(migration.name)) failed"
-        let watch = LockWatch(plane, shardReference: reference, process: connection.processID)
-        do {
-            try await plane.attempt(what) { try await retry(script, on: connection, watch, what) }
-        } catch {
-            await watch.close()
-            throw error
-        }
-        await watch.close()
-    }
-
-    /// Runs a script until it gets its locks. Who holds them is looked for from the second attempt on.
-    private func retry(
-        _ script: String, on connection: PostgresConnection, _ watch: LockWatch, _ what: String
-    ) async throws {
-        var random = SystemRandom()
-        let end = Deadline.after(locks.total, from: plane.clocks.monotonic())
-        for attempt in 1... {
-            let watching = attempt > 1 ? Loop.shared.spawn { await watch.run() } : nil
-            defer { watching?.cancel() }
-            let isLocked = try await isLockedOut(script, on: connection)
-            guard isLocked else { return }
-            guard attempt < locks.attemptsMax, !end.isExpired(at: plane.clocks.monotonic()) else {
-                throw ControlError(
-                    .failed, code: "migration-locked",
-                    "\(what): in \(attempt) attempts it did not get its locks within"
-                        + " \(locks.timeout.inMilliseconds) ms"
-                        + (watch.findings.isEmpty ? "" : "; \(watch.findings)"),
-                    remedy: "Nothing of it was applied. Wait for that transaction, or end it with"
-                        + " pg_terminate_backend(PROCESS), and run 'hc-admin migrate up' again.")
-            }
-            try await Loop.shared.sleep(for: locks.pause(after: attempt, using: &random))
-        }
-    }
-
-    /// - Returns: whether a lock was not to be had in time; then nothing of the script was done.
-    private func isLockedOut(
-        _ script: String, on connection: PostgresConnection
-    ) async throws -> Bool {
-        do {
-            try await connection.executeScript(
-                script,
-                deadline: .after(MigrationRunner.migrationTimeout, from: plane.clocks.monotonic()))
-            return false
-        } catch {
-            guard error.sqlstate == .lockNotAvailable else { throw error }
-            return true
-        }
     }
 
     // MARK: Details
@@ -257,7 +216,7 @@ package struct MigrationRunner {
         ).pending
     }
 
-    private func ledger(
+    func ledger(
         of connection: PostgresConnection, _ database: String
     ) async throws -> [MigrationPlan.Applied] {
         try await plane.attempt("the ledger of \(database) cannot be read") {

@@ -296,7 +296,9 @@ package final class WaveRunner {
             do {
                 try FaultPoint.reach("migrate.before-apply")
                 try await runner.apply(
-                    migration, to: connection, shard.id, reference: shard.reference)
+                    migration,
+                    to: .init(
+                        connection: connection, database: shard.id, reference: shard.reference))
                 try FaultPoint.reach("migrate.after-apply")
             } catch {
                 if !(error is FaultPointFailure) {

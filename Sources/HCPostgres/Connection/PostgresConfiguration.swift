@@ -62,3 +62,20 @@ package struct PostgresConfiguration: Sendable {
         return String(max(1, seconds * 1000 + attoseconds / 1_000_000_000_000_000))
     }
 }
+
+extension PostgresConfiguration {
+    /// The variables by which libpq's own programs are told what the connection string says (libpq 34.15): arguments
+    /// are for everybody to see, the environment is not. Nil if it is no connection string.
+    package var clientEnvironment: Sensitive<[String]>? {
+        guard var given = ConnectionString.parse(connectionString.reveal()) else { return nil }
+        if let database { given["dbname"] = database }
+        let names = [
+            "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE",
+            "user": "PGUSER", "password": "PGPASSWORD", "passfile": "PGPASSFILE",
+            "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT",
+            "sslkey": "PGSSLKEY",
+        ]
+        return Sensitive(
+            given.compactMap { name, value in names[name].map { "\($0)=\(value)" } }.sorted())
+    }
+}

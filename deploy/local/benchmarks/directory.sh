@@ -12,7 +12,7 @@ SET client_min_messages = error;
 DROP DATABASE IF EXISTS $database WITH (FORCE);
 CREATE DATABASE $database OWNER hc_owner TEMPLATE template0;
 SQL
-    for file in "$HC_ROOT"/migrations/control/*.sql; do
+    for file in "$HC_ROOT"/migrations/control/*/up.sql; do
         number=$((number + 1))
         {
             echo "BEGIN; SET LOCAL ROLE hc_owner;"

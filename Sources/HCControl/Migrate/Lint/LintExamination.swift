@@ -75,37 +75,114 @@ struct LintExamination {
     func outsideTransaction() async throws -> Outcome {
         var record = Record(
             start: try await connection.transaction(deadline: deadline) { try await look($0) })
-        var bare: SQLStatement?
+        var findings: [LintFinding] = []
+        var isNeeded = false
         for statement in statements {
-            do {
-                let seen = try await connection.transaction(deadline: deadline) { transaction in
-                    try await run(statement) { () throws(PostgresError) in
-                        try await transaction.executeScript(statement.text)
-                    }
-                    return try await look(transaction)
-                }
-                record.add(seen, after: statement, isBare: false)
-            } catch let refusal as Refusal {
-                guard refusal.sqlstate?.code == "25001" else { throw refusal }
-                bare = bare ?? statement
-                try await run(statement) { () throws(PostgresError) in
-                    try await connection.executeScript(statement.text, deadline: deadline)
-                }
-                let seen = try await connection.transaction(deadline: deadline) {
-                    try await look($0)
-                }
-                record.add(seen, after: statement, isBare: true)
-            }
+            let isBare = try await isRefusedInTransaction(statement)
+            let seen = isBare ? try await runBare(statement) : try await runInside(statement)
+            record.add(seen, after: statement, isBare: isBare)
             record.forgetTransaction()
+            guard isBare else { continue }
+            isNeeded = true
+            if let problem = try await problemOfRepeating(statement, seen) {
+                findings.append(finding(problem, line: statement.line))
+            }
         }
         try await connection.executeScript(ledgerLine, deadline: deadline)
-        var findings = findings(record)
-        if let bare, statements.count > 1 {
-            let problem = LintCatalogue.Problem(
-                rule: .transaction, object: "beside \(statements.count - 1) other statements")
-            findings.append(finding(problem, line: bare.line))
+        findings += self.findings(record)
+        if let wrong = wrongTerms(isNeeded: isNeeded) {
+            findings.append(
+                finding(.init(rule: .transaction, object: wrong), line: statements[0].line))
         }
-        return Outcome(findings: findings)
+        return Outcome(findings: findings.sorted { $0.line < $1.line })
+    }
+
+    /// What `migrate up` would make of it otherwise.
+    private func wrongTerms(isNeeded: Bool) -> String? {
+        if migration.terms.isTransactional {
+            return #"a statement cannot run in a transaction, and migration.json does not say so"#
+        }
+        if statements.count > 1 { return "beside \(statements.count - 1) other statements" }
+        return isNeeded ? nil : "it can run in a transaction"
+    }
+
+    private struct Undone: Error {
+        var fingerprint = ""
+    }
+
+    private func isRefusedInTransaction(_ statement: SQLStatement) async throws -> Bool {
+        do {
+            try await connection.transaction(deadline: deadline) { transaction in
+                try await transaction.executeScript(statement.text)
+                throw Undone()
+            }
+            return false
+        } catch is Undone {
+            return false
+        } catch let error as PostgresError {
+            return error.sqlstate == MigrationLint.activeTransaction
+        }
+    }
+
+    private func runBare(_ statement: SQLStatement) async throws -> LintCatalogue {
+        try await run(statement) { () throws(PostgresError) in
+            try await connection.executeScript(statement.text, deadline: deadline)
+        }
+        return try await connection.transaction(deadline: deadline) { try await look($0) }
+    }
+
+    private func runInside(_ statement: SQLStatement) async throws -> LintCatalogue {
+        try await connection.transaction(deadline: deadline) { transaction in
+            try await run(statement) { () throws(PostgresError) in
+                try await transaction.executeScript(statement.text)
+            }
+            return try await look(transaction)
+        }
+    }
+
+    /// A process can die between the statement and its line in the ledger: then it is run once more.
+    private func problemOfRepeating(
+        _ statement: SQLStatement, _ seen: LintCatalogue
+    ) async throws -> LintCatalogue.Problem? {
+        do {
+            try await connection.executeScript(statement.text, deadline: deadline)
+        } catch {
+            guard let refusal = Refusal(error, line: statement.line) else { throw error }
+            return .init(rule: .repeatable, object: refusal.message)
+        }
+        let again = try await connection.transaction(deadline: deadline) { try await look($0) }
+        let more = Set(again.relations.values.map(\.name))
+            .symmetricDifference(seen.relations.values.map(\.name))
+        return more.isEmpty
+            ? nil : .init(rule: .repeatable, object: more.sorted().joined(separator: ", "))
+    }
+
+    /// Whether `down.sql` brings back what was there before, as `migrate down` would run it. Changes nothing.
+    func wayBack(to fingerprint: String?) async throws -> [LintFinding] {
+        guard let down = migration.down, let fingerprint else { return [] }
+        var object = "the schema is not what it was before up.sql"
+        do {
+            try await connection.transaction(deadline: deadline) { transaction in
+                try await transaction.executeScript(down)
+                let row = try await transaction.execute(
+                    [Query("SELECT hc_schema_fingerprint()")])[0][0]
+                throw Undone(fingerprint: try row.text(0))
+            }
+        } catch let undone as Undone {
+            if undone.fingerprint == fingerprint { return [] }
+        } catch let error as PostgresError {
+            guard let refusal = Refusal(error, line: 1) else { throw error }
+            object = refusal.message
+        }
+        return [finding(.init(rule: .wayBack, object: object), line: 1, file: "down.sql")]
+    }
+
+    /// Before the migration; nil if there is no schema yet.
+    func fingerprint() async throws -> String? {
+        guard migration.version > 1, migration.down != nil else { return nil }
+        return try await connection.execute(
+            Query("SELECT hc_schema_fingerprint()"), deadline: deadline
+        ).single().text(0)
     }
 
     // MARK: Details
@@ -125,24 +202,17 @@ struct LintExamination {
         try LintCatalogue(try await transaction.execute(LintCatalogue.queries(of: set)), set: set)
     }
 
-    /// The name and the checksum come from `MigrationCatalog`, which lets only [a-z0-9_-] pass.
-    private var ledgerLine: String {
-        """
-        INSERT INTO public.hc_schema (version, name, checksum, fingerprint)
-        VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
-            public.hc_schema_fingerprint())
-        """
-    }
+    private var ledgerLine: String { MigrationRunner.ledgerLine(of: migration) }
 
     private func findings(_ record: Record) -> [LintFinding] {
         record.problems().map { finding($0.problem, line: $0.line) }
     }
 
-    private func finding(_ problem: LintCatalogue.Problem, line: Int) -> LintFinding {
-        let digits = String(migration.version)
-        let number = String(repeating: "0", count: max(0, 4 - digits.count)) + digits
-        return LintFinding(
-            rule: problem.rule, file: "\(set.rawValue)/\(number)_\(migration.name).sql", line: line,
+    private func finding(
+        _ problem: LintCatalogue.Problem, line: Int, file: String = "up.sql"
+    ) -> LintFinding {
+        LintFinding(
+            rule: problem.rule, file: "\(set.rawValue)/\(migration.folder)/\(file)", line: line,
             object: problem.object)
     }
 }

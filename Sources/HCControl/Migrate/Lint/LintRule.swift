@@ -3,6 +3,8 @@ package enum LintRule: String, Sendable, CaseIterable {
     // What a statement does to a table that was there before the migration.
     case doesNotApply = "does-not-apply"
     case transaction
+    case repeatable
+    case wayBack = "way-back"
     case typeRewrite = "type-rewrite"
     case volatileDefault = "volatile-default"
     case rewrite
@@ -37,8 +39,19 @@ package enum LintRule: String, Sendable, CaseIterable {
             ("PostgreSQL refuses it", "mend the statement; the server's words are beside it")
         case .transaction:
             (
-                "it runs outside a transaction, so a failure leaves the file half applied",
-                "a file of its own for each statement that cannot run in a transaction"
+                "outside a transaction a failure leaves a script half applied; inside, it is applied or not",
+                #"a migration of its own, with {"transaction": false} in its migration.json, for each statement that "#
+                    + "cannot run in a transaction, and only for those"
+            )
+        case .repeatable:
+            (
+                "it is run once more if the process dies before the ledger has it, and must then change nothing",
+                "CREATE INDEX CONCURRENTLY IF NOT EXISTS with a name, DROP INDEX CONCURRENTLY IF EXISTS"
+            )
+        case .wayBack:
+            (
+                "a shard that is taken back has then a schema that no other has",
+                "down.sql drops exactly what up.sql has made; where that cannot be done there is no down.sql"
             )
         case .typeRewrite:
             (
@@ -63,7 +76,7 @@ package enum LintRule: String, Sendable, CaseIterable {
         case .index:
             (
                 "building an index in a transaction keeps writers out until it is built",
-                "CREATE [UNIQUE] INDEX CONCURRENTLY in a file of its own; a key is then added with "
+                "CREATE [UNIQUE] INDEX CONCURRENTLY IF NOT EXISTS in a migration of its own; a key is then added with "
                     + "ADD CONSTRAINT … USING INDEX"
             )
         case .indexInvalid:
@@ -166,7 +179,7 @@ package enum LintRule: String, Sendable, CaseIterable {
 /// A migration that breaks a rule, and where.
 package struct LintFinding: Sendable, Equatable {
     package let rule: LintRule
-    /// `shard/0006_name.sql`, below the directory of migrations.
+    /// `shard/0006-name/up.sql`, below the directory of migrations.
     package let file: String
     /// Of the first word of the statement, from 1.
     package let line: Int

@@ -10,8 +10,10 @@ import HCTenancy
 @LoopActor
 final class LintScratch {
     let owner: PostgresConnection
+    /// How `owner` was reached.
+    let access: PostgresConfiguration
     private let maintenance: PostgresConnection
-    private let name: String
+    let name: String
     private let plane: ControlPlane
 
     /// How a left-over is told from somebody's database of the same name.
@@ -19,8 +21,12 @@ final class LintScratch {
     /// Linters of one server take turns: a left-over is then nobody's.
     private static let turnTimeout = Duration.seconds(120)
 
-    /// - Parameter server: `control` or `shards/REFERENCE`: whose connection files are used.
-    static func make(plane: ControlPlane, server: String) async throws -> LintScratch {
+    /// - Parameters:
+    ///   - server: `control` or `shards/REFERENCE`: whose connection files are used.
+    ///   - watches: whether PostgreSQL is asked to tell which tables are written anew.
+    static func make(
+        plane: ControlPlane, server: String, watches: Bool = true
+    ) async throws -> LintScratch {
         let maintenance = try await connect(plane, "\(server).superuser", to: "postgres")
         do {
             try await maintenance.executeScript(
@@ -38,9 +44,10 @@ final class LintScratch {
                 try await maintenance.executeScript(statement, deadline: plane.deadline)
             }
             do {
-                try await watchRewrites(plane, server, in: name)
+                if watches { try await watchRewrites(plane, server, in: name) }
+                let access = try configuration(plane, "\(server).owner", to: name)
                 let owner = try await connect(plane, "\(server).owner", to: name)
-                return LintScratch(plane, maintenance, owner, name)
+                return LintScratch(plane, maintenance, owner, access, name)
             } catch {
                 try await drop(name, plane, maintenance)
                 throw error
@@ -54,9 +61,10 @@ final class LintScratch {
 
     private init(
         _ plane: ControlPlane, _ maintenance: PostgresConnection, _ owner: PostgresConnection,
-        _ name: String
+        _ access: PostgresConfiguration, _ name: String
     ) {
         self.plane = plane
+        self.access = access
         self.maintenance = maintenance
         self.owner = owner
         self.name = name
@@ -113,16 +121,22 @@ final class LintScratch {
             """, deadline: plane.deadline)
     }
 
+    private static func configuration(
+        _ plane: ControlPlane, _ file: String, to database: String
+    ) throws -> PostgresConfiguration {
+        var configuration = PostgresConfiguration(
+            connectionString: try plane.configuration.conninfo(file),
+            applicationName: "hc-admin lint")
+        configuration.database = database
+        return configuration
+    }
+
     private static func connect(
         _ plane: ControlPlane, _ file: String, to database: String
     ) async throws -> PostgresConnection {
         do {
-            var configuration = PostgresConfiguration(
-                connectionString: try plane.configuration.conninfo(file),
-                applicationName: "hc-admin lint")
-            configuration.database = database
             return try await PostgresConnection.connect(
-                configuration,
+                configuration(plane, file, to: database),
                 deadline: .after(ControlPlane.connectTimeout, from: plane.clocks.monotonic()))
         } catch {
             throw ControlError(

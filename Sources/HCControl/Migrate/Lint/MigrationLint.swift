@@ -33,7 +33,7 @@ package struct MigrationLint {
 
     private static let migrationTimeout = Duration.seconds(600)
     /// "… cannot run inside a transaction block".
-    private static let activeTransaction = SQLState("25001")
+    static let activeTransaction = SQLState("25001")
 
     package init(plane: ControlPlane, catalog: MigrationCatalog, baseline: Baseline = .released) {
         self.plane = plane
@@ -81,21 +81,31 @@ package struct MigrationLint {
                 set: set, migration: migration, connection: connection,
                 deadline: .after(MigrationLint.migrationTimeout, from: plane.clocks.monotonic()))
             let isExempt = migration.version <= exempt
+            let before = try await examination.fingerprint()
             let outcome: LintExamination.Outcome
             do {
-                outcome = try await examination.inTransaction(looks: !isExempt)
+                outcome = try await look(examination, isExempt: isExempt)
             } catch let error as LintExamination.Refusal {
-                guard error.sqlstate == MigrationLint.activeTransaction else {
-                    return findings + [examination.finding(of: error)]
-                }
-                do {
-                    outcome = try await examination.outsideTransaction()
-                } catch let error as LintExamination.Refusal {
-                    return findings + [examination.finding(of: error)]
-                }
+                return findings + [examination.finding(of: error)]
             }
             if !isExempt { findings += outcome.findings }
+            findings += try await examination.wayBack(to: before)
         }
         return findings
+    }
+
+    /// As its `migration.json` says; where that is wrong, as PostgreSQL will have it.
+    private func look(
+        _ examination: LintExamination, isExempt: Bool
+    ) async throws -> LintExamination.Outcome {
+        guard examination.migration.terms.isTransactional else {
+            return try await examination.outsideTransaction()
+        }
+        do {
+            return try await examination.inTransaction(looks: !isExempt)
+        } catch let error as LintExamination.Refusal {
+            guard error.sqlstate == MigrationLint.activeTransaction else { throw error }
+            return try await examination.outsideTransaction()
+        }
     }
 }

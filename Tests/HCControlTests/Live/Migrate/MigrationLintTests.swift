@@ -15,11 +15,32 @@ struct MigrationLintTests {
     struct Form: Sendable, CustomTestStringConvertible {
         var sql: String
         var rules: Set<LintRule>
+        var isTransactional = true
+        var down: String?
         var testDescription: String { sql }
 
         init(_ sql: String, _ rules: LintRule...) {
             self.sql = sql
             self.rules = Set(rules)
+        }
+
+        init(outside sql: String, _ rules: LintRule...) {
+            self.sql = sql
+            self.rules = Set(rules)
+            isTransactional = false
+        }
+
+        init(_ sql: String, down: String, _ rules: LintRule...) {
+            self.sql = sql
+            self.down = down
+            self.rules = Set(rules)
+        }
+
+        var migration: Migration {
+            var terms = MigrationTerms()
+            terms.isTransactional = isTransactional
+            return Migration(
+                version: 0, name: "", checksum: "c", sql: sql, down: down, terms: terms)
         }
     }
 
@@ -63,12 +84,37 @@ struct MigrationLintTests {
         Form("CLUSTER session USING session_pkey", .truncate),
         Form("DELETE FROM session"),
         Form("CREATE INDEX patient_version ON patient (tenant_id, version)", .index),
-        Form("CREATE INDEX CONCURRENTLY patient_version ON patient (tenant_id, version)"),
-        Form("DROP INDEX CONCURRENTLY appointment_time"),
-        Form("REINDEX TABLE patient", .indexRebuild),
-        Form("REINDEX TABLE CONCURRENTLY patient"),
         Form(
-            "CREATE INDEX CONCURRENTLY a ON patient (tenant_id, version); SELECT 1", .transaction),
+            outside:
+                "CREATE INDEX CONCURRENTLY IF NOT EXISTS patient_version ON patient (tenant_id, version)"
+        ),
+        Form(
+            outside: "CREATE INDEX CONCURRENTLY patient_version ON patient (tenant_id, version)",
+            .repeatable),
+        Form(outside: "CREATE INDEX CONCURRENTLY ON patient (tenant_id, version)", .repeatable),
+        Form(
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS patient_version ON patient (tenant_id, version)",
+            .transaction),
+        Form(outside: "DROP INDEX CONCURRENTLY IF EXISTS appointment_time"),
+        Form(outside: "DROP INDEX CONCURRENTLY appointment_time", .repeatable),
+        Form("REINDEX TABLE patient", .indexRebuild),
+        Form(outside: "REINDEX TABLE CONCURRENTLY patient"),
+        Form(outside: "VACUUM patient"),
+        Form(outside: "ALTER TABLE patient ADD COLUMN a text", .transaction),
+        Form(
+            outside: "CREATE INDEX IF NOT EXISTS a ON patient (tenant_id, version)", .index,
+            .transaction),
+        Form(
+            outside:
+                "CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON patient (tenant_id, version); SELECT 1",
+            .transaction),
+        Form(
+            "ALTER TABLE patient ADD COLUMN a text", down: "ALTER TABLE patient DROP COLUMN a"),
+        Form(
+            "ALTER TABLE patient ADD COLUMN a text",
+            down: "ALTER TABLE patient RENAME COLUMN a TO b", .wayBack),
+        Form("ALTER TABLE patient ADD COLUMN a text", down: "DROP TABLE none", .wayBack),
+        Form("SELECT 1", down: "COMMIT", .wayBack),
         Form("ALTER TABLE patient ADD CONSTRAINT a UNIQUE (tenant_id, version)", .index),
         Form(
             "ALTER TABLE practitioner ADD COLUMN a text; ALTER TABLE practitioner ALTER COLUMN a SET NOT NULL",
@@ -150,13 +196,13 @@ struct MigrationLintTests {
             let findings = try await lint.run(.shard, server: "control")
             // The index was built when no shard had a row; the policy is the exception that the rules name.
             #expect(findings.map(\.rule) == [.index, .policy])
-            #expect(Set(findings.map(\.file)) == ["shard/0002_outbox_backlog.sql"])
+            #expect(Set(findings.map(\.file)) == ["shard/0002-outbox_backlog/up.sql"])
         }
     }
 
     @Test("each unsafe form is refused by its rule, and no safe one is", arguments: forms)
     func forms(form: Form) async throws {
-        let findings = try await check([form.sql])
+        let findings = try await check([form.migration])
         #expect(Set(findings.map(\.rule)) == form.rules, "\(findings)")
     }
 
@@ -168,7 +214,9 @@ struct MigrationLintTests {
             "\(check) NOT VALID",
             "ALTER TABLE practitioner VALIDATE CONSTRAINT a",
             "ALTER TABLE practitioner ALTER COLUMN user_name SET NOT NULL",
-            "CREATE UNIQUE INDEX CONCURRENTLY practitioner_user_name ON practitioner (tenant_id, user_name)",
+            .outside(
+                "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS practitioner_user_name"
+                    + " ON practitioner (tenant_id, user_name)"),
             "ALTER TABLE practitioner ADD UNIQUE USING INDEX practitioner_user_name",
         ])
         #expect(findings == [])
@@ -177,14 +225,16 @@ struct MigrationLintTests {
     @Test("an index that is left invalid is refused")
     func invalidIndex() async throws {
         let findings = try await check([
-            Self.table(
-                key: "PRIMARY KEY (tenant_id, id)) PARTITION BY HASH (tenant_id", security: "")
-                + "; CREATE TABLE note_0 PARTITION OF note FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            Migration(
+                stringLiteral: Self.table(
+                    key: "PRIMARY KEY (tenant_id, id)) PARTITION BY HASH (tenant_id", security: "")
+                    + "; CREATE TABLE note_0 PARTITION OF note FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+            ),
             "CREATE INDEX note_id ON ONLY note (id)",
         ])
         let last = try catalog([]).shard.count + 2
         #expect(
-            findings.filter { $0.file.hasSuffix("lint\(last).sql") }.map(\.rule)
+            findings.filter { $0.file.hasSuffix("lint\(last)/up.sql") }.map(\.rule)
                 == [.index, .indexInvalid])
     }
 
@@ -193,7 +243,7 @@ struct MigrationLintTests {
         let findings = try await check(["SELECT 1;\n\n-- why\nTRUNCATE session;\nSELECT 1"])
         let number = try catalog([]).shard.count + 1
         #expect(findings.map(\.line) == [4])
-        #expect(findings.map(\.file) == ["shard/000\(number)_lint\(number).sql"])
+        #expect(findings.map(\.file) == ["shard/000\(number)-lint\(number)/up.sql"])
         #expect(findings.map(\.object) == ["session"])
         #expect(LintRule.allCases.allSatisfy { !$0.reason.isEmpty && !$0.safeForm.isEmpty })
     }
@@ -237,20 +287,20 @@ struct MigrationLintTests {
 
     // MARK: Plumbing
 
-    private func check(_ migrations: [String]) async throws -> [LintFinding] {
+    private func check(_ migrations: [Migration]) async throws -> [LintFinding] {
         try await withLint(catalog(migrations)) { try await $0.run(.shard, server: "control") }
     }
 
-    private func catalog(_ further: [String]) throws -> MigrationCatalog {
+    private func catalog(_ further: [Migration]) throws -> MigrationCatalog {
         let own = try MigrationCatalog.load(directory: Repository.path("migrations"))
         let first = own.shard.count + 1
         return MigrationCatalog(
             control: own.control,
             shard: own.shard
-                + further.enumerated().map { index, sql in
+                + further.enumerated().map { index, form in
                     Migration(
                         version: first + index, name: "lint\(first + index)", checksum: "c",
-                        sql: sql)
+                        sql: form.sql, down: form.down, terms: form.terms)
                 })
     }
 
@@ -283,5 +333,17 @@ struct MigrationLintTests {
             await plane.close()
             throw error
         }
+    }
+}
+
+extension Migration: ExpressibleByStringLiteral, ExpressibleByStringInterpolation {
+    public init(stringLiteral sql: String) {
+        self.init(version: 0, name: "", checksum: "", sql: sql)
+    }
+
+    static func outside(_ sql: String) -> Migration {
+        var terms = MigrationTerms()
+        terms.isTransactional = false
+        return Migration(version: 0, name: "", checksum: "", sql: sql, terms: terms)
     }
 }

@@ -83,12 +83,16 @@ final class WaveGround {
     var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
 
     /// The catalog with one more migration of the shards.
-    func catalog(adding sql: String, checksum: String = "c") -> MigrationCatalog {
+    func catalog(
+        adding sql: String, checksum: String = "c", down: String? = nil,
+        terms: MigrationTerms = MigrationTerms()
+    ) -> MigrationCatalog {
         MigrationCatalog(
             control: catalog.control,
             shard: catalog.shard + [
                 Migration(
-                    version: catalog.shard.count + 1, name: "later", checksum: checksum, sql: sql)
+                    version: catalog.shard.count + 1, name: "later", checksum: checksum, sql: sql,
+                    down: down, terms: terms)
             ])
     }
 

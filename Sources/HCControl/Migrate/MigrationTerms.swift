@@ -1,0 +1,64 @@
+import HCCore
+
+/// On what terms a migration is applied: its `migration.json`, every member of which may be left out.
+package struct MigrationTerms: Sendable, Equatable {
+    /// Whether the script and its line in the ledger are one transaction. Where not, it is one statement, which PostgreSQL
+    /// takes only outside of one and which may be run once more.
+    package var isTransactional = true
+    /// For how long one attempt waits for a lock; whoever comes later waits behind it.
+    package var lockTimeout = Duration.milliseconds(100)
+    /// For how long locks are asked for again and again.
+    package var lockTotal = Duration.seconds(60)
+    /// For how long the script may run.
+    package var timeout = Duration.seconds(600)
+
+    package init() {}
+
+    private static let lockTimeouts = 10...1000
+    private static let lockTotals = 1...3600
+    private static let timeouts = 1...86400
+
+    /// - Throws: `ControlError` (`bad-migrations`) with every problem of the file.
+    init(_ bytes: [UInt8], file: String) throws(ControlError) {
+        let value: JSONValue
+        do {
+            value = try JSONReader.parse(bytes)
+        } catch {
+            throw MigrationCatalog.refuse("\(file) is no JSON: \(error)")
+        }
+        guard let object = value.asObject else {
+            throw MigrationCatalog.refuse("\(file) is no JSON object")
+        }
+        var problems: [String] = []
+        func integer(_ name: String, in range: ClosedRange<Int>) -> Int64? {
+            guard let value = object[name] else { return nil }
+            if let number = value.asInteger, range.contains(Int(number)) { return number }
+            problems.append(
+                "\(name) is a whole number from \(range.lowerBound) to \(range.upperBound)")
+            return nil
+        }
+        for name in object.names {
+            switch name {
+            case "transaction":
+                if let flag = object[name]?.asBool {
+                    isTransactional = flag
+                } else {
+                    problems.append("\(name) is true or false")
+                }
+            case "lockTimeoutMilliseconds":
+                lockTimeout =
+                    integer(name, in: MigrationTerms.lockTimeouts).map { .milliseconds($0) }
+                    ?? lockTimeout
+            case "lockTotalSeconds":
+                lockTotal =
+                    integer(name, in: MigrationTerms.lockTotals).map { .seconds($0) } ?? lockTotal
+            case "timeoutSeconds":
+                timeout = integer(name, in: MigrationTerms.timeouts).map { .seconds($0) } ?? timeout
+            default: problems.append("\(name) is not known")
+            }
+        }
+        guard problems.isEmpty else {
+            throw MigrationCatalog.refuse("\(file): " + problems.joined(separator: "; "))
+        }
+    }
+}
