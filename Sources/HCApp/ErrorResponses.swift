@@ -79,6 +79,9 @@ enum ErrorResponses {
                 423, code: error.code, title: "Locked",
                 detail: "The clinic's keys are not available.")
         case .sealBroken: .internalError
+        case .schemaUnsupported(let time):
+            unavailable(
+                error.code, retryAfter: time, "The clinic's database is being upgraded.")
         case .outcomeUnknown:
             unavailable(
                 error.code, retryAfter: .seconds(1),

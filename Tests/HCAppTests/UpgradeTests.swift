@@ -100,7 +100,8 @@ import Testing
                 channel: 20 + process, received: Array("{\"kind\":\"é".utf8), unsent: [0, 255],
                 heartbeat: role == .active
                     ? WorkerMessage.Heartbeat(
-                        residentBytes: 1, lagMicroseconds: 2, connections: 3, isServing: true)
+                        residentBytes: 1, lagMicroseconds: 2, connections: 3, isServing: true,
+                        refusals: .init(control: "no", shards: [(id: "s1", reason: "too old")]))
                     : nil, metrics: nil)
         }
         return UpgradeState(
@@ -172,6 +173,20 @@ import Testing
         }
         #expect(WorkerMessage(line: Array("GET / HTTP/1.1".utf8)) == nil)
         #expect(WorkerMessage(line: Array("{}".utf8)) == nil)
+    }
+
+    @Test("of a thousand shards that are refused some are named, and all are counted")
+    func refusals() throws {
+        let many = WorkerMessage.Refusals(
+            control: nil, shards: (1...1000).map { (id: "s\($0)", reason: "too old") })
+        #expect(many.shards.count == WorkerMessage.Refusals.shardsMax && many.shardCount == 1000)
+        let beat = WorkerMessage.Heartbeat(
+            residentBytes: 1, lagMicroseconds: 2, connections: 3, isServing: false, refusals: many)
+        guard
+            case .heartbeat(let read) = WorkerMessage(
+                line: WorkerMessage.heartbeat(beat).line.dropLast())
+        else { return #expect(Bool(false)) }
+        #expect(read == beat)
     }
 
     @Test("a line that was cut between two programs is put together again")

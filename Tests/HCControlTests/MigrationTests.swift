@@ -66,7 +66,8 @@ import Testing
         try directory.write(
             "shard/0002-e/migration.json",
             #"""
-            {"transaction": false, "lockTimeoutMilliseconds": 50, "lockTotalSeconds": 7, "timeoutSeconds": 3600}
+            {"transaction": false, "lockTimeoutMilliseconds": 50, "lockTotalSeconds": 7, "timeoutSeconds": 3600,
+             "servesFrom": 2}
             """#)
         try directory.write("shard/schema.sql", "")
         try directory.write("shard/.hidden", "")
@@ -77,6 +78,7 @@ import Testing
         let terms = catalog.shard[1].terms
         #expect(!terms.isTransactional && terms.lockTimeout == .milliseconds(50))
         #expect(terms.lockTotal == .seconds(7) && terms.timeout == .seconds(3600))
+        #expect(terms.servesFrom == 2)
     }
 
     @Test(

@@ -280,6 +280,26 @@ CREATE FUNCTION public.placement_swap(tenant uuid, expected_epoch bigint, expect
     RETURNING epoch
 $$;
 
+CREATE FUNCTION public.program_process_leave(process uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    DELETE FROM public.program_process WHERE id = process;
+$$;
+
+CREATE FUNCTION public.program_process_report(process uuid, called text, at_host text, pid integer, release text, control_from integer, control_to integer, shard_from integer, shard_to integer, started timestamp with time zone, refusals jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    DELETE FROM public.program_process WHERE seen_at < clock_timestamp() - interval '1 day';
+    INSERT INTO public.program_process AS known (id, name, host, process_id, version, control_lowest,
+        control_highest, shard_lowest, shard_highest, refused, started_at)
+    VALUES (process, called, at_host, pid, release, control_from, control_to, shard_from, shard_to, refusals, started)
+    ON CONFLICT (id) DO UPDATE
+    SET refused = excluded.refused, control_lowest = excluded.control_lowest, control_highest = excluded.control_highest,
+        shard_lowest = excluded.shard_lowest, shard_highest = excluded.shard_highest, seen_at = clock_timestamp();
+$$;
+
 CREATE FUNCTION public.replica_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -343,6 +363,7 @@ CREATE TABLE public.shard (
     schema_fingerprint text DEFAULT ''::text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    schema_serves_from integer DEFAULT 1 NOT NULL,
     CONSTRAINT shard_capacity_check CHECK ((capacity >= 0)),
     CONSTRAINT shard_connection_limit_check CHECK ((connection_limit > 0)),
     CONSTRAINT shard_database_oid_check CHECK ((database_oid > 0)),
@@ -377,6 +398,8 @@ COMMENT ON COLUMN public.shard.connection_limit IS 'Most connections that all pr
 COMMENT ON COLUMN public.shard.schema_version IS 'Highest migration applied, as last seen.';
 
 COMMENT ON COLUMN public.shard.schema_fingerprint IS 'hc_schema_fingerprint() of the shard, as last seen.';
+
+COMMENT ON COLUMN public.shard.schema_serves_from IS 'Highest serves_from of its ledger, as last seen.';
 
 CREATE TABLE public.tenant (
     id uuid NOT NULL,
@@ -492,6 +515,7 @@ CREATE TABLE public.hc_schema (
     checksum text NOT NULL,
     fingerprint text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    serves_from integer,
     CONSTRAINT hc_schema_version_check CHECK ((version > 0))
 );
 
@@ -504,6 +528,8 @@ COMMENT ON COLUMN public.hc_schema.name IS 'The file name without number and ext
 COMMENT ON COLUMN public.hc_schema.checksum IS 'SHA-256 of the file, hex.';
 
 COMMENT ON COLUMN public.hc_schema.fingerprint IS 'hc_schema_fingerprint() after the migration.';
+
+COMMENT ON COLUMN public.hc_schema.serves_from IS 'The migration that a program must know at least to work with this one; NULL: any, for it only adds.';
 
 CREATE TABLE public.migration_rollout (
     id uuid NOT NULL,
@@ -696,6 +722,48 @@ WITH (fillfactor='10');
 
 COMMENT ON TABLE public.placement_version IS 'One row: the last version of placement_log. Its lock, held until commit, makes versions commit in order.';
 
+CREATE TABLE public.program_process (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    host text NOT NULL,
+    process_id integer NOT NULL,
+    version text NOT NULL,
+    control_lowest integer NOT NULL,
+    control_highest integer NOT NULL,
+    shard_lowest integer NOT NULL,
+    shard_highest integer NOT NULL,
+    refused jsonb DEFAULT '[]'::jsonb NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT program_process_check CHECK ((control_highest >= control_lowest)),
+    CONSTRAINT program_process_check1 CHECK ((shard_highest >= shard_lowest)),
+    CONSTRAINT program_process_control_lowest_check CHECK ((control_lowest > 0)),
+    CONSTRAINT program_process_host_check CHECK (((length(host) >= 1) AND (length(host) <= 253))),
+    CONSTRAINT program_process_name_check CHECK (((length(name) >= 1) AND (length(name) <= 64))),
+    CONSTRAINT program_process_process_id_check CHECK ((process_id > 0)),
+    CONSTRAINT program_process_refused_check CHECK ((jsonb_typeof(refused) = 'array'::text)),
+    CONSTRAINT program_process_shard_lowest_check CHECK ((shard_lowest > 0)),
+    CONSTRAINT program_process_version_check CHECK (((length(version) >= 1) AND (length(version) <= 32)))
+);
+
+COMMENT ON TABLE public.program_process IS 'Processes that serve, by what they say of themselves every few seconds. One that has said nothing for a while is gone.';
+
+COMMENT ON COLUMN public.program_process.name IS 'The program and what it is at.';
+
+COMMENT ON COLUMN public.program_process.version IS 'The release.';
+
+COMMENT ON COLUMN public.program_process.control_lowest IS 'Of the control database: the migration without which it cannot work.';
+
+COMMENT ON COLUMN public.program_process.control_highest IS 'Of the control database: the last migration that it knows.';
+
+COMMENT ON COLUMN public.program_process.shard_lowest IS 'Of shards: the migration without which it cannot work.';
+
+COMMENT ON COLUMN public.program_process.shard_highest IS 'Of shards: the last migration that it knows.';
+
+COMMENT ON COLUMN public.program_process.refused IS 'Shards that it does not serve because of their schema, with reasons; no more than it can name.';
+
+COMMENT ON COLUMN public.program_process.seen_at IS 'By the clock of this database.';
+
 CREATE TABLE public.replica (
     shard_id text NOT NULL,
     name text NOT NULL,
@@ -805,6 +873,9 @@ ALTER TABLE ONLY public.placement
 ALTER TABLE ONLY public.placement_version
     ADD CONSTRAINT placement_version_pkey PRIMARY KEY (singleton);
 
+ALTER TABLE ONLY public.program_process
+    ADD CONSTRAINT program_process_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.replica
     ADD CONSTRAINT replica_dsn_ref_key UNIQUE (dsn_ref);
 
@@ -852,6 +923,8 @@ CREATE INDEX move_object_live ON public.move_object USING btree (move_id) WHERE 
 CREATE UNIQUE INDEX move_running ON public.move USING btree (tenant_id) WHERE (state = ANY (ARRAY['running'::text, 'aborting'::text, 'soaking'::text]));
 
 CREATE INDEX placement_shard ON public.placement USING btree (shard_id);
+
+CREATE INDEX program_process_seen ON public.program_process USING btree (seen_at);
 
 CREATE UNIQUE INDEX tenant_key_active ON public.tenant_key USING btree (tenant_id, purpose) WHERE (state = 'active'::text);
 
@@ -985,6 +1058,12 @@ REVOKE ALL ON FUNCTION public.placement_log_append() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.placement_swap(tenant uuid, expected_epoch bigint, expected_state text, shard text, new_state text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.placement_swap(tenant uuid, expected_epoch bigint, expected_state text, shard text, new_state text) TO hc_control;
 
+REVOKE ALL ON FUNCTION public.program_process_leave(process uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.program_process_leave(process uuid) TO hc_router;
+
+REVOKE ALL ON FUNCTION public.program_process_report(process uuid, called text, at_host text, pid integer, release text, control_from integer, control_to integer, shard_from integer, shard_to integer, started timestamp with time zone, refusals jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.program_process_report(process uuid, called text, at_host text, pid integer, release text, control_from integer, control_to integer, shard_from integer, shard_to integer, started timestamp with time zone, refusals jsonb) TO hc_router;
+
 REVOKE ALL ON FUNCTION public.replica_changed() FROM PUBLIC;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.domain TO hc_control;
@@ -1024,6 +1103,8 @@ GRANT SELECT ON TABLE public.placement_log TO hc_router;
 
 GRANT SELECT ON TABLE public.placement_version TO hc_control;
 GRANT SELECT ON TABLE public.placement_version TO hc_router;
+
+GRANT SELECT ON TABLE public.program_process TO hc_control;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.replica TO hc_control;
 GRANT SELECT ON TABLE public.replica TO hc_router;

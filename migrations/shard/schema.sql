@@ -621,6 +621,7 @@ CREATE TABLE public.hc_schema (
     checksum text NOT NULL,
     fingerprint text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    serves_from integer,
     CONSTRAINT hc_schema_version_check CHECK ((version > 0))
 );
 
@@ -633,6 +634,8 @@ COMMENT ON COLUMN public.hc_schema.name IS 'The file name without number and ext
 COMMENT ON COLUMN public.hc_schema.checksum IS 'SHA-256 of the file, hex.';
 
 COMMENT ON COLUMN public.hc_schema.fingerprint IS 'hc_schema_fingerprint() after the migration.';
+
+COMMENT ON COLUMN public.hc_schema.serves_from IS 'The migration that a program must know at least to serve a shard with this one; NULL: any, for it only adds.';
 
 CREATE TABLE public.hc_tenant (
     tenant_id uuid NOT NULL,

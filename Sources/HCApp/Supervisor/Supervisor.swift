@@ -368,6 +368,7 @@ final class Supervisor {
             "rolling": .bool(machine.isRolling),
             "upgrading": .bool(upgrade.isBusy),
             "workersReady": .integer(Int64(machine.readyCount)),
+            "refusals": refusals,
             "workers": .array(
                 workers.sorted { $0.key < $1.key }.map { process, worker in
                     [
@@ -377,6 +378,26 @@ final class Supervisor {
                         "residentBytes": .integer(Int64(worker.heartbeat?.residentBytes ?? 0)),
                         "lagMicroseconds": .integer(Int64(worker.heartbeat?.lagMicroseconds ?? 0)),
                         "connections": .integer(Int64(worker.heartbeat?.connections ?? 0)),
+                    ]
+                }),
+        ]
+    }
+
+    /// What workers do not serve, and why: nothing of it makes the others' clinics wait.
+    private var refusals: JSONValue {
+        let known = workers.values.compactMap { $0.heartbeat?.refusals }
+        var shards: [String: (reason: String, workers: Int)] = [:]
+        for shard in known.flatMap(\.shards) {
+            shards[shard.id, default: (shard.reason, 0)].workers += 1
+        }
+        return [
+            "control": known.lazy.compactMap(\.control).first.map { .string($0) } ?? .null,
+            "shardCount": .integer(Int64(known.map(\.shardCount).max() ?? 0)),
+            "shards": .array(
+                shards.sorted { $0.key < $1.key }.map { id, entry in
+                    [
+                        "id": .string(id), "reason": .string(entry.reason),
+                        "workers": .integer(Int64(entry.workers)),
                     ]
                 }),
         ]

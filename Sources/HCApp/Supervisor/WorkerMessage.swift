@@ -17,8 +17,26 @@ enum WorkerMessage: Sendable {
         var residentBytes: Int
         var lagMicroseconds: Int
         var connections: Int
-        /// Whether the worker could serve a clinic: its directory is loaded.
+        /// Whether the worker could serve a clinic: its directory is loaded, and there is a shard that it knows.
         var isServing: Bool
+        /// Databases that it does not work with, and why.
+        var refusals = Refusals()
+    }
+
+    /// What a worker does not serve because of the schema.
+    struct Refusals: Sendable, Equatable {
+        struct Shard: Sendable, Equatable {
+            var id: String
+            var reason: String
+        }
+
+        /// Of the control database.
+        var control: String?
+        /// In the order of their ids; with a wrong release it may be all of a thousand, of which `shardsMax` are named.
+        var shards: [Shard] = []
+        var shardCount = 0
+
+        static let shardsMax = 32
     }
 
     /// The longest line that is read: metrics of one worker with every label set in use stay far below.
@@ -87,6 +105,12 @@ extension WorkerMessage.Heartbeat {
         json.member("lagMicroseconds", lagMicroseconds)
         json.member("connections", connections)
         json.member("isServing", isServing)
+        guard refusals != WorkerMessage.Refusals() else { return }
+        json.member("refusedControl", refusals.control)
+        json.member("refusedShardCount", refusals.shardCount)
+        json.member(
+            "refusedShards",
+            .array(refusals.shards.map { ["id": .string($0.id), "reason": .string($0.reason)] }))
     }
 
     init?(_ value: JSONValue) {
@@ -97,7 +121,29 @@ extension WorkerMessage.Heartbeat {
         else { return nil }
         self.init(
             residentBytes: Int(resident), lagMicroseconds: Int(lag), connections: Int(connections),
-            isServing: isServing)
+            isServing: isServing, refusals: WorkerMessage.Refusals(value))
+    }
+}
+
+extension WorkerMessage.Refusals {
+    init(control: String?, shards: [(id: String, reason: String)]) {
+        self.init(
+            control: control,
+            shards: shards.prefix(WorkerMessage.Refusals.shardsMax).map {
+                Shard(id: $0.id, reason: $0.reason)
+            }, shardCount: shards.count)
+    }
+
+    /// Of a heartbeat, that of a release that tells none too.
+    fileprivate init(_ value: JSONValue) {
+        control = value["refusedControl"]?.asString
+        shards = (value["refusedShards"]?.asArray ?? []).compactMap { shard in
+            guard let id = shard["id"]?.asString, let reason = shard["reason"]?.asString else {
+                return nil
+            }
+            return Shard(id: id, reason: reason)
+        }
+        shardCount = value["refusedShardCount"]?.asInteger.flatMap(Int.init(exactly:)) ?? 0
     }
 }
 

@@ -48,17 +48,19 @@ final class WorkerPlatform {
         copyReader = try RedisClient(
             platform.redis, name: "hc-worker-\(slot)-copies", blocking: blocking, logger: logger,
             metrics: registry)
-        directory = DirectoryFollower(
-            DirectoryConfiguration(
-                applicationName: name, file: platform.directoryFile,
-                conninfo: { try platform.conninfo("control.router") }),
-            clocks: clocks, logger: logger, metrics: metrics, blocking: blocking)
         var pools = ShardPoolConfiguration(
             applicationName: name, pools: platform.pools,
             conninfo: { try platform.conninfo("shards/\($0).app") })
         pools.replicas = platform.replicas
         pools.metrics = registry
-        shards = ShardPools(pools, logger: logger, metrics: metrics)
+        let shards = ShardPools(pools, logger: logger, metrics: metrics)
+        self.shards = shards
+        var following = DirectoryConfiguration(
+            applicationName: name, file: platform.directoryFile,
+            conninfo: { try platform.conninfo("control.router") })
+        following.report = WorkerPlatform.report(slot: slot, shards.schemas, clocks)
+        directory = DirectoryFollower(
+            following, clocks: clocks, logger: logger, metrics: metrics, blocking: blocking)
         let budget = ConnectionBudget(workers: configuration.workerCount, pools: platform.pools)
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master,
@@ -133,7 +135,8 @@ final class WorkerPlatform {
         eventReader.start()
         copyReader.start()
         let sweeper: [any Service] = door.sweeper.map { [$0] } ?? []
-        let group = ServiceGroup(door.services + sweeper + [shards.reporter], logger: logger)
+        let group = ServiceGroup(
+            door.services + sweeper + [shards.reporter, shards.schemas], logger: logger)
         self.group = group
         running = Loop.shared.spawn {
             do {
@@ -148,6 +151,8 @@ final class WorkerPlatform {
 
     func stop() async {
         await door.coherence?.leave()
+        await directory.leave(
+            deadline: .after(WorkerPlatform.farewellPatience, from: clocks.monotonic()))
         group?.shutDown()
         await running?.value
         await shards.shutDown(deadline: .after(.seconds(2), from: clocks.monotonic()))
@@ -178,5 +183,33 @@ final class WorkerPlatform {
     /// Adds what is known only here.
     func append(to snapshot: inout MetricsSnapshot) { door.appendTenantUse(to: &snapshot) }
 
-    var isServing: Bool { directory.snapshot != nil }
+    var isServing: Bool { directory.snapshot != nil && shards.schemas.isServing }
+
+    /// Waits until there is a shard that this program can serve.
+    func untilServing() async throws { try await shards.schemas.untilServing() }
+
+    /// What is not served, and why.
+    var refusals: WorkerMessage.Refusals {
+        WorkerMessage.Refusals(
+            control: directory.refusal.map { "\($0)" },
+            shards: shards.schemas.refused.map { (id: $0.shard.text, reason: "\($0.refusal)") })
+    }
+
+    private static let farewellPatience = Duration.seconds(1)
+
+    /// What a worker says of itself to the control database.
+    private static func report(
+        slot: Int, _ schemas: ShardSchemas, _ clocks: Clocks
+    ) -> @LoopActor () -> ProcessReport {
+        var random = SystemRandom()
+        let startedAt = clocks.now()
+        let id = UUID.v7(at: startedAt, using: &random)
+        return { [weak schemas] in
+            ProcessReport(
+                id: id, name: "hc-server worker \(slot)", host: CurrentProcess.host,
+                processIdentifier: CurrentProcess.identifier,
+                shard: schemas?.range ?? .shard, startedAt: startedAt,
+                refused: schemas?.refused ?? [])
+        }
+    }
 }

@@ -40,6 +40,8 @@ final class WorkerProgram {
     private let server: HTTPServer
     private let secure: SecureListener?
     private var channel: WorkerChannel?
+    /// Until there is a shard that can be served.
+    private var waiting: Task<Void, any Error>?
 
     init(configuration: AppConfiguration, slot: Int, clocks: Clocks, logger: Logger) throws {
         self.configuration = configuration
@@ -72,13 +74,33 @@ final class WorkerProgram {
         let origin = try await platform.start(
             directoryDeadline: .after(WorkerProgram.directoryPatience, from: clocks.monotonic()))
         logger.info("directory loaded", [("origin", .string(origin))])
+        beat()
+        guard try await hasWorkToDo() else { return await platform.stop() }
         try server.listen(on: Listener(OwnedDescriptor(WorkerProgram.listenerDescriptor)))
         try startSecureListener()
         channel.send(.ready)
-        beat()
 
         try await stopping.wait(until: .never)
         await drain()
+    }
+
+    /// A program that knows the schema of no shard takes over from nobody: while it waits, those that serve go on, and a roll
+    /// that brought it is abandoned.
+    ///
+    /// - Returns: false if it was told to stop before.
+    private func hasWorkToDo() async throws -> Bool {
+        if platform.isServing { return true }
+        logger.error("no shard can be served, waiting for one: hc-admin migrate status")
+        let waiting = Loop.shared.makeTask { [platform] in try await platform.untilServing() }
+        self.waiting = waiting
+        defer { self.waiting = nil }
+        guard stopping.isPending else { return false }
+        do {
+            try await waiting.value
+            return true
+        } catch is CancellationError {
+            return false
+        }
     }
 
     /// A supervisor that was started without TLS has no socket for it until it is started anew.
@@ -93,6 +115,7 @@ final class WorkerProgram {
 
     /// SIGTERM, or the end of the supervisor.
     func stop() {
+        waiting?.cancel()
         _ = stopping.succeed(())
     }
 
@@ -141,7 +164,8 @@ final class WorkerProgram {
                 WorkerMessage.Heartbeat(
                     residentBytes: ResourceUsage.residentBytes,
                     lagMicroseconds: Int(max(lag.longestTick, lag.timerLateness).inMicroseconds),
-                    connections: server.connectionCount, isServing: platform.isServing)))
+                    connections: server.connectionCount, isServing: platform.isServing,
+                    refusals: platform.refusals)))
         Loop.shared.schedule(after: WorkerProgram.heartbeatInterval) { [weak self] in self?.beat() }
     }
 

@@ -50,7 +50,8 @@ package struct MigrationCatalog: Sendable {
         let bytes = try read("\(path)/\(up)")
         let terms =
             files.contains(terms)
-            ? try MigrationTerms(read("\(path)/\(terms)"), file: "\(path)/\(terms)")
+            ? try MigrationTerms(
+                read("\(path)/\(terms)"), file: "\(path)/\(terms)", version: version)
             : MigrationTerms()
         let sql = try text(of: bytes, "\(path)/\(up)")
         let statements = SQLScript.statements(of: sql).count

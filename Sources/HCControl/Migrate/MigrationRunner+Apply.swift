@@ -84,11 +84,14 @@ extension MigrationRunner {
 
     /// The name and the checksum come from `MigrationCatalog`, which lets only [a-z0-9_-] pass.
     static func ledgerLine(of migration: Migration) -> String {
-        """
-        INSERT INTO public.hc_schema (version, name, checksum, fingerprint)
-        VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
-            public.hc_schema_fingerprint())
-        """
+        // The first migrations make ledgers without this column.
+        let (column, value) =
+            migration.terms.servesFrom.map { (", serves_from", ", \($0)") } ?? ("", "")
+        return """
+            INSERT INTO public.hc_schema (version, name, checksum, fingerprint\(column))
+            VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
+                public.hc_schema_fingerprint()\(value))
+            """
     }
 
     /// How the migration asks for its locks.

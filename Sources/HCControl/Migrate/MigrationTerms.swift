@@ -11,6 +11,9 @@ package struct MigrationTerms: Sendable, Equatable {
     package var lockTotal = Duration.seconds(60)
     /// For how long the script may run.
     package var timeout = Duration.seconds(600)
+    /// The migration that a program must know to go on with the database after this one; nil: any may, for this one only
+    /// adds. What takes away names the migration whose programs do without: see `SchemaRange`.
+    package var servesFrom: Int?
 
     package init() {}
 
@@ -18,8 +21,9 @@ package struct MigrationTerms: Sendable, Equatable {
     private static let lockTotals = 1...3600
     private static let timeouts = 1...86400
 
+    /// - Parameter version: the migration's own.
     /// - Throws: `ControlError` (`bad-migrations`) with every problem of the file.
-    init(_ bytes: [UInt8], file: String) throws(ControlError) {
+    init(_ bytes: [UInt8], file: String, version: Int) throws(ControlError) {
         let value: JSONValue
         do {
             value = try JSONReader.parse(bytes)
@@ -52,6 +56,8 @@ package struct MigrationTerms: Sendable, Equatable {
             case "lockTotalSeconds":
                 lockTotal =
                     integer(name, in: MigrationTerms.lockTotals).map { .seconds($0) } ?? lockTotal
+            case "servesFrom":
+                servesFrom = integer(name, in: 1...version).map { Int($0) } ?? servesFrom
             case "timeoutSeconds":
                 timeout = integer(name, in: MigrationTerms.timeouts).map { .seconds($0) } ?? timeout
             default: problems.append("\(name) is not known")

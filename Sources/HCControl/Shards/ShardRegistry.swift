@@ -145,6 +145,7 @@ package struct ShardRegistry {
         guard !dryRun else { return (.wouldAdd, nil) }
         let runner = MigrationRunner(plane: plane, catalog: catalog)
         let fingerprint = try await runner.upNewShard(reference: new.reference)
+        let servesFrom = try await servesFrom(reference: new.reference)
         try await ShardInspection(plane: plane).requireSound(reference: new.reference)
         try await plane.attempt("shard \(new.id) cannot be registered") {
             let connection = try await plane.control()
@@ -154,8 +155,9 @@ package struct ShardRegistry {
                         Query(
                             """
                             INSERT INTO shard (id, dsn_ref, system_id, timeline, database_oid, database_name,
-                                weight, capacity, connection_limit, schema_version, schema_fingerprint)
-                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                weight, capacity, connection_limit, schema_version, schema_fingerprint,
+                                schema_serves_from)
+                            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                             """,
                             [
                                 .text(new.id), .text(new.reference),
@@ -165,6 +167,7 @@ package struct ShardRegistry {
                                 .text(identity.database), .int4(Int32(new.weight)),
                                 .int4(Int32(new.capacity)), .int4(Int32(new.connectionLimit)),
                                 .int4(Int32(catalog.shard.count)), .text(fingerprint),
+                                .int4(Int32(servesFrom)),
                             ]),
                         plane.audit("shard.add", subject: new.id),
                     ], deadline: plane.deadline)
@@ -178,16 +181,33 @@ package struct ShardRegistry {
         return (.added, try await find(new.id))
     }
 
+    /// Writes down what the ledger of a shard says; the feed of the directory tells all processes.
     func recordSchema(id: String, version: Int, fingerprint: String) async throws {
+        let servesFrom = try await servesFrom(reference: try await find(id).reference)
         try await plane.attempt("the schema of shard \(id) cannot be recorded") {
             _ = try await plane.control().execute(
                 [
                     Query(
                         """
-                        UPDATE shard SET schema_version = $2, schema_fingerprint = $3, updated_at = now()
-                        WHERE id = $1 AND (schema_version, schema_fingerprint) IS DISTINCT FROM ($2, $3)
-                        """, [.text(id), .int4(Int32(version)), .text(fingerprint)])
+                        UPDATE shard SET schema_version = $2, schema_fingerprint = $3, schema_serves_from = $4,
+                            updated_at = now()
+                        WHERE id = $1
+                            AND (schema_version, schema_fingerprint, schema_serves_from)
+                                IS DISTINCT FROM ($2, $3, $4)
+                        """,
+                        [
+                            .text(id), .int4(Int32(version)), .text(fingerprint),
+                            .int4(Int32(servesFrom)),
+                        ])
                 ], deadline: plane.deadline)
+        }
+    }
+
+    private func servesFrom(reference: String) async throws -> Int {
+        try await plane.attempt("the ledger of shard \(reference) cannot be read") {
+            try await SchemaState(
+                of: plane.shard(reference: reference, .owner), deadline: plane.deadline
+            ).servesFrom
         }
     }
 

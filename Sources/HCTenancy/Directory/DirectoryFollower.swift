@@ -20,6 +20,11 @@ package struct DirectoryConfiguration: Sendable {
     package var pageLength = 1000
     /// Requests that wait for the same refresh.
     package var waitersMax = 4096
+    /// Which schemas of the control database this program works with.
+    package var schemas = SchemaRange.control
+    /// For programs that stay: what they report of themselves, and how often.
+    package var report: (@LoopActor () -> ProcessReport)?
+    package var reportInterval = Duration.seconds(5)
 
     package init(
         applicationName: String, file: String?,
@@ -55,6 +60,9 @@ package final class DirectoryFollower: Service {
     package private(set) var origin: Origin?
     /// When the control database last confirmed the map.
     package private(set) var confirmedAt: MonotonicTime?
+    /// Why the control database is not read, though it answers.
+    package private(set) var refusal: SchemaRefusal?
+    private var reportedAt: MonotonicTime?
 
     /// Called with the clinics that changed, after the map has; with all of them after the first reading.
     var onChange: [@LoopActor (_ changed: [TenantID], DirectorySnapshot) -> Void] = []
@@ -248,6 +256,7 @@ package final class DirectoryFollower: Service {
                 DirectoryReader(connection: connection, clocks: clocks, logger: logger),
                 deadline: deadline)
             confirmedAt = Loop.shared.now
+            await reportIfDue(connection, deadline: deadline)
             return true
         } catch {
             metrics.directoryFailures.increment()
@@ -265,6 +274,7 @@ package final class DirectoryFollower: Service {
                 return try await reload(reader, .nothingLoaded, deadline: deadline)
             }
             let news = try await reader.news(after: version, source: source, deadline: deadline)
+            try judge(news.schema)
             let feed = news.feed
             metrics.directoryLag.set(Int(max(0, feed.version - version)))
             switch FollowerMachine.next(after: version, source: mapSource, feed: feed) {
@@ -349,6 +359,7 @@ package final class DirectoryFollower: Service {
             deadline: deadline)
         do {
             let reader = DirectoryReader(connection: fresh, clocks: clocks, logger: logger)
+            try judge(try await SchemaState(of: fresh, deadline: deadline))
             source = try await reader.source(deadline: deadline)
             // Before the first poll on this connection: what is committed later is notified.
             try await reader.listen(deadline: deadline)
@@ -360,6 +371,57 @@ package final class DirectoryFollower: Service {
         fresh.onClose = { [weak self] in self?.hint() }
         connection = fresh
         return fresh
+    }
+
+    /// - Throws: `SchemaRefusal`; the last good map goes on being served then.
+    private func judge(_ schema: SchemaState) throws(SchemaRefusal) {
+        let now = configuration.schemas.refusal(of: schema)
+        if now != refusal {
+            refusal = now
+            if let now {
+                logger.error(
+                    "the control database is not read", [("reason", .string("\(now)"))])
+            } else {
+                logger.notice("the control database is read again")
+            }
+        }
+        if let now { throw now }
+    }
+
+    /// Whether nothing was heard of the control database for a while.
+    package var isCutOff: Bool {
+        guard let confirmedAt else { return true }
+        return Loop.shared.now - confirmedAt > configuration.pollTimeout * 2
+    }
+
+    // MARK: Reporting
+
+    /// The map is confirmed whether the report is taken or not.
+    private func reportIfDue(_ connection: PostgresConnection, deadline: Deadline) async {
+        guard let report = configuration.report else { return }
+        let now = Loop.shared.now
+        if let reportedAt, now - reportedAt < configuration.reportInterval { return }
+        reportedAt = now
+        do {
+            _ = try await connection.execute(report().query, deadline: deadline)
+        } catch {
+            logger.warning(
+                "this process could not be reported", [("reason", .string("\(error)"))])
+        }
+    }
+
+    /// Takes back what was reported, so that nobody waits for a process that has ended. If it cannot be said now, it is
+    /// seen by its silence.
+    package func leave(deadline: Deadline) async {
+        guard let report = configuration.report, reportedAt != nil, let connection,
+            connection.isUsable
+        else { return }
+        do {
+            _ = try await connection.execute(report().farewell, deadline: deadline)
+        } catch {
+            logger.warning(
+                "the end of this process was not reported", [("reason", .string("\(error)"))])
+        }
     }
 
     private func disconnect() {

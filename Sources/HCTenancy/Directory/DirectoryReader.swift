@@ -33,6 +33,8 @@ struct DirectoryReader {
     }
 
     struct News {
+        /// Of the control database itself.
+        var schema: SchemaState
         var feed: FollowerMachine.Feed
         /// How long ago each line was written when the query ran, by the database's clock.
         var ages: [Duration]
@@ -54,6 +56,7 @@ struct DirectoryReader {
                     FROM placement_log
                     WHERE version > $1 ORDER BY version LIMIT $2
                     """, [.int8(version), .int8(Int64(FollowerMachine.linesMax))]),
+                SchemaState.question,
             ], deadline: deadline)
         var lines: [FollowerMachine.Line] = []
         lines.reserveCapacity(results[1].count)
@@ -72,6 +75,7 @@ struct DirectoryReader {
             ages.append(.microseconds(Int64(try row.int(3))))
         }
         return News(
+            schema: try SchemaState(results[2]),
             feed: FollowerMachine.Feed(
                 source: source, version: Int64(try results[0].single().int(0)), lines: lines),
             ages: ages, readAt: clocks.monotonic())
@@ -154,7 +158,7 @@ struct DirectoryReader {
             SELECT jsonb_agg(jsonb_build_object('name', name, 'reference', replica.dsn_ref,
                 'state', replica.state, 'weight', replica.weight))
             FROM replica WHERE shard_id = shard.id
-        ), '[]')
+        ), '[]'), schema_version, schema_serves_from
         FROM shard
         """)
 
@@ -185,9 +189,18 @@ struct DirectoryReader {
                     identity: ShardIdentity(
                         systemIdentifier: try row.text(3), timeline: try row.int(4),
                         databaseOID: Int64(try row.int(5))),
-                    connectionLimit: try row.int(6), replicas: replicas(try row.json(7), of: id)))
+                    connectionLimit: try row.int(6),
+                    schema: try DirectoryReader.schema(row),
+                    replicas: replicas(try row.json(7), of: id)))
         }
         return shards
+    }
+
+    /// - Returns: nil if nobody has looked at it yet.
+    private static func schema(_ row: PostgresRow) throws(PostgresError) -> SchemaState? {
+        let version = try row.int(8)
+        return version > 0
+            ? SchemaState(version: version, servesFrom: try row.int(9)) : nil
     }
 
     /// One that this program does not understand is not read from; the shard is served all the same.

@@ -13,18 +13,22 @@ package struct ShardRecord: Hashable, Sendable {
     package let identity: ShardIdentity
     /// Most connections that all processes together may hold to it.
     package let connectionLimit: Int
+    /// What was last seen of its schema; nil in a map from disk, which may be old.
+    package let schema: SchemaState?
     /// Its streaming replicas, by name.
     package let replicas: [ReplicaRecord]
 
     package init(
         id: ShardID, reference: String, state: State, identity: ShardIdentity,
-        connectionLimit: Int, replicas: [ReplicaRecord] = []
+        connectionLimit: Int, schema: SchemaState? = nil,
+        replicas: [ReplicaRecord] = []
     ) {
         self.id = id
         self.reference = reference
         self.state = state
         self.identity = identity
         self.connectionLimit = connectionLimit
+        self.schema = schema
         self.replicas = replicas.sorted { $0.name < $1.name }
     }
 }

@@ -12,6 +12,8 @@ package enum TenancyError: Error, Hashable, Sendable {
     case moving(retryAfter: Duration)
     /// The clinic's database does not answer, or is not the one that the map names.
     case shardUnavailable(retryAfter: Duration)
+    /// The clinic's database has a schema that this program does not work with: nothing was begun.
+    case schemaUnsupported(retryAfter: Duration)
     /// A bounded queue is full: nothing was begun.
     case overloaded(retryAfter: Duration)
     /// The connection was lost while a commit was under way: it may have happened, it may not. Never
@@ -41,6 +43,7 @@ package enum TenancyError: Error, Hashable, Sendable {
         case .readOnly: "tenant-read-only"
         case .moving: "tenant-moving"
         case .shardUnavailable: "shard-unavailable"
+        case .schemaUnsupported: "schema-unsupported"
         case .overloaded: "overloaded"
         case .outcomeUnknown: "outcome-unknown"
         case .deadlineExceeded: "deadline-exceeded"
@@ -57,8 +60,8 @@ package enum TenancyError: Error, Hashable, Sendable {
     /// After this long the same request may well succeed. Nil where waiting does not help by itself.
     package var retryAfter: Duration? {
         switch self {
-        case .moving(let time), .shardUnavailable(let time), .overloaded(let time),
-            .auditUnavailable(let time), .directoryUnavailable(let time),
+        case .moving(let time), .shardUnavailable(let time), .schemaUnsupported(let time),
+            .overloaded(let time), .auditUnavailable(let time), .directoryUnavailable(let time),
             .eventsUnavailable(let time):
             time
         case .tenantUnknown, .suspended, .readOnly, .outcomeUnknown, .deadlineExceeded,

@@ -27,6 +27,8 @@ extension TenantDoor {
             return try await perform(
                 tenant, .read, queries, isRepeatable: true, deadline: deadline)
         }
+        // A copy has the schema of its primary, or is about to.
+        try shards.schemas.requireServed(place.shard)
         let entrance = Entrance(place, tier(of: place, directory.snapshot))
         if !target.prefersReplica {
             replicas.want()

@@ -107,6 +107,7 @@ package final class TenantDoor {
             metrics: setup.metrics)
         gate = Gate(
             redis: redis, sessions: cache, processes: processes, metrics: metrics.limits)
+        shards.schemas.isCutOff = { [weak directory] in directory?.isCutOff ?? true }
         directory.onChange.append { [weak self] changed, map in
             guard let self else { return }
             // A changed key set is noticed by comparison; wiping here makes a revocation immediate.

@@ -10,6 +10,8 @@ package struct ShardPoolConfiguration: Sendable {
     /// How replicas are read from.
     package var replicas = PlatformConfiguration.Replicas()
     package var connectTimeout = Duration.seconds(3)
+    /// Which schemas of shards this program works with.
+    package var schemas = SchemaRange.shard
     /// Where the pools report.
     package var metrics: MetricsRegistry?
 
@@ -46,6 +48,8 @@ package final class ShardPools {
     private let configuration: ShardPoolConfiguration
     private let logger: Logger
     private let metrics: TenancyMetrics
+    /// Which of the shards this program can serve.
+    package let schemas: ShardSchemas
     private var records: [ShardID: ShardRecord] = [:]
     private var entries: [ShardID: Entry] = [:]
     /// Of shards that have replicas, from the first read on that one may answer.
@@ -61,6 +65,18 @@ package final class ShardPools {
         self.configuration = configuration
         self.logger = logger
         self.metrics = metrics
+        schemas = ShardSchemas(
+            range: configuration.schemas, logger: logger,
+            registry: configuration.metrics ?? MetricsRegistry())
+        schemas.open = { [weak self] in self.map { Set($0.entries.keys) } ?? [] }
+        schemas.look = { [weak self] shard, deadline in
+            guard let self else { throw CancellationError() }
+            return try await pool(of: shard).withConnection(
+                for: ShardPools.platform, ShardPools.platformTier, deadline: deadline
+            ) { connection in
+                try await SchemaState(of: connection, deadline: deadline)
+            }
+        }
     }
 
     /// Shards with a pool now.
@@ -70,6 +86,7 @@ package final class ShardPools {
     func follow(_ map: DirectorySnapshot) {
         records = Dictionary(
             map.shardRecords.map { ($0.id, $0) }, uniquingKeysWith: { _, new in new })
+        schemas.follow(map.shardRecords)
         for (id, entry) in entries {
             let now = records[id]
             if let now, now.reference == entry.record.reference,
@@ -129,12 +146,20 @@ package final class ShardPools {
     }
 
     /// Runs `body` on a connection to the shard when it is the clinic's turn: see `ShardPool`.
+    ///
+    /// - Throws: also `TenancyError.schemaUnsupported`.
     func withConnection<Value>(
         to shard: ShardID, for tenant: TenantID, _ tier: TierDefinition, isUrgent: Bool = false,
         deadline: Deadline, _ body: @LoopActor (PostgresConnection) async throws -> Value
     ) async throws -> Value {
-        try await pool(of: shard).withConnection(
-            for: tenant, tier, isUrgent: isUrgent, deadline: deadline, body)
+        try schemas.requireServed(shard)
+        return try await pool(of: shard).withConnection(
+            for: tenant, tier, isUrgent: isUrgent, deadline: deadline
+        ) { connection in
+            // What the connection told when it was opened.
+            try schemas.requireServed(shard)
+            return try await body(connection)
+        }
     }
 
     /// For the platform's own work on a shard, which shares its connections as a clinic of its own would.
@@ -231,7 +256,7 @@ package final class ShardPools {
 
     private func makeConnections(_ record: ShardRecord) -> PostgresPool {
         let (configuration, logger, metrics) = (configuration, logger, metrics)
-        let pools = configuration.pools
+        let (pools, schemas) = (configuration.pools, schemas)
         return PostgresPool(
             name: "shard \(record.id)",
             configuration: PoolConfiguration(
@@ -261,6 +286,8 @@ package final class ShardPools {
                             Query("SELECT pg_postmaster_start_time()"), deadline: deadline
                         ).single().timestamp(0)
                     }
+                    schemas.saw(
+                        try await SchemaState(of: connection, deadline: deadline), of: record.id)
                     return
                 }
                 metrics.identityRefusals.increment()

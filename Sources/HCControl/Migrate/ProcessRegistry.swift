@@ -1,0 +1,111 @@
+package import HCCore
+package import HCIO
+import HCPostgres
+package import HCTenancy
+
+/// A process that serves, as it has last reported itself.
+package struct ServingProcess: Sendable {
+    package let name: String
+    package let host: String
+    package let processIdentifier: Int
+    /// The release.
+    package let version: String
+    /// With which schemas it works.
+    package let control: SchemaRange
+    package let shard: SchemaRange
+    /// Shards that it does not serve, with reasons.
+    package let refused: [(shard: String, reason: String)]
+    /// Since its last report.
+    package let silence: Duration
+
+    package var json: JSONValue {
+        func range(_ range: SchemaRange) -> JSONValue {
+            [
+                "lowest": .integer(Int64(range.lowest)),
+                "highest": .integer(Int64(range.highest)),
+            ]
+        }
+        return [
+            "name": .string(name), "host": .string(host),
+            "pid": .integer(Int64(processIdentifier)), "version": .string(version),
+            "control": range(control), "shard": range(shard),
+            "refused": .array(
+                refused.map { ["shard": .string($0.shard), "reason": .string($0.reason)] }),
+            "silentSeconds": .integer(silence.inMilliseconds / 1000),
+        ]
+    }
+}
+
+/// Who serves now, and for whom a contract has to wait: the table `program_process`.
+@LoopActor
+package struct ProcessRegistry {
+    package enum Database: Sendable {
+        case control
+        case shard
+    }
+
+    /// A process that has been silent for so long is gone. One that only cannot report looks at the ledger of each of its
+    /// shards every second by then (`SchemaMachine`), and refuses those that it does not know.
+    package static let silenceMax = Duration.seconds(30)
+
+    let plane: ControlPlane
+
+    package init(plane: ControlPlane) {
+        self.plane = plane
+    }
+
+    /// By host and number. None if the control database has no table for them yet: then no program that looks at ledgers
+    /// has ever served.
+    package func live() async throws -> [ServingProcess] {
+        try await plane.attempt("the processes that serve cannot be read") {
+            let connection = try await plane.control()
+            let exists = try await connection.execute(
+                Query("SELECT to_regclass('public.program_process') IS NOT NULL"),
+                deadline: plane.deadline
+            ).single().bool(0)
+            guard exists else { return [] }
+            return try await connection.execute(
+                Query(
+                    """
+                    SELECT name, host, process_id, version, control_lowest, control_highest, shard_lowest, shard_highest,
+                        refused, (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::int8
+                    FROM program_process
+                    WHERE seen_at > clock_timestamp() - $1 * interval '1 ms'
+                    ORDER BY host, process_id
+                    """, [.int8(ProcessRegistry.silenceMax.inMilliseconds)]),
+                deadline: plane.deadline
+            ).rows.map { try ServingProcess($0) }
+        }
+    }
+
+    /// Those that would not survive a contract.
+    ///
+    /// - Parameter version: the migration that a program must know from then on.
+    package func blockers(
+        of version: Int, in database: Database
+    ) async throws -> [ServingProcess] {
+        try await live().filter { process in
+            switch database {
+            case .control: process.control.highest < version
+            case .shard: process.shard.highest < version
+            }
+        }
+    }
+}
+
+extension ServingProcess {
+    fileprivate init(_ row: PostgresRow) throws {
+        name = try row.text(0)
+        host = try row.text(1)
+        processIdentifier = try row.int(2)
+        version = try row.text(3)
+        control = SchemaRange(lowest: try row.int(4), highest: try row.int(5))
+        shard = SchemaRange(lowest: try row.int(6), highest: try row.int(7))
+        refused = (try JSONReader.parse(try row.json(8)).asArray ?? []).compactMap { entry in
+            guard let shard = entry["shard"]?.asString, let reason = entry["reason"]?.asString
+            else { return nil }
+            return (shard, reason)
+        }
+        silence = .milliseconds(try row.int(9))
+    }
+}
