@@ -16,6 +16,17 @@ package struct LockRetry: Sendable {
 
     package init() {}
 
+    /// What an attempt that got no locks is followed by.
+    ///
+    /// - Parameter elapsed: since the first attempt began.
+    /// - Returns: the pause before the next attempt; nil: it was the last.
+    func next<Random: RandomNumberGenerator>(
+        after attempt: Int, elapsed: Duration, using random: inout Random
+    ) -> Duration? {
+        guard attempt < attemptsMax, elapsed < total else { return nil }
+        return pause(after: attempt, using: &random)
+    }
+
     func pause<Random: RandomNumberGenerator>(
         after attempt: Int, using random: inout Random
     ) -> Duration {

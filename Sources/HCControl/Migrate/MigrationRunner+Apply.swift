@@ -128,18 +128,20 @@ extension MigrationRunner {
     ) async throws {
         let locks = lockRetry(terms)
         var random = SystemRandom()
-        let end = Deadline.after(locks.total, from: plane.clocks.monotonic())
+        let start = plane.clocks.monotonic()
         for attempt in 1... {
             let watching = attempt > 1 ? Loop.shared.spawn { await watch.run() } : nil
             defer { watching?.cancel() }
             let isLocked = try await isLockedOut(script, on: connection, terms.timeout)
             guard isLocked else { return }
-            guard attempt < locks.attemptsMax, !end.isExpired(at: plane.clocks.monotonic()) else {
+            let pause = locks.next(
+                after: attempt, elapsed: plane.clocks.monotonic() - start, using: &random)
+            guard let pause else {
                 throw MigrationRunner.locked(
                     "\(what): in \(attempt) attempts it did not get its locks within"
                         + " \(locks.timeout.inMilliseconds) ms", watch)
             }
-            try await Loop.shared.sleep(for: locks.pause(after: attempt, using: &random))
+            try await Loop.shared.sleep(for: pause)
         }
     }
 

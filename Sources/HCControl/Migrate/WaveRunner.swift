@@ -64,7 +64,7 @@ package final class WaveRunner {
     private var failures: [Failure] = []
     private var applied: [MigrationRunner.Applied] = []
     private var death: FaultPointFailure?
-    private var shardsDone = 0
+    private var machine = RolloutMachine(waves: [])
     private var isAbortWanted = false
     private var isLost = false
     private var leaseEnds: MonotonicTime
@@ -229,54 +229,68 @@ package final class WaveRunner {
 
     private func run(_ plan: Plan, _ rollout: Rollout, _ store: RolloutStore) async throws {
         var reference = ""
-        for (number, wave) in plan.waves.enumerated() {
-            try await store.note(rollout, wave: number, shardsDone: shardsDone)
-            _ = await inParallel(wave) { [self] plane, line in
-                await migrate(line, wave: number, plan, rollout, plane)
+        machine = RolloutMachine(waves: plan.waves.map { $0.map(\.shard.id) })
+        while machine.ending == nil {
+            let number = machine.wave
+            try await store.note(rollout, wave: number, shardsDone: machine.done)
+            let lines = Dictionary(
+                uniqueKeysWithValues: plan.waves[number].map { ($0.shard.id, $0) })
+            await withWorkers(for: lines.count) { [self] plane in
+                while mayGoOn, let shard = machine.next(), let line = lines[shard] {
+                    await migrate(line, wave: number, plan, rollout, plane)
+                }
             }
             if let death { throw death }
-            if mayGoOn { reference = await gate(wave, reference) }
-            guard mayGoOn else { break }
+            guard mayGoOn else { continue }
+            reference = await gate(plan.waves[number], reference)
+            guard mayGoOn || !failures.isEmpty else { continue }
+            machine.verified(failing: failures.map(\.shard))
+            guard machine.mayGoOn else { continue }
             plane.progress("wave \(number + 1) of \(plan.waves.count) is done and verified")
         }
         if isLost { throw RolloutStore.lost }
         guard failures.isEmpty else { throw try await halt(plan, rollout, store) }
-        guard shardsDone == plan.lines.count else {
+        guard machine.ending == .done else {
             guard isAbortWanted else { throw RolloutStore.lost }
             try await store.end(rollout, as: .aborted)
             throw ControlError(
                 .refused, code: "rollout-aborted",
-                "aborted: \(shardsDone) of \(plan.lines.count) shards are at version \(rollout.version)",
+                "aborted: \(machine.done) of \(plan.lines.count) shards are at version \(rollout.version)",
                 remedy: "What was applied stays applied; 'hc-admin migrate up' begins anew.")
         }
-        try await store.note(rollout, wave: plan.waves.count - 1, shardsDone: shardsDone)
+        try await store.note(rollout, wave: plan.waves.count - 1, shardsDone: machine.done)
         try await store.end(rollout, as: .done)
     }
 
+    /// Looked at before anything is begun.
     private var mayGoOn: Bool {
-        failures.isEmpty && death == nil && !isAbortWanted && !isLost
-            && plane.clocks.monotonic() < leaseEnds
+        if death != nil || isAbortWanted || isLost || plane.clocks.monotonic() >= leaseEnds {
+            machine.stop()
+        }
+        return failures.isEmpty && machine.mayGoOn
     }
 
     private func migrate(
         _ line: Line, wave: Int, _ plan: Plan, _ rollout: Rollout, _ plane: ControlPlane
     ) async {
-        guard mayGoOn else { return }
         do {
             let runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
             if !line.pending.isEmpty { try await runner.requireNoMoves(line.shard) }
             let isDone = try await apply(line, wave: wave, rollout, runner)
-            guard isDone else { return }
-            shardsDone += 1
-            try await RolloutStore(plane: plane).note(rollout, wave: wave, shardsDone: shardsDone)
+            guard isDone else { return machine.leftOff(line.shard.id) }
+            machine.migrated(line.shard.id)
             tell(plan, wave: wave)
+            try await RolloutStore(plane: plane).note(
+                rollout, wave: wave, shardsDone: machine.done)
         } catch let error as FaultPointFailure {
             death = error
+            machine.leftOff(line.shard.id)
         } catch {
             if let error = error as? ControlError, error.code == RolloutStore.lost.code {
                 isLost = true
-                return
+                return machine.leftOff(line.shard.id)
             }
+            machine.failed(line.shard.id)
             failures.append(
                 Failure(line.shard.id, WaveRunner.problem(error, line.shard.id)))
         }
@@ -348,7 +362,7 @@ package final class WaveRunner {
         try await store.end(rollout, as: .halted, failed: shards, problem: text)
         return ControlError(
             .failed, code: "rollout-halted",
-            "halted at shard \(shards.joined(separator: ", ")) (\(failures[0].code)); \(shardsDone) of"
+            "halted at shard \(shards.joined(separator: ", ")) (\(failures[0].code)); \(machine.done) of"
                 + " \(plan.lines.count) shards are up to date, the others were not changed:\n\(text)",
             remedy: "Repair that, then 'hc-admin migrate up' goes on where it stopped;"
                 + " 'hc-admin migrate abort' ends this run.")
@@ -359,9 +373,9 @@ package final class WaveRunner {
     private func tell(_ plan: Plan, wave: Int) {
         let total = plan.lines.count
         let elapsed = plane.clocks.monotonic() - startedAt
-        let left = elapsed * (total - shardsDone) / max(shardsDone, 1)
+        let left = elapsed * (total - machine.done) / max(machine.done, 1)
         plane.progress(
-            "wave \(wave + 1) of \(plan.waves.count): \(shardsDone) of \(total) shards done, about"
+            "wave \(wave + 1) of \(plan.waves.count): \(machine.done) of \(total) shards done, about"
                 + " \((left.inMilliseconds + 999) / 1000) s left")
     }
 
@@ -399,17 +413,26 @@ package final class WaveRunner {
         _ body: @escaping @LoopActor (ControlPlane, Element) async -> Value
     ) async -> [Value] {
         let queue = WorkQueue<Element, Value>(elements)
-        let workers = (0..<min(options.parallel, elements.count)).map { _ in
+        await withWorkers(for: elements.count) { plane in
+            while let (number, element) = queue.next() {
+                queue.values[number] = await body(plane, element)
+            }
+        }
+        return elements.indices.compactMap { queue.values[$0] }
+    }
+
+    /// As many at once as there may be, each with connections of its own.
+    private func withWorkers(
+        for count: Int, _ body: @escaping @LoopActor (ControlPlane) async -> Void
+    ) async {
+        let workers = (0..<min(options.parallel, count)).map { _ in
             Loop.shared.makeTask { [plane] in
                 let own = plane.twin()
-                while let (number, element) = queue.next() {
-                    queue.values[number] = await body(own, element)
-                }
+                await body(own)
                 await own.close()
             }
         }
         for worker in workers { await worker.value }
-        return elements.indices.compactMap { queue.values[$0] }
     }
 }
 
