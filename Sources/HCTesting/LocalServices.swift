@@ -232,19 +232,15 @@ package final class LocalServices: Sendable {
         let name = uniqueName()
         try createDatabase(name, template: "template0", at: superuser, for: roles)
         for file in try Repository.migrations(in: migrations) {
-            let checksum = try Subprocess.run("/usr/bin/sha256sum", [file.path]).prefix {
-                $0 != " "
-            }
             let ledger = """
                 INSERT INTO hc_schema (version, name, checksum, fingerprint)
-                VALUES (\(file.version), '\(file.name)', '\(checksum)', hc_schema_fingerprint());
+                VALUES (\(file.version), '\(file.name)', '\(file.checksum)', hc_schema_fingerprint());
                 """
-            let sql = try Repository.contents(of: file.path)
             try psql(
                 superuser.database(name),
                 file.isTransactional
-                    ? "BEGIN; SET LOCAL ROLE hc_owner;\n\(sql)\n\(ledger) COMMIT;"
-                    : "SET ROLE hc_owner;\n\(sql)\n;\(ledger)")
+                    ? "BEGIN; SET LOCAL ROLE hc_owner;\n\(file.sql)\n\(ledger) COMMIT;"
+                    : "SET ROLE hc_owner;\n\(file.sql)\n;\(ledger)")
         }
         try psql(superuser, "ALTER DATABASE \(name) WITH ALLOW_CONNECTIONS false;")
         return name

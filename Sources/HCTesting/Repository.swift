@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import HCCore
+import HCCrypto
 import HCIO
 
 /// The files of the repository that tests read.
@@ -18,8 +19,10 @@ package enum Repository {
     package struct MigrationFolder {
         package var version: Int
         package var name: String
-        /// Of `up.sql`.
-        package var path: String
+        /// `up.sql`; of one in phases, what makes its schema.
+        package var sql: String
+        /// As `MigrationCatalog` counts it.
+        package var checksum: String
         package var isTransactional: Bool
     }
 
@@ -29,11 +32,22 @@ package enum Repository {
         for folder in try Files.list(path(directory)) {
             guard let version = Int(folder.prefix(4)) else { continue }
             let place = path("\(directory)/\(folder)")
-            let hasTerms = try Files.list(place).contains("migration.json")
-            let terms = hasTerms ? try JSONReader.parse(Files.read("\(place)/migration.json")) : [:]
+            let files = Set(try Files.list(place))
+            func text(_ file: String) throws -> String {
+                files.contains(file) ? try contents(of: "\(place)/\(file)") : ""
+            }
+            let isPhased = files.contains("expand.sql")
+            let phases = try ["expand.sql", "backfill.sql", "contract.sql"].map(text)
+            let up = try text("up.sql")
+            let counted = isPhased ? phases.map { "\($0.utf8.count)\n\($0)" }.joined() : up
+            let terms =
+                files.contains("migration.json")
+                ? try JSONReader.parse(Files.read("\(place)/migration.json")) : [:]
             found.append(
                 MigrationFolder(
-                    version: version, name: String(folder.dropFirst(5)), path: "\(place)/up.sql",
+                    version: version, name: String(folder.dropFirst(5)),
+                    sql: isPhased ? "\(phases[0])\n;\(phases[2])" : up,
+                    checksum: try SHA256.hash(Array(counted.utf8)).hex,
                     isTransactional: terms["transaction"]?.asBool ?? true))
         }
         return found

@@ -34,6 +34,34 @@ import Testing
         #expect(error?.kind == .refused)
     }
 
+    @Test("of a migration in phases the rest is pending, and nothing comes after it before")
+    func phases() throws {
+        let phased = Migration(
+            version: 3, name: "m3", checksum: "c3", sql: "SELECT 1", backfill: "SELECT 2",
+            contract: "SELECT 3")
+        let files =
+            catalog.prefix(2) + [phased]
+            + [Migration(version: 4, name: "m4", checksum: "c4", sql: "SELECT 4")]
+        func pending(_ phase: MigrationPlan.Phase?) throws -> [String] {
+            try MigrationPlan(
+                database: "s1", catalog: Array(files),
+                applied: applied([(1, "c1"), (2, "c2")]) + [
+                    .init(version: 3, name: "m3", checksum: "c3", phase: phase)
+                ]
+            ).pending.map(\.name)
+        }
+        #expect(try pending(.expanded) == ["m3 (backfill)", "m3 (contract)", "m4"])
+        #expect(try pending(.backfilled) == ["m3 (contract)", "m4"])
+        #expect(try pending(nil) == ["m4"])
+        let error = #expect(throws: ControlError.self) {
+            try MigrationPlan(
+                database: "s1", catalog: Array(files),
+                applied: [.init(version: 1, name: "m1", checksum: "c1", phase: .expanded)]
+                    + applied([(2, "c2")]))
+        }
+        #expect(error?.code == "migration-unknown")
+    }
+
     @Test("a database that is ahead of the files, or has a gap, is not touched")
     func unknown() {
         for lines in [[(1, "c1"), (2, "c2"), (3, "c3"), (4, "c4")], [(2, "c2")]] {
@@ -81,6 +109,30 @@ import Testing
         #expect(terms.servesFrom == 2)
     }
 
+    @Test("phases are steps in their order, and the checksum is of all of them")
+    func phases() throws {
+        let directory = try MigrationDirectory()
+        try directory.write("control/0001-a/up.sql", "SELECT 1")
+        try directory.write("shard/0001-b/expand.sql", "SELECT 1")
+        try directory.write("shard/0001-b/backfill.sql", "SELECT 2")
+        try directory.write("shard/0001-b/contract.sql", "SELECT 3; SELECT 4")
+        try directory.write("shard/0001-b/verify.sql", "SELECT 5")
+        try directory.write(
+            "shard/0001-b/migration.json",
+            #"{"batchRows": 7, "busyPercent": 50, "replicaLagMegabytesMax": 2}"#)
+        let migration = try #require(MigrationCatalog.load(directory: directory.path).shard.first)
+        #expect(
+            migration.steps.map(\.title) == ["1 b (expand)", "1 b (backfill)", "1 b (contract)"])
+        #expect(migration.steps.map(\.servesFrom) == [nil, nil, 1])
+        #expect(migration.steps.map(\.isLast) == [false, false, true])
+        #expect(migration.steps[2].file == "0001-b/contract.sql" && migration.verify == "SELECT 5")
+        #expect(migration.terms.batchRows == 7 && migration.terms.busyPercent == 50)
+        #expect(migration.terms.replicaLagBytesMax == 2 << 20)
+        try directory.write("shard/0001-b/contract.sql", "SELECT 3; SELECT 5")
+        let other = try #require(MigrationCatalog.load(directory: directory.path).shard.first)
+        #expect(other.checksum != migration.checksum)
+    }
+
     @Test(
         "what does not belong there, or is not known, is refused with its name",
         arguments: [
@@ -90,6 +142,18 @@ import Testing
             ("shard/0001-a/rollback.sql", "SELECT 1", "rollback.sql is no part of a migration"),
             ("shard/0002-b/down.sql", "SELECT 1", "has no up.sql"),
             ("shard/0002-b/up.sql", "-- nothing", "has no statement"),
+            ("shard/0001-a/expand.sql", "SELECT 1", "expand.sql beside it"),
+            (
+                "shard/0001-a/contract.sql", "SELECT 1",
+                "has phases: they are expand.sql and after it"
+            ),
+            ("shard/0002-b/expand.sql", "SELECT 1", "has phases: they are expand.sql and after it"),
+            ("shard/0001-a/verify.sql", "SELECT 1; SELECT 2", "has 2 statements where"),
+            ("shard/0001-a/migration.json", #"{"servesFrom": 2}"#, "servesFrom is a whole number"),
+            (
+                "shard/0001-a/migration.json", #"{"busyPercent": 0}"#,
+                "busyPercent is a whole number"
+            ),
             ("shard/0001-a/migration.json", "{", "is no JSON"),
             ("shard/0001-a/migration.json", "[]", "is no JSON object"),
             ("shard/0001-a/migration.json", #"{"locks": 1}"#, "locks is not known"),

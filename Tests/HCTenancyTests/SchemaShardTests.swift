@@ -48,7 +48,7 @@ struct SchemaShardTests {
                     AND EXISTS (
                         SELECT FROM pg_policy
                         WHERE polrelid = class.oid AND polcmd = '*' AND polpermissive
-                            AND CASE WHEN relname IN ('hc_tenant', 'hc_barrier', 'hc_load')
+                            AND CASE WHEN relname IN ('hc_tenant', 'hc_barrier', 'hc_load', 'hc_backfill')
                             THEN polroles = ARRAY['hc_owner'::regrole::oid]
                             ELSE pg_get_expr(polqual, polrelid)
                                     = '(tenant_id = ( SELECT hc_ctx_tenant() AS hc_ctx_tenant))'
@@ -124,7 +124,7 @@ struct SchemaShardTests {
             UNION ALL
             SELECT 'may ' || privilege || ' ' || relname
             FROM pg_class, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
-            WHERE relname IN ('hc_tenant', 'hc_barrier', 'hc_load') AND has_table_privilege('hc_app', pg_class.oid, privilege)
+            WHERE relname IN ('hc_tenant', 'hc_barrier', 'hc_load', 'hc_backfill') AND has_table_privilege('hc_app', pg_class.oid, privilege)
             UNION ALL
             SELECT 'may ' || privilege || ' audit_event'
             FROM unnest(ARRAY['UPDATE', 'DELETE']) AS privilege

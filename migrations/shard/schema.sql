@@ -27,6 +27,33 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.hc_backfill_enter(tenant uuid) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    here_state text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_transaction_state',
+            MESSAGE = 'a backfill runs in READ COMMITTED: its snapshot must be newer than its lock';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock_shared(hc_fence_key(tenant)) THEN
+        RETURN 'busy';
+    END IF;
+    SELECT state INTO here_state FROM hc_tenant WHERE tenant_id = tenant;
+    IF here_state IS NULL OR here_state IN ('absent', 'incoming', 'moved') THEN
+        RETURN 'elsewhere';
+    ELSIF here_state NOT IN ('rw', 'ro', 'suspended') THEN
+        RETURN 'busy';
+    END IF;
+    PERFORM set_config('hc.ctx', tenant::text || '|'
+        || (date_part('epoch', transaction_timestamp()) * 1000000)::bigint::text, true);
+    RETURN 'entered';
+END
+$$;
+
 CREATE FUNCTION public.hc_ctx_tenant() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN (substr(current_setting('hc.ctx'::text, true), 38) = (((date_part('epoch'::text, transaction_timestamp()) * (1000000)::double precision))::bigint)::text) THEN (substr(current_setting('hc.ctx'::text, true), 1, 36))::uuid ELSE NULL::uuid END;
@@ -344,7 +371,7 @@ CREATE FUNCTION public.hc_tenant_tables() RETURNS SETOF text
         JOIN pg_attribute attribute ON attribute.attrelid = class.oid
             AND attribute.attname = 'tenant_id' AND NOT attribute.attisdropped
         WHERE class.relkind = 'r' AND class.relnamespace = 'public'::regnamespace
-            AND class.relname NOT IN ('hc_tenant', 'hc_barrier', 'hc_load')
+            AND class.relname NOT IN ('hc_tenant', 'hc_barrier', 'hc_load', 'hc_backfill')
     ),
     descent (oid, depth) AS (
         SELECT oid, 0 FROM tenant_table
@@ -563,6 +590,32 @@ COMMENT ON COLUMN public.clinic.settings IS 'Further settings, camelCase; no pat
 
 COMMENT ON COLUMN public.clinic.version IS 'Counts changes; the ETag.';
 
+CREATE TABLE public.hc_backfill (
+    tenant_id uuid NOT NULL,
+    version integer NOT NULL,
+    cursor text,
+    rows_seen bigint DEFAULT 0 NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    done_at timestamp with time zone,
+    CONSTRAINT hc_backfill_rows_seen_check CHECK ((rows_seen >= 0)),
+    CONSTRAINT hc_backfill_version_check CHECK ((version > 0))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.hc_backfill FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.hc_backfill IS 'How far the rows of each clinic have been gone through for a migration; written in the transaction of each batch.';
+
+COMMENT ON COLUMN public.hc_backfill.version IS 'The migration.';
+
+COMMENT ON COLUMN public.hc_backfill.cursor IS 'Where the next batch begins: what the migration''s own statement gave back.';
+
+COMMENT ON COLUMN public.hc_backfill.rows_seen IS 'Rows of all batches so far.';
+
+COMMENT ON COLUMN public.hc_backfill.begun_at IS 'When this pass over the clinic''s rows began.';
+
+COMMENT ON COLUMN public.hc_backfill.done_at IS 'When it was through; NULL: it goes on.';
+
 CREATE TABLE public.hc_barrier (
     tenant_id uuid NOT NULL,
     move_id uuid NOT NULL,
@@ -622,6 +675,7 @@ CREATE TABLE public.hc_schema (
     fingerprint text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
     serves_from integer,
+    phase text,
     CONSTRAINT hc_schema_version_check CHECK ((version > 0))
 );
 
@@ -636,6 +690,8 @@ COMMENT ON COLUMN public.hc_schema.checksum IS 'SHA-256 of the file, hex.';
 COMMENT ON COLUMN public.hc_schema.fingerprint IS 'hc_schema_fingerprint() after the migration.';
 
 COMMENT ON COLUMN public.hc_schema.serves_from IS 'The migration that a program must know at least to serve a shard with this one; NULL: any, for it only adds.';
+
+COMMENT ON COLUMN public.hc_schema.phase IS 'What has been done of a migration in phases; NULL: all of it.';
 
 CREATE TABLE public.hc_tenant (
     tenant_id uuid NOT NULL,
@@ -923,11 +979,17 @@ ALTER TABLE ONLY public.cache_tag
 ALTER TABLE ONLY public.clinic
     ADD CONSTRAINT clinic_pkey PRIMARY KEY (tenant_id);
 
+ALTER TABLE ONLY public.hc_backfill
+    ADD CONSTRAINT hc_backfill_pkey PRIMARY KEY (tenant_id, version);
+
 ALTER TABLE ONLY public.hc_barrier
     ADD CONSTRAINT hc_barrier_pkey PRIMARY KEY (tenant_id, move_id, seq);
 
 ALTER TABLE ONLY public.hc_load
     ADD CONSTRAINT hc_load_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE public.hc_schema
+    ADD CONSTRAINT hc_schema_phase CHECK ((phase = ANY (ARRAY['expanded'::text, 'backfilled'::text]))) NOT VALID;
 
 ALTER TABLE ONLY public.hc_schema
     ADD CONSTRAINT hc_schema_pkey PRIMARY KEY (version);
@@ -1046,6 +1108,8 @@ ALTER TABLE public.cache_tag ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.clinic ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.hc_backfill ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.hc_barrier ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.hc_load ENABLE ROW LEVEL SECURITY;
@@ -1055,6 +1119,8 @@ ALTER TABLE public.hc_tenant ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.idempotency ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.outbox ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY owner ON public.hc_backfill TO hc_owner USING (true) WITH CHECK (true);
 
 CREATE POLICY owner ON public.hc_barrier TO hc_owner USING (true) WITH CHECK (true);
 
@@ -1111,6 +1177,8 @@ GRANT USAGE ON SCHEMA public TO hc_app;
 GRANT USAGE ON SCHEMA public TO hc_mover;
 
 REVOKE ALL ON FUNCTION public.hc_audit_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.hc_backfill_enter(tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.hc_ctx_tenant() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hc_ctx_tenant() TO hc_app;

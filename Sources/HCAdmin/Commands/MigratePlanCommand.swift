@@ -33,7 +33,8 @@ struct MigratePlanCommand: Command {
             : try await WaveRunner(plane: plane, catalog: catalog, options: options).plan()
         let versions = Set(control.map(\.version))
         return WaveText.report(
-            plan, control: catalog.control.filter { versions.contains($0.version) },
-            shard: catalog.shard, withSQL: withSQL)
+            plan,
+            control: catalog.control.filter { versions.contains($0.version) }.flatMap(\.steps),
+            withSQL: withSQL)
     }
 }

@@ -10,7 +10,9 @@ struct MigrateUp: Command {
             Each migration is one transaction with its line in the ledger of its database: applied or not,
             never half; what PostgreSQL takes only outside a transaction is repaired and run once more. Shards come in waves, a canary first; each wave is verified before the next begins, and the
             first failure halts the run: shards that come later are not touched. Given again, it goes on where it
-            stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up.
+            stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up. What takes
+            something away (a contract, servesFrom) waits until every process that serves knows the migration: it then
+            says which do not, and is given again when they have been upgraded.
             """,
         options: WaveText.options + [
             .value("shard", "ID", "Only this shard, outside of any run of waves.")
@@ -27,12 +29,15 @@ struct MigrateUp: Command {
         let catalog = try environment.catalog(invocation.option("migrations"))
         let runner = MigrationRunner(plane: plane, catalog: catalog)
         var applied: [MigrationRunner.Applied] = []
+        var waits: ControlError?
         if let shard {
             try await RolloutStore(plane: plane).requireNone()
             applied = try await runner.upShards(only: shard, dryRun: invocation.isDryRun)
         } else {
             applied = try await runner.upControl(dryRun: false)
-            applied += try await WaveRunner(plane: plane, catalog: catalog, options: options).up()
+            let waves = WaveRunner(plane: plane, catalog: catalog, options: options)
+            applied += try await waves.up()
+            waits = waves.waits
         }
         let verb = invocation.isDryRun ? "would apply" : "applied"
         return Report(
@@ -46,10 +51,12 @@ struct MigrateUp: Command {
                             "name": .string($0.name),
                         ]
                     }),
+                "waits": waits.map { .string($0.message) } ?? .null,
             ],
             text: applied.isEmpty
                 ? "every database is up to date"
-                : applied.map { "\($0.database): \(verb) \($0.version) \($0.name)" }.joined(
-                    separator: "\n"))
+                : (applied.map { "\($0.database): \(verb) \($0.version) \($0.name)" }
+                    + (waits.map { ["\($0.message)", $0.remedy ?? ""] } ?? [])).joined(
+                        separator: "\n"))
     }
 }

@@ -34,17 +34,21 @@ enum WaveText {
 
     /// What `migrate plan` and `migrate up --dry-run` say: nothing is changed.
     static func report(
-        _ plan: WaveRunner.Plan, control: [Migration], shard: [Migration], withSQL: Bool
+        _ plan: WaveRunner.Plan, control: [MigrationStep], withSQL: Bool
     ) -> Report {
-        func json(_ migration: Migration) -> JSONValue {
+        func json(_ step: MigrationStep) -> JSONValue {
             let facts: JSONValue = [
-                "version": .integer(Int64(migration.version)), "name": .string(migration.name),
-                "checksum": .string(migration.checksum),
+                "version": .integer(Int64(step.version)), "name": .string(step.migration.name),
+                "phase": .string(step.phase.name), "checksum": .string(step.migration.checksum),
+                "servesFrom": step.servesFrom.map { .integer(Int64($0)) } ?? .null,
             ]
-            return withSQL ? facts.adding(["sql": .string(migration.sql)]) : facts
+            return withSQL ? facts.adding(["sql": .string(step.sql)]) : facts
         }
-        func name(_ migration: Migration) -> String { "\(migration.version) \(migration.name)" }
-        var lines: [String] = control.map { "control: would apply \(name($0))" }
+        var lines: [String] = control.map { "control: would apply \($0.title)" }
+        if let gate = plan.gate, let version = gate.servesFrom {
+            lines.append(
+                "\(gate.title) waits until every process that serves knows migration \(version)")
+        }
         for (number, wave) in plan.waves.enumerated() where !plan.isEmpty {
             let estimate = plan.estimates[number]
             lines.append(
@@ -56,17 +60,21 @@ enum WaveText {
                     "  \(line.shard.id): "
                         + (line.pending.isEmpty
                             ? "up to date"
-                            : "would apply " + line.pending.map(name).joined(separator: ", ")))
+                            : "would apply " + line.pending.map(\.title).joined(separator: ", ")))
             }
         }
-        let versions = Set(plan.lines.flatMap { $0.pending.map(\.version) })
-        let wanted = control + shard.filter { versions.contains($0.version) }
-        if withSQL { lines += wanted.flatMap { ["", "-- \(name($0))", $0.sql] } }
+        if !plan.later.isEmpty {
+            lines.append(
+                "then, in a run of its own: " + plan.later.map(\.title).joined(separator: ", "))
+        }
+        if withSQL {
+            lines += (control + plan.steps).flatMap { ["", "-- \($0.title)", $0.sql] }
+        }
         return Report(
             json: [
                 "dryRun": true, "control": .array(control.map(json)),
-                "migrations": .array(
-                    shard.filter { versions.contains($0.version) }.map(json)),
+                "migrations": .array(plan.steps.map(json)),
+                "later": .array(plan.later.map(json)),
                 "waves": .array(
                     zip(plan.waves, plan.estimates).map { wave, estimate in
                         [

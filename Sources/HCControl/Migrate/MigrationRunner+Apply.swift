@@ -13,6 +13,23 @@ extension MigrationRunner {
         let reference: String?
     }
 
+    /// - Parameter mayGoOn: asked between the batches of a backfill.
+    /// - Returns: false if it was not to go on.
+    func take(
+        _ step: MigrationStep, at target: Target, while mayGoOn: () -> Bool = { true }
+    ) async throws -> Bool {
+        switch step.phase {
+        case .up, .expand:
+            try await apply(step.migration, to: target)
+            return true
+        case .backfill:
+            return try await Backfill(plane: plane, migration: step.migration, target: target)
+                .run(while: mayGoOn)
+        case .contract:
+            return try await contract(step.migration, at: target, while: mayGoOn)
+        }
+    }
+
     /// - Throws: `ControlError` (`migration-locked`) when somebody kept the locks for the whole time that it may try.
     func apply(_ migration: Migration, to target: Target) async throws {
         let what = "\(target.database): migration \(migration.version) (\(migration.name)) failed"
@@ -35,6 +52,7 @@ extension MigrationRunner {
             \(preamble(migration, before: migration.version))
             \(down)
             ;
+            \(migration.backfill == nil ? "" : "DELETE FROM public.hc_backfill WHERE version = \(migration.version);")
             DELETE FROM public.hc_schema WHERE version = \(migration.version);
             """
         try await run(
@@ -54,11 +72,51 @@ extension MigrationRunner {
         return down
     }
 
+    /// Runs `verify.sql`, if there is one, as who sees the rows of all clinics and in a transaction that only reads.
+    ///
+    /// - Throws: `ControlError` (`verify-failed`) with what it has found.
+    func verify(_ migration: Migration, at target: Target) async throws {
+        guard let verify = migration.verify else { return }
+        let what =
+            "\(target.database): migration \(migration.version) (\(migration.name)) cannot be verified"
+        let found = try await plane.attempt(what) {
+            let connection = target.connection
+            let reader =
+                if let reference = target.reference {
+                    try await plane.shard(reference: reference, .mover)
+                } else {
+                    connection
+                }
+            return try await reader.transaction(
+                TransactionOptions(isReadOnly: true),
+                deadline: .after(migration.terms.timeout, from: plane.clocks.monotonic())
+            ) { transaction in
+                let results = try await transaction.execute([
+                    Query(
+                        "SELECT set_config('statement_timeout', $1, true)",
+                        [.text("\(migration.terms.timeout.inMilliseconds)ms")]),
+                    .unsafeSQL(verify, []),
+                ])
+                return try results[1].rows.prefix(MigrationRunner.findingsMax).map {
+                    try $0.textIfPresent(0) ?? "NULL"
+                }
+            }
+        }
+        guard !found.isEmpty else { return }
+        throw ControlError(
+            .failed, code: "verify-failed",
+            "\(target.database): migration \(migration.version) (\(migration.name)) is applied, and verify.sql"
+                + " finds: " + found.joined(separator: "; "),
+            remedy: "Repair that; 'hc-admin migrate up' verifies it once more and goes on.")
+    }
+
+    private static let findingsMax = 5
+
     // MARK: Scripts
 
     /// One implicit transaction (PostgreSQL manual, 55.2.2.1), under an advisory lock of the two-argument form, which
     /// tenants never use, that goes on only if the ledger is where the caller saw it.
-    private func preamble(_ migration: Migration, before last: Int) -> String {
+    func preamble(_ migration: Migration, before last: Int) -> String {
         """
         SET LOCAL lock_timeout = '\(lockRetry(migration.terms).timeout.inMilliseconds)ms';
         SET LOCAL statement_timeout = '\(migration.terms.timeout.inMilliseconds)ms';
@@ -84,13 +142,19 @@ extension MigrationRunner {
 
     /// The name and the checksum come from `MigrationCatalog`, which lets only [a-z0-9_-] pass.
     static func ledgerLine(of migration: Migration) -> String {
-        // The first migrations make ledgers without this column.
-        let (column, value) =
-            migration.terms.servesFrom.map { (", serves_from", ", \($0)") } ?? ("", "")
+        // Columns that the first migrations make come into the statement only with those that need them.
+        var (columns, values) = ("", "")
+        if migration.isPhased {
+            columns += ", phase"
+            values += ", 'expanded'"
+        } else if let version = migration.servesFrom {
+            columns += ", serves_from"
+            values += ", \(version)"
+        }
         return """
-            INSERT INTO public.hc_schema (version, name, checksum, fingerprint\(column))
+            INSERT INTO public.hc_schema (version, name, checksum, fingerprint\(columns))
             VALUES (\(migration.version), '\(migration.name)', '\(migration.checksum)',
-                public.hc_schema_fingerprint()\(value))
+                public.hc_schema_fingerprint()\(values))
             """
     }
 
@@ -105,7 +169,7 @@ extension MigrationRunner {
 
     // MARK: Locks
 
-    private func run(
+    func run(
         _ script: String, on target: Target, _ terms: MigrationTerms, _ what: String
     ) async throws {
         let watch = LockWatch(

@@ -41,6 +41,8 @@ package struct MigrationRunner {
     /// DDL that waits for a lock makes everybody behind it wait too: it gives up soon, and is tried again. The migration
     /// says for how long.
     let locks: LockRetry
+    /// Nobody serves a scratch database.
+    var asksServers = true
 
     package init(
         plane: ControlPlane, catalog: MigrationCatalog, locks: LockRetry = LockRetry()
@@ -88,7 +90,7 @@ package struct MigrationRunner {
             let plan = try MigrationPlan(database: id, catalog: migrations, applied: applied)
             return Status(
                 id: id, version: applied.count, fingerprint: fingerprint,
-                pending: plan.pending.map { "\($0.version) \($0.name)" },
+                pending: try await titles(plan.pending, connection),
                 state: plan.pending.isEmpty ? .current : .pending)
         } catch {
             return Status(
@@ -139,13 +141,20 @@ package struct MigrationRunner {
         let shard = try await registry.find(id)
         try registry.requireNotRetired(shard)
         let connection = try await plane.shard(reference: shard.reference, .owner)
-        let version = try await catalog.shard.count - pending(shard, connection).count
+        let version = try await self.version(of: shard, connection)
         guard version > 0 else {
             throw ControlError(
                 .refused, code: "nothing-applied", "shard \(id) has no migration to take back")
         }
         try await requireNoMoves(shard)
         let migration = catalog.shard[version - 1]
+        let isOpen = try await pending(shard, connection).first?.version == version
+        guard migration.contract == nil || isOpen else {
+            throw ControlError(
+                .refused, code: "migration-irreversible",
+                "migration \(migration.version) (\(migration.name)) has contracted: it is not taken back",
+                remedy: "Put what is to be changed into a new migration.")
+        }
         let target = Target(connection: connection, database: id, reference: shard.reference)
         guard !dryRun else {
             try requireReversible(migration)
@@ -168,7 +177,7 @@ package struct MigrationRunner {
     /// Rows that are on their way between two shards need the same tables on both. A move that begins now either has the
     /// lock that the migration takes, or waits until it is over.
     private func requireNoMoves(_ shard: Shard, _ connection: PostgresConnection) async throws {
-        guard try await !pending(shard, connection).isEmpty else { return }
+        guard try await pending(shard, connection).contains(where: \.changesSchema) else { return }
         try await requireNoMoves(shard)
     }
 
@@ -198,18 +207,46 @@ package struct MigrationRunner {
         let plan = try MigrationPlan(
             database: database, catalog: migrations, applied: await ledger(of: connection, database)
         )
-        for migration in plan.pending where !dryRun {
-            plane.progress("\(database): applying \(migration.version) \(migration.name)")
-            try await apply(
-                migration,
-                to: Target(connection: connection, database: database, reference: reference))
+        for step in plan.pending where !dryRun {
+            try await requireServers(for: step, in: reference == nil ? .control : .shard)
+            plane.progress("\(database): applying \(step.title)")
+            let target = Target(
+                connection: connection, database: database, reference: reference)
+            _ = try await take(step, at: target)
+            if step.isLast { try await verify(step.migration, at: target) }
         }
         return plan.pending.map { Applied(database: database, version: $0.version, name: $0.name) }
     }
 
+    /// What is pending, with how far a backfill has come.
+    private func titles(
+        _ steps: [MigrationStep], _ connection: PostgresConnection
+    ) async throws -> [String] {
+        guard let step = steps.first, step.phase == .backfill else { return steps.map(\.title) }
+        let row = try await connection.execute(
+            Query(
+                """
+                SELECT count(*), count(*) FILTER (WHERE done_at IS NOT NULL), coalesce(sum(rows_seen), 0)::int8
+                FROM hc_tenant LEFT JOIN hc_backfill AS line
+                    ON line.tenant_id = hc_tenant.tenant_id AND version = $1
+                WHERE state NOT IN ('absent', 'incoming', 'moved')
+                """, [.int4(Int32(step.version))]), deadline: plane.deadline
+        ).single()
+        let progress =
+            "\(step.title): \(try row.int(1)) of \(try row.int(0)) clinics, \(try row.int(2)) rows"
+        return [progress] + steps.dropFirst().map(\.title)
+    }
+
     // MARK: Details
 
-    func pending(_ shard: Shard, _ connection: PostgresConnection) async throws -> [Migration] {
+    /// The last migration of which at least a part was applied.
+    func version(of shard: Shard, _ connection: PostgresConnection) async throws -> Int {
+        try await ledger(of: connection, shard.id).last?.version ?? 0
+    }
+
+    func pending(
+        _ shard: Shard, _ connection: PostgresConnection
+    ) async throws -> [MigrationStep] {
         try MigrationPlan(
             database: shard.id, catalog: catalog.shard,
             applied: await ledger(of: connection, shard.id)
@@ -225,11 +262,26 @@ package struct MigrationRunner {
                 deadline: plane.deadline)
             guard try exists[0][0].bool(0) else { return [] }
             let rows = try await connection.execute(
-                [Query("SELECT version, name, checksum FROM hc_schema ORDER BY version")],
+                [
+                    // As JSON: ledgers from before there were phases have no such column.
+                    Query(
+                        """
+                        SELECT version, name, checksum, to_jsonb(line) ->> 'phase'
+                        FROM hc_schema AS line ORDER BY version
+                        """)
+                ],
                 deadline: plane.deadline)[0]
             return try rows.rows.map { row in
-                MigrationPlan.Applied(
-                    version: try row.int(0), name: try row.text(1), checksum: try row.text(2))
+                let phase = try row.textIfPresent(3)
+                guard phase == nil || phase.flatMap(MigrationPlan.Phase.init) != nil else {
+                    throw ControlError(
+                        .refused, code: "migration-unknown",
+                        "the ledger of \(database) has the unknown phase '\(phase ?? "")'",
+                        remedy: "Use the newest release of hc-admin.")
+                }
+                return MigrationPlan.Applied(
+                    version: try row.int(0), name: try row.text(1), checksum: try row.text(2),
+                    phase: phase.flatMap(MigrationPlan.Phase.init))
             }
         }
     }

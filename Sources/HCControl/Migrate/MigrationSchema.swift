@@ -45,11 +45,13 @@ package struct MigrationSchema {
         let scratch = try await LintScratch.make(plane: plane, server: server, watches: false)
         let text: String
         do {
-            let runner = MigrationRunner(plane: plane, catalog: catalog)
-            for migration in set == .control ? catalog.control : catalog.shard {
-                try await runner.apply(
-                    migration,
-                    to: .init(
+            var runner = MigrationRunner(plane: plane, catalog: catalog)
+            runner.asksServers = false
+            let migrations = set == .control ? catalog.control : catalog.shard
+            for step in migrations.flatMap(\.steps) {
+                _ = try await runner.take(
+                    step,
+                    at: .init(
                         connection: scratch.owner, database: set.rawValue, reference: nil))
             }
             text = try await dump(scratch)

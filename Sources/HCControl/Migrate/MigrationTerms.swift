@@ -15,11 +15,21 @@ package struct MigrationTerms: Sendable, Equatable {
     /// adds. What takes away names the migration whose programs do without: see `SchemaRange`.
     package var servesFrom: Int?
 
+    /// Of a backfill: how many rows its statement takes at a time,
+    package var batchRows = 500
+    /// which part of the time it works: the slower the shard answers, the longer it rests,
+    package var busyPercent = 25
+    /// and how far replicas may be behind before it waits for them.
+    package var replicaLagBytesMax = 64 << 20
+
     package init() {}
 
     private static let lockTimeouts = 10...1000
     private static let lockTotals = 1...3600
     private static let timeouts = 1...86400
+    private static let batches = 1...10_000
+    private static let percents = 1...100
+    private static let lagMegabytes = 1...10_240
 
     /// - Parameter version: the migration's own.
     /// - Throws: `ControlError` (`bad-migrations`) with every problem of the file.
@@ -60,6 +70,15 @@ package struct MigrationTerms: Sendable, Equatable {
                 servesFrom = integer(name, in: 1...version).map { Int($0) } ?? servesFrom
             case "timeoutSeconds":
                 timeout = integer(name, in: MigrationTerms.timeouts).map { .seconds($0) } ?? timeout
+            case "batchRows":
+                batchRows = integer(name, in: MigrationTerms.batches).map { Int($0) } ?? batchRows
+            case "busyPercent":
+                busyPercent =
+                    integer(name, in: MigrationTerms.percents).map { Int($0) } ?? busyPercent
+            case "replicaLagMegabytesMax":
+                replicaLagBytesMax =
+                    integer(name, in: MigrationTerms.lagMegabytes).map { Int($0) << 20 }
+                    ?? replicaLagBytesMax
             default: problems.append("\(name) is not known")
             }
         }

@@ -285,7 +285,8 @@ package struct RolloutStore {
 
     /// Writes down that a migration begins at a shard.
     func began(
-        _ migration: Migration, shard: String, wave: Int, fingerprint: String, _ rollout: Rollout
+        _ version: Int, _ name: String, _ checksum: String, shard: String, wave: Int,
+        fingerprint: String, _ rollout: Rollout
     ) async throws -> UUID {
         var random = SystemRandom()
         let id = UUID.v7(at: plane.clocks.now(), using: &random)
@@ -298,12 +299,32 @@ package struct RolloutStore {
                     VALUES ($1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp())
                     """,
                     [
-                        .uuid(id), .text(shard), .int4(Int32(migration.version)),
-                        .text(migration.name), .text(migration.checksum), .int4(Int32(wave)),
+                        .uuid(id), .text(shard), .int4(Int32(version)),
+                        .text(name), .text(checksum), .int4(Int32(wave)),
                         .text(fingerprint), .uuid(rollout.id),
                     ]), deadline: plane.deadline)
         }
         return id
+    }
+
+    /// How a verification is called in the history.
+    static func verification(of migration: Migration) -> String { "\(migration.name) (verify)" }
+
+    /// What the run has worked on at a shard and has not found good yet.
+    func unverified(_ rollout: Rollout, _ shard: String) async throws -> [Int] {
+        try await plane.attempt("the history of shard \(shard) cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    """
+                    SELECT DISTINCT version FROM migration_run AS run
+                    WHERE rollout_id = $1 AND shard_id = $2 AND NOT EXISTS (
+                        SELECT FROM migration_run AS good
+                        WHERE good.rollout_id = $1 AND good.shard_id = $2 AND good.version = run.version
+                            AND good.name LIKE '% (verify)' AND good.state = 'done')
+                    ORDER BY version
+                    """, [.uuid(rollout.id), .text(shard)]), deadline: plane.deadline
+            ).rows.map { try $0.int(0) }
+        }
     }
 
     /// Writes down how it ended: with the new fingerprint, or with an error.
@@ -320,19 +341,25 @@ package struct RolloutStore {
         }
     }
 
-    /// How long migrations took at the shards that have them, in the mean.
-    func durations(_ versions: [Int]) async throws -> [Int: Duration] {
+    /// How long steps took at the shards that have them, in the mean, by their order.
+    func durations(_ steps: [MigrationStep]) async throws -> [Int: Duration] {
         try await plane.attempt("the history of migrations cannot be read") {
             let rows = try await plane.control().execute(
                 Query(
                     """
-                    SELECT version, avg(extract(epoch FROM finished_at - started_at) * 1000)::int8
+                    SELECT version, name, avg(extract(epoch FROM finished_at - started_at) * 1000)::int8
                     FROM migration_run
-                    WHERE database = 'shard' AND state = 'done' AND version = ANY($1) GROUP BY version
-                    """, [.int8s(versions.map(Int64.init))]), deadline: plane.deadline
+                    WHERE database = 'shard' AND state = 'done' AND version = ANY($1) GROUP BY version, name
+                    """, [.int8s(steps.map { Int64($0.version) })]), deadline: plane.deadline
             ).rows
-            return try Dictionary(
-                uniqueKeysWithValues: rows.map { (try $0.int(0), .milliseconds(try $0.int(1))) })
+            var durations: [Int: Duration] = [:]
+            for row in rows {
+                let (version, name) = (try row.int(0), try row.text(1))
+                guard let step = steps.first(where: { $0.version == version && $0.name == name })
+                else { continue }
+                durations[step.order] = .milliseconds(try row.int(2))
+            }
+            return durations
         }
     }
 }

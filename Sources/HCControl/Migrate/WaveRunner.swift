@@ -24,18 +24,29 @@ package final class WaveRunner {
         package let shard: Shard
         package let version: Int
         package let fingerprint: String
-        package let pending: [Migration]
+        /// What this run does,
+        package fileprivate(set) var pending: [MigrationStep]
+        /// and what comes after it: a step for which processes that serve may have to be waited for begins a run of its
+        /// own, when all shards have what is before it.
+        package fileprivate(set) var later: [MigrationStep] = []
+
+        fileprivate var stepsLeft: Int { pending.count + later.count }
     }
 
     package struct Plan: Sendable {
         package let waves: [[Line]]
         /// For each wave, by what its migrations took elsewhere; nil if one of them is new.
         package let estimates: [Duration?]
+        /// The step for which every process that serves has to know a migration; the run begins with it.
+        package let gate: MigrationStep?
 
-        package static let empty = Plan(waves: [], estimates: [])
+        package static let empty = Plan(waves: [], estimates: [], gate: nil)
 
         package var lines: [Line] { waves.flatMap { $0 } }
         package var isEmpty: Bool { lines.allSatisfy { $0.pending.isEmpty } }
+        /// What this run does, and what comes after it, in order.
+        package var steps: [MigrationStep] { WaveRunner.inOrder(lines.flatMap(\.pending)) }
+        package var later: [MigrationStep] { WaveRunner.inOrder(lines.flatMap(\.later)) }
     }
 
     private struct Failure {
@@ -67,6 +78,8 @@ package final class WaveRunner {
     private var machine = RolloutMachine(waves: [])
     private var isAbortWanted = false
     private var isLost = false
+    /// Why the last steps were not begun: processes that serve have to be upgraded before.
+    package private(set) var waits: ControlError?
     private var leaseEnds: MonotonicTime
     private let startedAt: MonotonicTime
 
@@ -107,9 +120,48 @@ package final class WaveRunner {
             }
         }
         problems += WaveRunner.strangers(shards.compactMap { lines[$0.id] })
+        let gate = WaveRunner.divide(&lines)
+        problems += await moves(of: shards.compactMap { lines[$0.id] })
         guard problems.isEmpty else { throw WaveRunner.combined(problems) }
         let planned = waves.waves.map { $0.compactMap { lines[$0] } }
-        return Plan(waves: planned, estimates: try await estimates(planned))
+        return Plan(waves: planned, estimates: try await estimates(planned), gate: gate)
+    }
+
+    private nonisolated static func inOrder(_ steps: [MigrationStep]) -> [MigrationStep] {
+        var seen: Set<Int> = []
+        return steps.sorted { $0.order < $1.order }.filter { seen.insert($0.order).inserted }
+    }
+
+    /// Leaves to this run what comes before the first step that has to wait for processes; or, where every shard has come
+    /// to that step, the step and what comes before the next such one.
+    ///
+    /// - Returns: the step that this run has to wait with.
+    private static func divide(_ lines: inout [String: Line]) -> MigrationStep? {
+        let gates = inOrder(lines.values.flatMap(\.pending).filter { $0.servesFrom != nil })
+        guard let first = gates.first else { return nil }
+        let isAtGate = lines.values.allSatisfy {
+            ($0.pending.first?.order ?? .max) >= first.order
+        }
+        let end = isAtGate ? gates.dropFirst().first?.order ?? .max : first.order
+        for id in lines.keys {
+            guard let all = lines[id]?.pending else { continue }
+            lines[id]?.pending = all.filter { $0.order < end }
+            lines[id]?.later = all.filter { $0.order >= end }
+        }
+        return isAtGate ? first : nil
+    }
+
+    /// Clinics on the move, where the schema is about to change.
+    private func moves(of lines: [Line]) async -> [ControlError] {
+        await inParallel(lines.filter { $0.pending.contains(where: \.changesSchema) }) {
+            [catalog] plane, line -> ControlError? in
+            do {
+                try await MigrationRunner(plane: plane, catalog: catalog).requireNoMoves(line.shard)
+                return nil
+            } catch {
+                return WaveRunner.problem(error, line.shard.id)
+            }
+        }.compactMap { $0 }
     }
 
     /// What each of them has, in their order.
@@ -144,8 +196,7 @@ package final class WaveRunner {
     ) async throws -> Line {
         let connection = try await runner.plane.shard(reference: shard.reference, .owner)
         let pending = try await runner.pending(shard, connection)
-        if !pending.isEmpty { try await runner.requireNoMoves(shard) }
-        let version = runner.catalog.shard.count - pending.count
+        let version = try await runner.version(of: shard, connection)
         return Line(
             shard: shard, version: version,
             fingerprint: version == 0
@@ -155,7 +206,7 @@ package final class WaveRunner {
 
     /// Of shards at the same version, those whose schema is not that of most of them.
     private static func strangers(_ lines: [Line]) -> [ControlError] {
-        Dictionary(grouping: lines, by: \.version).sorted { $0.key < $1.key }.flatMap { _, same in
+        Dictionary(grouping: lines, by: \.stepsLeft).sorted { $0.key > $1.key }.flatMap { _, same in
             let groups = Dictionary(grouping: same, by: \.fingerprint).values.sorted {
                 ($0.count, $1[0].shard.id) > ($1.count, $0[0].shard.id)
             }
@@ -187,17 +238,16 @@ package final class WaveRunner {
     }
 
     private func estimates(_ waves: [[Line]]) async throws -> [Duration?] {
-        let versions = Set(waves.flatMap { $0 }.flatMap { $0.pending.map(\.version) }).sorted()
-        let known =
-            versions.isEmpty ? [:] : try await RolloutStore(plane: plane).durations(versions)
+        let steps = WaveRunner.inOrder(waves.flatMap { $0 }.flatMap(\.pending))
+        let known = steps.isEmpty ? [:] : try await RolloutStore(plane: plane).durations(steps)
         return waves.map { wave in
             var longest = Duration.zero
-            for migration in wave.flatMap(\.pending) {
-                guard known[migration.version] != nil else { return nil }
+            for step in wave.flatMap(\.pending) {
+                guard known[step.order] != nil else { return nil }
             }
             for line in wave {
                 longest = max(
-                    longest, line.pending.reduce(.zero) { $0 + (known[$1.version] ?? .zero) })
+                    longest, line.pending.reduce(.zero) { $0 + (known[$1.order] ?? .zero) })
             }
             let busy = wave.count { !$0.pending.isEmpty }
             return longest * ((busy + options.parallel - 1) / options.parallel)
@@ -206,25 +256,50 @@ package final class WaveRunner {
 
     // MARK: Up
 
-    /// - Throws: `ControlError` (`rollout-halted`, `rollout-aborted`, `rollout-running`, `rollout-lost`), or what
-    ///   `plan()` throws; those shards that come after are untouched then.
+    /// One run after the other, until every shard has everything, or processes that serve have to be upgraded before the
+    /// next step (`waits`).
+    ///
+    /// - Throws: `ControlError` (`rollout-halted`, `rollout-aborted`, `rollout-running`, `rollout-lost`), what `plan()`
+    ///   throws, or `contract-waits` if nothing else was to be done; those shards that come after are untouched then.
     package func up() async throws -> [MigrationRunner.Applied] {
         let store = RolloutStore(plane: plane)
         try await store.requireNone()
-        let plan = try await plan()
-        let isOpen = try await store.last()?.isOpen ?? false
-        guard let target = catalog.shard.last, let canary = plan.waves.first?.first,
-            !plan.isEmpty || isOpen
-        else { return [] }
+        while true {
+            let plan = try await plan()
+            let isOpen = try await store.last()?.isOpen ?? false
+            guard let target = plan.steps.last?.migration ?? catalog.shard.last,
+                let canary = plan.waves.first?.first, !plan.isEmpty || isOpen
+            else { return applied }
+            guard try await mayBegin(plan) else { return applied }
+            try await carryOut(plan, to: target, canary: canary.shard.id, store)
+            guard !plan.later.isEmpty else { return applied }
+        }
+    }
+
+    private func mayBegin(_ plan: Plan) async throws -> Bool {
+        guard let gate = plan.gate else { return true }
+        do {
+            try await MigrationRunner(plane: plane, catalog: catalog).requireServers(
+                for: gate, in: .shard)
+            return true
+        } catch let error as ControlError {
+            guard error.code == "contract-waits", !applied.isEmpty else { throw error }
+            waits = error
+            return false
+        }
+    }
+
+    private func carryOut(
+        _ plan: Plan, to target: Migration, canary: String, _ store: RolloutStore
+    ) async throws {
         let asked = plane.clocks.monotonic()
         let rollout = try await store.begin(
-            target: target, canary: canary.shard.id, shards: plan.lines.count,
+            target: target, canary: canary, shards: plan.lines.count,
             owner: "\(plane.operatorName) \(asked)")
         leaseEnds = asked + RolloutStore.lease
         let renewing = Loop.shared.spawn { [self] in await renew(rollout) }
         defer { renewing.cancel() }
         try await run(plan, rollout, store)
-        return applied
     }
 
     private func run(_ plan: Plan, _ rollout: Rollout, _ store: RolloutStore) async throws {
@@ -275,7 +350,9 @@ package final class WaveRunner {
     ) async {
         do {
             let runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
-            if !line.pending.isEmpty { try await runner.requireNoMoves(line.shard) }
+            if line.pending.contains(where: \.changesSchema) {
+                try await runner.requireNoMoves(line.shard)
+            }
             let isDone = try await apply(line, wave: wave, rollout, runner)
             guard isDone else { return machine.leftOff(line.shard.id) }
             machine.migrated(line.shard.id)
@@ -302,17 +379,21 @@ package final class WaveRunner {
     ) async throws -> Bool {
         let (shard, store) = (line.shard, RolloutStore(plane: runner.plane))
         var fingerprint = line.fingerprint
-        for migration in line.pending {
+        try await verifyAgain(line, wave: wave, rollout, runner)
+        for step in line.pending {
             guard mayGoOn else { return false }
             let connection = try await runner.plane.shard(reference: shard.reference, .owner)
             let run = try await store.began(
-                migration, shard: shard.id, wave: wave, fingerprint: fingerprint, rollout)
+                step.version, step.name, step.migration.checksum, shard: shard.id, wave: wave,
+                fingerprint: fingerprint, rollout)
+            let isDone: Bool
             do {
                 try FaultPoint.reach("migrate.before-apply")
-                try await runner.apply(
-                    migration,
-                    to: .init(
-                        connection: connection, database: shard.id, reference: shard.reference))
+                isDone = try await runner.take(
+                    step,
+                    at: .init(
+                        connection: connection, database: shard.id, reference: shard.reference),
+                    while: { mayGoOn })
                 try FaultPoint.reach("migrate.after-apply")
             } catch {
                 if !(error is FaultPointFailure) {
@@ -321,19 +402,67 @@ package final class WaveRunner {
                 throw error
             }
             fingerprint = try await runner.fingerprint(of: connection, shard.id)
+            guard isDone else {
+                try await store.ended(run, fingerprint: nil, error: "it was stopped half-way")
+                return false
+            }
             try await store.ended(run, fingerprint: fingerprint, error: nil)
-            applied.append(
-                .init(database: shard.id, version: migration.version, name: migration.name))
+            applied.append(.init(database: shard.id, version: step.version, name: step.name))
+            if step.isLast {
+                try await verify(
+                    step.migration, line.shard, wave: wave, fingerprint, rollout, runner)
+            }
         }
         try await ShardRegistry(plane: runner.plane).recordSchema(
-            id: shard.id, version: catalog.shard.count, fingerprint: fingerprint)
+            id: shard.id, version: line.pending.last?.version ?? line.version,
+            fingerprint: fingerprint)
         return true
+    }
+
+    /// What a process before this one has applied in the same run, and not found good: it died, or something was wrong.
+    private func verifyAgain(
+        _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
+    ) async throws {
+        let open = Set((line.pending + line.later).map(\.version))
+        for version in try await RolloutStore(plane: runner.plane).unverified(
+            rollout, line.shard.id)
+        where version <= line.version && !open.contains(version) {
+            try await verify(
+                catalog.shard[version - 1], line.shard, wave: wave, line.fingerprint, rollout,
+                runner)
+        }
+    }
+
+    private func verify(
+        _ migration: Migration, _ shard: Shard, wave: Int, _ fingerprint: String,
+        _ rollout: Rollout, _ runner: MigrationRunner
+    ) async throws {
+        guard migration.verify != nil else { return }
+        let store = RolloutStore(plane: runner.plane)
+        let run = try await store.began(
+            migration.version, RolloutStore.verification(of: migration), migration.checksum,
+            shard: shard.id, wave: wave, fingerprint: fingerprint, rollout)
+        do {
+            let connection = try await runner.plane.shard(reference: shard.reference, .owner)
+            try FaultPoint.reach("migrate.before-verify")
+            try await runner.verify(
+                migration,
+                at: .init(
+                    connection: connection, database: shard.id, reference: shard.reference))
+        } catch {
+            if !(error is FaultPointFailure) {
+                try await store.ended(run, fingerprint: nil, error: "\(error)")
+            }
+            throw error
+        }
+        try await store.ended(run, fingerprint: fingerprint, error: nil)
     }
 
     /// Looks at each shard of a wave again: all migrations, and the schema of the canary.
     ///
     /// - Returns: the canary's fingerprint.
     private func gate(_ wave: [Line], _ canary: String) async -> String {
+        let wanted = Dictionary(uniqueKeysWithValues: wave.map { ($0.shard.id, $0.later.count) })
         var reference = canary
         let shards = wave.map(\.shard)
         for (shard, result) in zip(shards, await look(at: shards)) {
@@ -342,7 +471,8 @@ package final class WaveRunner {
                 failures.append(Failure(shard.id, problem))
             case .success(let now):
                 if reference.isEmpty { reference = now.fingerprint }
-                guard !now.pending.isEmpty || now.fingerprint != reference else { continue }
+                guard now.pending.count != wanted[shard.id] || now.fingerprint != reference
+                else { continue }
                 failures.append(
                     Failure(
                         shard: shard.id, code: "schema-differs",

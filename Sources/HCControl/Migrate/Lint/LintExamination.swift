@@ -31,21 +31,23 @@ struct LintExamination {
     }
 
     let set: MigrationLint.DatabaseSet
-    let migration: Migration
+    let step: MigrationStep
     let connection: PostgresConnection
     let deadline: Deadline
     private let statements: [SQLStatement]
 
     init(
-        set: MigrationLint.DatabaseSet, migration: Migration, connection: PostgresConnection,
+        set: MigrationLint.DatabaseSet, step: MigrationStep, connection: PostgresConnection,
         deadline: Deadline
     ) {
         self.set = set
-        self.migration = migration
+        self.step = step
         self.connection = connection
         self.deadline = deadline
-        statements = SQLScript.statements(of: migration.sql)
+        statements = SQLScript.statements(of: step.sql)
     }
+
+    var migration: Migration { step.migration }
 
     func finding(of refusal: Refusal) -> LintFinding {
         finding(.init(rule: .doesNotApply, object: refusal.message), line: refusal.line)
@@ -177,6 +179,51 @@ struct LintExamination {
         return [finding(.init(rule: .wayBack, object: object), line: 1, file: "down.sql")]
     }
 
+    /// Whether `backfill.sql` is a batch of a clinic's rows: for one that has none it ends at once. Changes nothing.
+    func batch() async throws -> [LintFinding] {
+        var object = "for a clinic without rows it does not end: its second column is not NULL"
+        do {
+            try await connection.transaction(deadline: deadline) { transaction in
+                let tenant = PostgresValue.uuid(UUID(high: 1, low: 1))
+                let results = try await transaction.execute([
+                    Query(
+                        "INSERT INTO hc_tenant (tenant_id, epoch, state) VALUES ($1, 1, 'rw')",
+                        [tenant]),
+                    Query("SELECT hc_backfill_enter($1)", [tenant]),
+                    .unsafeSQL(step.sql, [tenant, .optional(nil as String?), .int4(10)]),
+                ])
+                let line = try Backfill.line(results[2], "backfill.sql")
+                if line.cursor == nil { throw Undone() }
+            }
+        } catch is Undone {
+            return []
+        } catch let error as ControlError {
+            object = error.message
+        } catch let error as PostgresError {
+            guard let refusal = Refusal(error, line: 1) else { throw error }
+            object = refusal.message
+        }
+        return [finding(.init(rule: .backfill, object: object), line: 1)]
+    }
+
+    /// Whether `verify.sql` reads only, and finds nothing where nothing is wrong.
+    func verification() async throws -> [LintFinding] {
+        guard let verify = migration.verify else { return [] }
+        var object = "it finds something in an empty database"
+        do {
+            let isClean = try await connection.transaction(
+                TransactionOptions(isReadOnly: true), deadline: deadline
+            ) { transaction in
+                try await transaction.execute(.unsafeSQL(verify, [])).rows.isEmpty
+            }
+            if isClean { return [] }
+        } catch let error as PostgresError {
+            guard let refusal = Refusal(error, line: 1) else { throw error }
+            object = refusal.message
+        }
+        return [finding(.init(rule: .verify, object: object), line: 1, file: "verify.sql")]
+    }
+
     /// Before the migration; nil if there is no schema yet.
     func fingerprint() async throws -> String? {
         guard migration.version > 1, migration.down != nil else { return nil }
@@ -202,18 +249,23 @@ struct LintExamination {
         try LintCatalogue(try await transaction.execute(LintCatalogue.queries(of: set)), set: set)
     }
 
-    private var ledgerLine: String { MigrationRunner.ledgerLine(of: migration) }
+    private var ledgerLine: String {
+        step.phase == .contract
+            ? "UPDATE public.hc_schema SET phase = NULL WHERE version = \(migration.version)"
+            : MigrationRunner.ledgerLine(of: migration)
+    }
 
     private func findings(_ record: Record) -> [LintFinding] {
         record.problems().map { finding($0.problem, line: $0.line) }
     }
 
     private func finding(
-        _ problem: LintCatalogue.Problem, line: Int, file: String = "up.sql"
+        _ problem: LintCatalogue.Problem, line: Int, file: String? = nil
     ) -> LintFinding {
         LintFinding(
-            rule: problem.rule, file: "\(set.rawValue)/\(migration.folder)/\(file)", line: line,
-            object: problem.object)
+            rule: problem.rule,
+            file: "\(set.rawValue)/" + (file.map { "\(migration.folder)/\($0)" } ?? step.file),
+            line: line, object: problem.object)
     }
 }
 

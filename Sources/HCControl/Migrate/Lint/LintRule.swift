@@ -5,6 +5,8 @@ package enum LintRule: String, Sendable, CaseIterable {
     case transaction
     case repeatable
     case wayBack = "way-back"
+    case backfill
+    case verify
     case typeRewrite = "type-rewrite"
     case volatileDefault = "volatile-default"
     case rewrite
@@ -52,6 +54,17 @@ package enum LintRule: String, Sendable, CaseIterable {
             (
                 "a shard that is taken back has then a schema that no other has",
                 "down.sql drops exactly what up.sql has made; where that cannot be done there is no down.sql"
+            )
+        case .backfill:
+            (
+                "a backfill that is no batch of one clinic's rows fails at the first shard, or never ends",
+                "one statement of the clinic ($1, uuid), where to begin ($2, text) and how many rows ($3, int) that gives "
+                    + "back how many it has seen (bigint) and where the next begins (text; NULL: nowhere)"
+            )
+        case .verify:
+            (
+                "verify.sql halts the run wherever it finds something, and may change nothing",
+                "one SELECT that gives back a row for each thing that is wrong"
             )
         case .typeRewrite:
             (

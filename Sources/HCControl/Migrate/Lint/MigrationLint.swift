@@ -75,27 +75,40 @@ package struct MigrationLint {
             case .shard: (catalog.shard, baseline.shard)
             }
         var findings: [LintFinding] = []
-        for migration in migrations {
-            plane.progress("\(set.rawValue): looking at \(migration.version) \(migration.name)")
+        for step in migrations.flatMap(\.steps) {
+            plane.progress("\(set.rawValue): looking at \(step.title)")
             let examination = LintExamination(
-                set: set, migration: migration, connection: connection,
+                set: set, step: step, connection: connection,
                 deadline: .after(MigrationLint.migrationTimeout, from: plane.clocks.monotonic()))
-            let isExempt = migration.version <= exempt
-            let before = try await examination.fingerprint()
-            let outcome: LintExamination.Outcome
+            let isExempt = step.version <= exempt
             do {
-                outcome = try await look(examination, isExempt: isExempt)
+                let more = try await look(examination, isExempt: isExempt)
+                if !isExempt { findings += more }
             } catch let error as LintExamination.Refusal {
                 return findings + [examination.finding(of: error)]
             }
-            if !isExempt { findings += outcome.findings }
-            findings += try await examination.wayBack(to: before)
+            if step.isLast { findings += try await examination.verification() }
         }
         return findings
     }
 
-    /// As its `migration.json` says; where that is wrong, as PostgreSQL will have it.
     private func look(
+        _ examination: LintExamination, isExempt: Bool
+    ) async throws -> [LintFinding] {
+        switch examination.step.phase {
+        case .up, .expand:
+            let before = try await examination.fingerprint()
+            return try await apply(examination, isExempt: isExempt).findings
+                + examination.wayBack(to: before)
+        case .backfill:
+            return try await examination.batch()
+        case .contract:
+            return try await examination.inTransaction(looks: !isExempt).findings
+        }
+    }
+
+    /// As its `migration.json` says; where that is wrong, as PostgreSQL will have it.
+    private func apply(
         _ examination: LintExamination, isExempt: Bool
     ) async throws -> LintExamination.Outcome {
         guard examination.migration.terms.isTransactional else {

@@ -36,11 +36,28 @@ struct MigrationLintTests {
             self.rules = Set(rules)
         }
 
+        var backfill: String?
+        var contract: String?
+        var verify: String?
+
+        init(
+            _ sql: String = "ALTER TABLE cache_tag ADD COLUMN total bigint",
+            backfill: String? = nil,
+            contract: String? = nil, verify: String? = nil, _ rules: LintRule...
+        ) {
+            self.sql = sql
+            self.backfill = backfill
+            self.contract = contract
+            self.verify = verify
+            self.rules = Set(rules)
+        }
+
         var migration: Migration {
             var terms = MigrationTerms()
             terms.isTransactional = isTransactional
             return Migration(
-                version: 0, name: "", checksum: "c", sql: sql, down: down, terms: terms)
+                version: 0, name: "", checksum: "c", sql: sql, backfill: backfill,
+                contract: contract, verify: verify, down: down, terms: terms)
         }
     }
 
@@ -143,6 +160,28 @@ struct MigrationLintTests {
         Form(
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1; GRANT EXECUTE ON FUNCTION f() TO PUBLIC",
             .publicFunction),
+        // Phases.
+        Form(backfill: "SELECT 0::bigint, NULL::text WHERE $1::uuid <> $2::text::uuid OR $3 > 0"),
+        Form(
+            backfill: """
+                WITH batch AS (
+                    SELECT tag FROM cache_tag WHERE tenant_id = $1 AND ($2::text IS NULL OR tag > $2)
+                    ORDER BY tag LIMIT $3
+                ), filled AS (
+                    UPDATE cache_tag SET total = count FROM batch
+                    WHERE cache_tag.tenant_id = $1 AND cache_tag.tag = batch.tag
+                )
+                SELECT count(*), CASE WHEN count(*) = $3 THEN max(tag) END FROM batch
+                """, contract: "ALTER TABLE cache_tag DROP COLUMN count"),
+        Form(backfill: "UPDATE cache_tag SET total = count WHERE tenant_id = $1", .backfill),
+        Form(
+            backfill: "SELECT 1::bigint, 'again' WHERE $1::uuid IS NOT NULL AND $3 > 0", .backfill),
+        Form(backfill: "SELECT nothing", .backfill),
+        Form(contract: "ALTER TABLE cache_tag ADD CHECK (total > 0)", .check),
+        Form(contract: "SELECT nothing", .doesNotApply),
+        Form(verify: "SELECT relname FROM pg_class WHERE relname = 'no_such_table'"),
+        Form(verify: "SELECT 'always'", .verify),
+        Form(verify: "DELETE FROM session", .verify),
         // New tables.
         Form(table()),
         Form(
@@ -300,7 +339,8 @@ struct MigrationLintTests {
                 + further.enumerated().map { index, form in
                     Migration(
                         version: first + index, name: "lint\(first + index)", checksum: "c",
-                        sql: form.sql, down: form.down, terms: form.terms)
+                        sql: form.sql, backfill: form.backfill, contract: form.contract,
+                        verify: form.verify, down: form.down, terms: form.terms)
                 })
     }
 

@@ -64,8 +64,9 @@ final class WaveGround {
         try write("control.admin.conninfo", "\(control.admin)")
         try write("control.owner.conninfo", "\(control.owner)")
         for (index, shard) in shards.enumerated() {
-            try write(
-                "shards/s\(index < 9 ? "0" : "")\(index + 1).owner.conninfo", "\(shard.owner)")
+            let file = "shards/s\(index < 9 ? "0" : "")\(index + 1)"
+            try write("\(file).owner.conninfo", "\(shard.owner)")
+            try write("\(file).mover.conninfo", "\(shard.mover)")
         }
         try write("master.key", Hex.encode((0..<32).map { _ in UInt8.random(in: .min ... .max) }))
         configuration = try PlatformConfiguration.load(
@@ -84,7 +85,8 @@ final class WaveGround {
 
     /// The catalog with one more migration of the shards.
     func catalog(
-        adding sql: String, checksum: String = "c", down: String? = nil,
+        adding sql: String, checksum: String = "c", backfill: String? = nil,
+        contract: String? = nil, verify: String? = nil, down: String? = nil,
         terms: MigrationTerms = MigrationTerms()
     ) -> MigrationCatalog {
         MigrationCatalog(
@@ -92,7 +94,8 @@ final class WaveGround {
             shard: catalog.shard + [
                 Migration(
                     version: catalog.shard.count + 1, name: "later", checksum: checksum, sql: sql,
-                    down: down, terms: terms)
+                    backfill: backfill, contract: contract, verify: verify, down: down, terms: terms
+                )
             ])
     }
 
