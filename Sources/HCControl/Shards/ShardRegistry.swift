@@ -183,7 +183,14 @@ package struct ShardRegistry {
 
     /// Writes down what the ledger of a shard says; the feed of the directory tells all processes.
     func recordSchema(id: String, version: Int, fingerprint: String) async throws {
-        let servesFrom = try await servesFrom(reference: try await find(id).reference)
+        let reference = try await plane.attempt("the shard cannot be read") {
+            try await plane.control().execute(
+                Query("SELECT dsn_ref FROM shard WHERE id = $1", [.text(id)]),
+                deadline: plane.deadline
+            ).singleIfPresent()?.text(0)
+        }
+        guard let reference else { throw ShardRegistry.unknown(id) }
+        let servesFrom = try await servesFrom(reference: reference)
         try await plane.attempt("the schema of shard \(id) cannot be recorded") {
             _ = try await plane.control().execute(
                 [

@@ -1,0 +1,171 @@
+import HCCore
+import HCTesting
+import Testing
+
+extension EndToEnd {
+    /// Four shards are migrated while the clinic on the first of them is used.
+    @Suite struct MigrationTests {
+        private static let shards = ["s1", "s2", "s3", "s4"]
+
+        private let platform: RunningPlatform
+        private let directory: String
+
+        init() throws {
+            platform = try RunningPlatform.shared("four-shards", ["HC_SHARDS": "4"])
+            directory = platform.directory + "/migrations"
+            try Subprocess.run("/bin/rm", ["-rf", directory])
+            try Subprocess.run("/bin/cp", ["-r", Repository.path("migrations"), directory])
+        }
+
+        // MARK: What is done to it
+
+        /// Adds a migration of the shards.
+        private func add(_ name: String, _ files: [String: String]) throws {
+            let folders = try Subprocess.run(
+                "/usr/bin/find",
+                ["\(directory)/shard", "-mindepth", "1", "-maxdepth", "1", "-type", "d"])
+            let number = String(folders.split(separator: "\n").count + 1)
+            let folder =
+                "\(directory)/shard/" + String(repeating: "0", count: 4 - number.count) + number
+                + "-\(name)"
+            try Subprocess.run("/bin/mkdir", [folder])
+            for (file, text) in files {
+                try Subprocess.run("/usr/bin/tee", ["\(folder)/\(file)"], input: text)
+            }
+        }
+
+        private func migrate(_ words: String...) throws -> (status: Int32, json: JSONValue) {
+            let (status, output) = try platform.admin(
+                ["migrate"] + words + ["--migrations", directory, "--json"])
+            return (status, output.isEmpty ? .null : try JSONReader.parse(Array(output.utf8)))
+        }
+
+        private func takeBack(_ shard: String) throws {
+            #expect(try migrate("down", "--shard", shard).status == 0)
+        }
+
+        /// The version of each shard, in their order.
+        private func versions() throws -> [Int64] {
+            try (migrate("status").json["shards"]?.asArray ?? []).compactMap {
+                $0["version"]?.asInteger
+            }
+        }
+
+        private func psql(_ shard: String, _ sql: String) throws {
+            let conninfo = try Conninfo(
+                Repository.contents(
+                    of: "\(platform.state)/secrets/shards/\(shard).owner.conninfo"))
+            try Subprocess.run(
+                Repository.line(of: platform.state + "/services/bin") + "/psql",
+                ["-XqAt", "-v", "ON_ERROR_STOP=1"], environment: conninfo.environment, input: sql)
+        }
+
+        /// Runs `body` while the clinic on the first shard is used, and counts what became of each request.
+        private func underLoad(_ family: String, _ body: () throws -> Void) throws {
+            let load = try LoadClient(
+                platform, token: platform.login("sunrise"), family: family, rate: 200)
+            try load.advance(by: 200)
+            try body()
+            try load.advance(by: 200)
+            let counts = try load.stop()
+            #expect(counts.statuses == ["200", "201"], "\(counts.text)")
+            #expect(counts.lost == 0 && counts.refused == 0 && counts.doubled == 0)
+            #expect(counts.answered == counts.sent)
+        }
+
+        // MARK: Stories
+
+        @Test("a good one goes from the canary to all of them, and no request notices")
+        func good() throws {
+            let before = try versions()
+            #expect(before.count == 4)
+            try add(
+                "good",
+                [
+                    "up.sql": "ALTER TABLE patient ADD COLUMN e2e_good text;",
+                    "down.sql": "ALTER TABLE patient DROP COLUMN e2e_good;",
+                ])
+            try underLoad("Migrated") {
+                let (status, json) = try migrate("up", "--canary", "s1", "--waves", "50,100")
+                #expect(status == 0)
+                let applied = json["applied"]?.asArray?.compactMap { $0["database"]?.asString }
+                #expect(applied?.first == "s1" && applied?.sorted() == Self.shards)
+            }
+            #expect(try versions() == before.map { $0 + 1 })
+            let rollout = try migrate("status").json["rollout"]
+            #expect(rollout?["state"]?.asString == "done")
+            // Under load too: what was added goes again.
+            try underLoad("Unmigrated") { for shard in Self.shards { try takeBack(shard) } }
+            #expect(try versions() == before)
+        }
+
+        @Test("a bad one halts at the canary: the others are untouched, and the status says so")
+        func bad() throws {
+            let before = try versions()
+            try add("bad", ["up.sql": "ALTER TABLE no_such_table ADD COLUMN e2e_bad text;"])
+            try underLoad("Halted") {
+                let status = try migrate("up", "--canary", "s1").status
+                #expect(status == 1)
+            }
+            let (status, json) = try migrate("status")
+            #expect(status == 1)
+            #expect(json["rollout"]?["state"]?.asString == "halted")
+            #expect(json["rollout"]?["failedShards"] == ["s1"])
+            #expect(json["rollout"]?["problem"]?.asString?.contains("no_such_table") == true)
+            #expect(try versions() == before)
+            #expect(try platform.admin(["migrate", "abort", "--reason", "test"]).status == 0)
+            #expect(try migrate("status").status == 0)
+        }
+
+        @Test("a change by hand is found, and told by its shard and its name")
+        func drift() throws {
+            #expect(try migrate("status").status == 0)
+            try psql("s3", "ALTER TABLE cache_tag ADD COLUMN by_hand text")
+            defer { try? psql("s3", "ALTER TABLE cache_tag DROP COLUMN by_hand") }
+            let (status, output) = try platform.admin(["migrate", "drift", "--json"])
+            #expect(status == 3)
+            let shards = try JSONReader.parse(Array(output.utf8))["shards"]?.asArray ?? []
+            let different = shards.filter { $0["isDifferent"]?.asBool == true }
+            #expect(different.map { $0["id"]?.asString } == ["s3"])
+            let extra = different.first?["extra"]?.asArray?.compactMap(\.asString) ?? []
+            #expect(extra.contains { $0.contains("by_hand") }, "\(extra)")
+            // Nothing is migrated over it.
+            try add("later", ["up.sql": "ALTER TABLE cache_tag ADD COLUMN e2e_later text;"])
+            #expect(try migrate("up").status == 3)
+        }
+
+        @Test(
+            "a shard whose schema the program does not know is closed by itself, and opens again by itself"
+        )
+        func unknownSchema() throws {
+            let version = (try versions().first ?? 0) + 1
+            try add(
+                "away",
+                [
+                    "up.sql": "ALTER TABLE cache_tag ADD COLUMN e2e_away text;",
+                    "down.sql": "ALTER TABLE cache_tag DROP COLUMN e2e_away;",
+                    "migration.json": #"{"servesFrom": \#(version)}"#,
+                ])
+            let token = try platform.login("lakeside")
+            let processes = try migrate("status").json["processes"]?.asArray ?? []
+            #expect(processes.count == 2)
+            #expect(processes.allSatisfy { $0["shard"]?["highest"]?.asInteger == version - 1 })
+            func refused(_ status: JSONValue) -> [String] {
+                (status["refusals"]?["shards"]?.asArray ?? [])
+                    .filter { $0["workers"]?.asInteger == 2 }.compactMap { $0["id"]?.asString }
+            }
+            try underLoad("Refused") {
+                #expect(try migrate("up", "--shard", "s2").status == 0)
+                try platform.waitReady { refused($0) == ["s2"] && $0["ready"]?.asBool == true }
+                let answer = try platform.curl("GET", "lakeside", "/v1/clinic", token: token)
+                #expect(answer.status == 503, "\(answer.body)")
+                #expect(try answer.json["code"]?.asString == "schema-unsupported")
+                #expect(answer.header("Retry-After") == "5")
+                try takeBack("s2")
+                try platform.waitReady { refused($0).isEmpty }
+                #expect(
+                    try platform.curl("GET", "lakeside", "/v1/clinic", token: token).status == 200)
+            }
+        }
+    }
+}
