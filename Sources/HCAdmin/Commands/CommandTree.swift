@@ -17,6 +17,7 @@ struct CommandTree {
         RebalanceSimulate.self,
         MigrateStatus.self, MigratePlanCommand.self, MigrateUp.self, MigrateAbort.self,
         MigrateDrift.self, MigrateDown.self, MigrateLint.self, MigrateSchema.self,
+        MigrateSimulate.self,
         ConfigCheck.self, Capacity.self, DirectoryMeasure.self, DoctorCommand.self, DemoSeed.self,
     ]
 

@@ -17,19 +17,24 @@ enum WaveText {
         var options = WaveRunner.Options()
         options.canary = invocation.option("canary")
         options.except = Set(invocation.values("except"))
-        options.parallel = try invocation.integer("parallel", in: 1...64) ?? options.parallel
-        if let text = invocation.option("waves") {
-            let percents = text.split(separator: ",", omittingEmptySubsequences: false).map {
-                Int($0)
-            }
-            guard percents.allSatisfy({ $0 != nil }) else {
-                throw UsageError(
-                    "'--waves' takes percentages like 5,25,100, not '\(text)'",
-                    invocation.specification)
-            }
-            options.percents = percents.compactMap { $0 }
-        }
+        options.parallel = try parallel(invocation) ?? options.parallel
+        options.percents = try percents(invocation) ?? options.percents
         return options
+    }
+
+    static func parallel(_ invocation: Invocation) throws(UsageError) -> Int? {
+        try invocation.integer("parallel", in: 1...64)
+    }
+
+    static func percents(_ invocation: Invocation) throws(UsageError) -> [Int]? {
+        guard let text = invocation.option("waves") else { return nil }
+        let percents = text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+        guard percents.allSatisfy({ $0 != nil }) else {
+            throw UsageError(
+                "'--waves' takes percentages like 5,25,100, not '\(text)'",
+                invocation.specification)
+        }
+        return percents.compactMap { $0 }
     }
 
     /// What `migrate plan` and `migrate up --dry-run` say: nothing is changed.
