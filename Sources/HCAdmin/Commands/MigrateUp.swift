@@ -9,18 +9,24 @@ struct MigrateUp: Command {
         discussion: """
             Each migration is one transaction with its line in the ledger of its database: applied or not,
             never half; what PostgreSQL takes only outside a transaction is repaired and run once more. Shards come in waves, a canary first; each wave is verified before the next begins, and the
-            first failure halts the run: shards that come later are not touched. Given again, it goes on where it
+            first failure halts the run: shards that come later are not touched. So do lock waits that a wave has
+            left, and servers (--health) that answer worse than they may. Given again, it goes on where it
             stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up. What takes
             something away (a contract, servesFrom) waits until every process that serves knows the migration: it then
             says which do not, and is given again when they have been upgraded.
             """,
-        options: WaveText.options + [
+        options: WaveText.options + HealthProbe.options + [
             .value("shard", "ID", "Only this shard, outside of any run of waves.")
         ],
-        changes: true, examples: ["migrate up --dry-run", "migrate up --canary s4 --parallel 16"])
+        changes: true,
+        examples: [
+            "migrate up --dry-run", "migrate up --canary s4 --parallel 16",
+            "migrate up --health http://127.0.0.1:9464/metrics --health-p95 200ms",
+        ])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
-        let options = try WaveText.options(invocation)
+        var options = try WaveText.options(invocation)
+        options.health = try HealthProbe.make(invocation, environment.clocks)
         let shard = invocation.option("shard")
         if invocation.isDryRun, shard == nil {
             return try await MigratePlanCommand.report(invocation, environment, withSQL: false)

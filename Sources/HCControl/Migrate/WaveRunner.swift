@@ -15,8 +15,26 @@ package final class WaveRunner {
         package var parallel = 8
         /// Shards that are left out, because their server is down.
         package var except: Set<String> = []
+        /// Asked before the run and after each wave; nil: only the shards are looked at.
+        package var health: Health?
+        /// For how long somebody on a shard may be waiting for a lock when its wave is over.
+        package var lockWaitMax = Duration.seconds(2)
 
         package init() {}
+    }
+
+    package struct Health: Sendable {
+        package var bounds: HealthBounds
+        /// What the servers have answered so far.
+        package var look: @LoopActor @Sendable () async throws -> ServerHealth
+
+        package init(
+            bounds: HealthBounds,
+            look: @escaping @LoopActor @Sendable () async throws -> ServerHealth
+        ) {
+            self.bounds = bounds
+            self.look = look
+        }
     }
 
     /// One shard before the run.
@@ -292,6 +310,7 @@ package final class WaveRunner {
     private func carryOut(
         _ plan: Plan, to target: Migration, canary: String, _ store: RolloutStore
     ) async throws {
+        var health = try await options.health?.look()
         let asked = plane.clocks.monotonic()
         let rollout = try await store.begin(
             target: target, canary: canary, shards: plan.lines.count,
@@ -299,10 +318,12 @@ package final class WaveRunner {
         leaseEnds = asked + RolloutStore.lease
         let renewing = Loop.shared.spawn { [self] in await renew(rollout) }
         defer { renewing.cancel() }
-        try await run(plan, rollout, store)
+        try await run(plan, rollout, store, &health)
     }
 
-    private func run(_ plan: Plan, _ rollout: Rollout, _ store: RolloutStore) async throws {
+    private func run(
+        _ plan: Plan, _ rollout: Rollout, _ store: RolloutStore, _ health: inout ServerHealth?
+    ) async throws {
         var reference = ""
         machine = RolloutMachine(waves: plan.waves.map { $0.map(\.shard.id) })
         while machine.ending == nil {
@@ -318,6 +339,7 @@ package final class WaveRunner {
             if let death { throw death }
             guard mayGoOn else { continue }
             reference = await gate(plan.waves[number], reference)
+            if mayGoOn { await watch(number, &health) }
             guard mayGoOn || !failures.isEmpty else { continue }
             machine.verified(failing: failures.map(\.shard))
             guard machine.mayGoOn else { continue }
@@ -481,7 +503,47 @@ package final class WaveRunner {
                             + " and not \(reference.prefix(16))"))
             }
         }
+        for (shard, problem) in zip(shards, await lockWaits(of: shards)) {
+            if let problem { failures.append(Failure(shard.id, problem)) }
+        }
         return reference
+    }
+
+    private func lockWaits(of shards: [Shard]) async -> [ControlError?] {
+        await inParallel(shards) { [catalog, options] plane, shard -> ControlError? in
+            do {
+                try await MigrationRunner(plane: plane, catalog: catalog).requireNoLockWaits(
+                    on: plane.shard(reference: shard.reference, .owner), shard.id,
+                    above: options.lockWaitMax)
+                return nil
+            } catch {
+                return WaveRunner.problem(error, shard.id)
+            }
+        }
+    }
+
+    /// What the servers have answered since the wave began, and for a while after it.
+    private func watch(_ wave: Int, _ before: inout ServerHealth?) async {
+        guard let health = options.health, let earlier = before else { return }
+        do {
+            try await Loop.shared.sleep(for: health.bounds.watch)
+            let now = try await health.look()
+            let between = now.since(earlier)
+            before = now
+            guard let problem = health.bounds.problem(of: between) else {
+                plane.progress(
+                    "wave \(wave + 1): the servers gave \(between.responses) answers, \(between.failures) of them"
+                        + " failed" + (between.p95.map { ", p95 \($0.inMilliseconds) ms" } ?? ""))
+                return
+            }
+            failures.append(
+                Failure(
+                    shard: "wave \(wave + 1)", code: "unhealthy",
+                    message: "since wave \(wave + 1) began \(problem)"))
+        } catch {
+            failures.append(
+                Failure("wave \(wave + 1)", WaveRunner.problem(error, "of wave \(wave + 1)")))
+        }
     }
 
     private func halt(
