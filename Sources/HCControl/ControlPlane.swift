@@ -26,24 +26,38 @@ package final class ControlPlane {
     /// What a person is told while long work goes on; goes to standard error.
     package let progress: @Sendable (String) -> Void
     private var open: [String: PostgresConnection] = [:]
+    /// Where connections come from and go to, in place of being opened and closed.
+    private let spare: SpareConnections?
     private var openDoor: ControlDoor?
 
     /// No statement of the control plane but a migration takes longer.
     static let statementTimeout = Duration.seconds(30)
     static let connectTimeout = Duration.seconds(5)
 
-    package init(
+    package convenience init(
         configuration: PlatformConfiguration, clocks: Clocks, operatorName: String,
         progress: @escaping @Sendable (String) -> Void
+    ) {
+        self.init(
+            configuration: configuration, clocks: clocks, operatorName: operatorName,
+            progress: progress, spare: nil)
+    }
+
+    private init(
+        configuration: PlatformConfiguration, clocks: Clocks, operatorName: String,
+        progress: @escaping @Sendable (String) -> Void, spare: SpareConnections?
     ) {
         self.configuration = configuration
         self.clocks = clocks
         self.operatorName = operatorName
         self.progress = progress
+        self.spare = spare
     }
 
     package func close() async {
-        for connection in open.values { connection.close() }
+        for (file, connection) in open {
+            if let spare { spare.give(connection, file) } else { connection.close() }
+        }
         open = [:]
         await openDoor?.close()
         openDoor = nil
@@ -60,10 +74,12 @@ package final class ControlPlane {
     var longDeadline: Deadline { .after(.seconds(1800), from: clocks.monotonic()) }
 
     /// The same, with connections of its own: for what goes on beside.
-    func twin() -> ControlPlane {
+    ///
+    /// - Parameter spare: where it takes them from as far as there are, and leaves them when it is closed.
+    func twin(_ spare: SpareConnections? = nil) -> ControlPlane {
         ControlPlane(
             configuration: configuration, clocks: clocks, operatorName: operatorName,
-            progress: progress)
+            progress: progress, spare: spare)
     }
 
     var deadline: Deadline { .after(ControlPlane.statementTimeout, from: clocks.monotonic()) }
@@ -88,6 +104,10 @@ package final class ControlPlane {
         file: String, what: String, code: String
     ) async throws(ControlError) -> PostgresConnection {
         if let connection = open[file], connection.isUsable { return connection }
+        if let connection = await spare?.take(file, deadline: deadline) {
+            open[file] = connection
+            return connection
+        }
         do {
             let conninfo = try PlatformConfiguration.conninfo(file: file)
             let connection = try await PostgresConnection.connect(

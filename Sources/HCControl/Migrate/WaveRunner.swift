@@ -89,6 +89,8 @@ package final class WaveRunner {
     private let catalog: MigrationCatalog
     private let options: Options
     private let locks: LockRetry
+    /// Each shard is looked at, migrated and looked at again.
+    private let spare = SpareConnections()
 
     private var failures: [Failure] = []
     private var applied: [MigrationRunner.Applied] = []
@@ -280,6 +282,7 @@ package final class WaveRunner {
     /// - Throws: `ControlError` (`rollout-halted`, `rollout-aborted`, `rollout-running`, `rollout-lost`), what `plan()`
     ///   throws, or `contract-waits` if nothing else was to be done; those shards that come after are untouched then.
     package func up() async throws -> [MigrationRunner.Applied] {
+        defer { spare.close() }
         let store = RolloutStore(plane: plane)
         try await store.requireNone()
         while true {
@@ -618,8 +621,8 @@ package final class WaveRunner {
         for count: Int, _ body: @escaping @LoopActor (ControlPlane) async -> Void
     ) async {
         let workers = (0..<min(options.parallel, count)).map { _ in
-            Loop.shared.makeTask { [plane] in
-                let own = plane.twin()
+            Loop.shared.makeTask { [plane, spare] in
+                let own = plane.twin(spare)
                 await body(own)
                 await own.close()
             }
