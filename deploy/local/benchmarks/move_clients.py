@@ -209,4 +209,5 @@ async def main():
         raise SystemExit(1)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
