@@ -154,11 +154,18 @@ struct Backfill {
             let line = try await transaction.execute(begin(tenant, since: since))[1][0]
             // Another process has finished it.
             if try line.bool(1) { return .last }
+            let place = try line.textIfPresent(0)
             let result = try await transaction.execute(
                 .unsafeSQL(
                     migration.backfill ?? "",
-                    [.uuid(tenant), .optional(try line.textIfPresent(0)), .int4(Int32(rows))]))
+                    [.uuid(tenant), .optional(place), .int4(Int32(rows))]))
             let (count, cursor) = try Backfill.line(result, what)
+            guard cursor == nil || cursor != place else {
+                throw ControlError(
+                    .failed, code: "bad-backfill",
+                    "\(what): its statement does not get on: it gives back the place at which it began"
+                )
+            }
             _ = try await transaction.execute(
                 Query(
                     """

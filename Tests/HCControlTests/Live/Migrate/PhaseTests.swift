@@ -305,19 +305,24 @@ struct PhaseTests {
         }
     }
 
-    @Test("a statement that is no batch halts the run at the canary, and says what it should be")
-    func bad() async throws {
+    @Test(
+        "a statement that is no batch, or does not get on, halts the run at the canary and says so",
+        arguments: [
+            ("SELECT $1::uuid, $2::text, $3::int", "one row of a bigint and a text"),
+            (
+                "SELECT $3::bigint, 'here' FROM (SELECT $1::uuid, $2::text) AS given",
+                "does not get on"
+            ),
+        ])
+    func bad(backfill: String, message: String) async throws {
         try await withWaveGround(shards: 2) { ground in
             try await populate(ground)
             try await populate(ground, shard: 1)
             let error = await waveFailure {
-                _ = try await waves(
-                    ground, catalog(ground, backfill: "SELECT $1::uuid, $2::text, $3::int")
-                )
-                .up()
+                _ = try await waves(ground, catalog(ground, backfill: backfill)).up()
             }
             #expect(error?.code == "rollout-halted")
-            #expect(error?.message.contains("one row of a bigint and a text") == true)
+            #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
             #expect(
                 try await ground.versions()
                     == [ground.catalog.shard.count + 1, ground.catalog.shard.count])
