@@ -92,24 +92,9 @@ struct MoveFence {
     func purge(
         _ shard: Shard, progress: (Int) async throws -> Void = { _ in }
     ) async throws {
-        var removed = 0
-        while true {
-            let count = try await plane.attempt("rows cannot be removed from shard \(shard.id)") {
-                // The row is locked before the first row goes: no later attempt comes in between.
-                try await mover(shard).execute(
-                    Query(
-                        """
-                        WITH mine AS MATERIALIZED (
-                            SELECT FROM hc_tenant WHERE tenant_id = $1 AND attempt <= $2 FOR SHARE
-                        )
-                        SELECT hc_purge($1, 5000) FROM mine
-                        """, [.id(move.tenant), .int8(move.attempt)]), deadline: plane.deadline
-                ).singleIfPresent()?.int(0)
-            }
-            guard let count else { throw MoveLost() }
-            removed += count
-            if count == 0 { return }
-            try await progress(removed)
+        try await plane.attempt("rows cannot be removed from shard \(shard.id)") {
+            try await TenantPurge(plane: plane, tenant: move.tenant, attempt: move.attempt).run(
+                on: mover(shard), progress: progress)
         }
     }
 
@@ -349,20 +334,30 @@ struct MoveFence {
     // MARK: After the commit point
 
     /// S10: the destination serves. Given again it changes nothing.
-    func open(epoch: Int64) async throws {
-        let state = try await servedState()
+    ///
+    /// - Parameters:
+    ///   - state: the clinic's, if it is known.
+    ///   - isDurable: waits until it is on the disk. To be given again before anybody relies on that.
+    func open(epoch: Int64, state: String? = nil, isDurable: Bool = true) async throws {
+        var served = state.map { MoveFence.doorState($0) } ?? ""
+        if served.isEmpty { served = try await servedState() }
+        let state = served
         let rows = try await plane.attempt("shard \(destination.id) does not open the clinic") {
             try await mover(destination).execute(
-                Query(
-                    """
-                    UPDATE hc_tenant SET state = $4, epoch = $3, attempt = $2
-                    WHERE tenant_id = $1 AND attempt <= $2
-                        AND (state = 'incoming' OR epoch = $3 AND state IN ('rw', 'ro', 'suspended'))
-                    RETURNING true
-                    """,
-                    [.id(move.tenant), .int8(move.attempt), .int8(epoch), .text(state)]),
-                deadline: plane.deadline
-            ).rows
+                [
+                    Query(
+                        "SELECT set_config('synchronous_commit', $1, true)",
+                        [.text(isDurable ? "remote_apply" : "off")]),
+                    Query(
+                        """
+                        UPDATE hc_tenant SET state = $4, epoch = $3, attempt = $2
+                        WHERE tenant_id = $1 AND attempt <= $2
+                            AND (state = 'incoming' OR epoch = $3 AND state IN ('rw', 'ro', 'suspended'))
+                        RETURNING true
+                        """,
+                        [.id(move.tenant), .int8(move.attempt), .int8(epoch), .text(state)]),
+                ], deadline: plane.deadline
+            )[1].rows
         }
         guard !rows.isEmpty else { throw MoveLost() }
     }

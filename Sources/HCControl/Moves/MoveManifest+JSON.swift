@@ -34,6 +34,7 @@ extension MoveManifest {
                 "rowsPerChunk": .integer(Int64(verification.rowsPerChunk)),
                 "chunks": .integer(Int64(verification.chunks)),
                 "chunksInPause": .integer(Int64(verification.chunksInPause)),
+                "rowsInPause": .integer(Int64(verification.rowsInPause)),
                 "rounds": .integer(Int64(verification.rounds)),
             ],
             "attempts": .integer(attempts),
@@ -66,6 +67,7 @@ extension MoveManifest {
                 rowsPerChunk: try verification.count("rowsPerChunk"),
                 chunks: try verification.count("chunks"),
                 chunksInPause: try verification.count("chunksInPause"),
+                rowsInPause: try verification.countIfPresent("rowsInPause") ?? 0,
                 rounds: try verification.count("rounds")),
             attempts: Int64(try reader.count("attempts")),
             toolVersion: try reader.text("toolVersion"))
@@ -144,6 +146,11 @@ struct ManifestReader {
 
     mutating func count(_ name: String) throws(MoveManifestError) -> Int {
         try take(name, "an integer from 0") { $0.asInteger.flatMap { $0 >= 0 ? Int($0) : nil } }
+    }
+
+    /// Of what older programs did not write.
+    mutating func countIfPresent(_ name: String) throws(MoveManifestError) -> Int? {
+        object.names.contains(name) ? try count(name) : nil
     }
 
     mutating func uuid(_ name: String) throws(MoveManifestError) -> UUID {

@@ -41,7 +41,8 @@ extension MoveManifest {
             verification: Verification(
                 mode: verification["mode"]?.asString.flatMap { Verification.Mode(rawValue: $0) }
                     ?? .whole, rowsPerChunk: count("rowsPerChunk"), chunks: count("chunks"),
-                chunksInPause: count("chunksInPause"), rounds: count("rounds")),
+                chunksInPause: count("chunksInPause"), rowsInPause: count("rowsInPause"),
+                rounds: count("rounds")),
             attempts: move.attempt, toolVersion: PlatformVersion.text)
         return try manifest.signed(by: MoveManifest.makeSigner(plane.controlDoor().master))
     }

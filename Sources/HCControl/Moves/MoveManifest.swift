@@ -52,7 +52,8 @@ package struct MoveManifest: Hashable, Sendable {
         package enum Mode: String, Sendable, CaseIterable {
             /// Every row, while nobody wrote.
             case whole
-            /// Every row before the pause, and in it those chunks again that had differed.
+            /// Every row before the pause, and in it those chunks again that had differed, and each row that was changed
+            /// since. The tables' digests are of the time before it.
             case dirtyChunks = "dirty-chunks"
         }
 
@@ -60,16 +61,19 @@ package struct MoveManifest: Hashable, Sendable {
         package var rowsPerChunk: Int
         package var chunks: Int
         package var chunksInPause: Int
+        package var rowsInPause: Int
         /// How often chunks were compared before the pause.
         package var rounds: Int
 
         package init(
-            mode: Mode, rowsPerChunk: Int, chunks: Int, chunksInPause: Int, rounds: Int
+            mode: Mode, rowsPerChunk: Int, chunks: Int, chunksInPause: Int, rowsInPause: Int,
+            rounds: Int
         ) {
             self.mode = mode
             self.rowsPerChunk = rowsPerChunk
             self.chunks = chunks
             self.chunksInPause = chunksInPause
+            self.rowsInPause = rowsInPause
             self.rounds = rounds
         }
     }

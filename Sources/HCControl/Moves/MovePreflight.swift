@@ -151,6 +151,9 @@ package struct MovePreflight {
         }
     }
 
+    /// The first schema of shards with everything that a move calls (`hc_purge_from`).
+    private static let schemaMin = 6
+
     private func identity(_ shard: Shard, _ reasons: inout [String]) async throws -> JSONValue {
         let found = try await ShardInspection(plane: plane).identity(reference: shard.reference)
         if found.identity.systemIdentifier != shard.systemIdentifier
@@ -180,6 +183,12 @@ package struct MovePreflight {
                 ).single()
             }
             found.append((try row.int(0), try row.text(1)))
+        }
+        for (shard, schema) in zip([source, target], found)
+        where schema.version < MovePreflight.schemaMin {
+            reasons.append(
+                "shard \(shard.id) has schema version \(schema.version), this program moves clinics from version"
+                    + " \(MovePreflight.schemaMin) on: run 'hc-admin migrate up'")
         }
         if found[0].version != found[1].version {
             reasons.append(

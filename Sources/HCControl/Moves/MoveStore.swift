@@ -262,12 +262,14 @@ package struct MoveStore {
 
     /// The commit point (S9).
     ///
-    /// - Returns: the epoch from now on; nil if the control database refused, for good.
+    /// - Returns: the clinic's state, which the destination is to serve it by; nil if the control database refused, for
+    ///   good.
     /// - Throws: `PostgresError`: it may have been passed.
-    func commit(_ move: Move, _ more: JSONValue, deadline: Deadline) async throws -> Int64? {
+    func commit(_ move: Move, _ more: JSONValue, deadline: Deadline) async throws -> String? {
         do {
             return try await plane.control().execute(
                 [
+                    Query("SELECT state FROM tenant WHERE id = $1", [.id(move.tenant)]),
                     Query(
                         "SELECT move_commit($1, $2, $3, $4)",
                         [
@@ -280,7 +282,7 @@ package struct MoveStore {
                             "move": .string("\(move.id.uuid)"),
                             "shard": .string(move.destination), "attempt": .integer(move.attempt),
                         ]),
-                ], deadline: deadline)[0].single().intIfPresent(0).map { Int64($0) }
+                ], deadline: deadline)[0].single().text(0)
         } catch let error as PostgresError where error.sqlstate == .moveNotYours {
             return nil
         }

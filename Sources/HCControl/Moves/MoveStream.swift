@@ -36,27 +36,45 @@ struct MoveStream {
 
     // MARK: Making
 
+    /// Of the publication that has nothing of a row but its key: see `MoveWatch`.
+    var keysName: String { name + "_keys" }
+
+    /// The clinic's rows, and once more their keys only.
     func publish() async throws {
-        try await store.willMake(.publication, name, on: publisher.id, for: move)
+        for name in [name, keysName] {
+            try await store.willMake(.publication, name, on: publisher.id, for: move)
+        }
         try await plane.attempt("shard \(publisher.id) cannot publish the clinic") {
             let owner = try await plane.shard(reference: publisher.reference, .owner)
             let tables = try await owner.execute(
-                Query("SELECT quote_ident(name) FROM hc_tenant_tables() AS name"),
+                Query(
+                    """
+                    SELECT quote_ident(name), (
+                        SELECT string_agg(quote_ident(attname), ', ')
+                        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+                        WHERE indrelid = quote_ident(name)::regclass AND indisprimary)
+                    FROM (
+                        SELECT * FROM hc_tenant_tables() UNION ALL SELECT 'hc_barrier'
+                    ) AS published (name) WHERE name <> ALL ($1)
+                    """, [.texts(TenantDigest.ephemeralTables.sorted())]),
                 deadline: plane.deadline
-            ).rows.map { try $0.text(0) }
+            ).rows.map { (name: try $0.text(0), key: try $0.text(1)) }
             // The id has 36 hexadecimal digits and hyphens: utility statements take no parameters.
             let filter = "WHERE (tenant_id = '\(move.tenant.uuid)')"
-            let list =
-                (tables.filter { !TenantDigest.ephemeralTables.contains($0) } + ["hc_barrier"]).map
-            { "\($0) \(filter)" }.joined(separator: ", ")
+            let rows = tables.map { "\($0.name) \(filter)" }
+            let keys = tables.map { "\($0.name) (\($0.key)) \(filter)" }
             try await execute(
                 on: owner,
-                [
-                    .unsafeSQL("DROP PUBLICATION IF EXISTS \(name)"),
-                    .unsafeSQL(
-                        "CREATE PUBLICATION \(name) FOR TABLE \(list) WITH (publish = 'insert, update, delete')"
-                    ),
-                ])
+                [(name, rows), (keysName, keys)].flatMap { name, tables -> [Query] in
+                    [
+                        .unsafeSQL("DROP PUBLICATION IF EXISTS \(name)"),
+                        .unsafeSQL(
+                            """
+                            CREATE PUBLICATION \(name) FOR TABLE \(tables.joined(separator: ", "))
+                            WITH (publish = 'insert, update, delete')
+                            """),
+                    ]
+                })
         }
     }
 

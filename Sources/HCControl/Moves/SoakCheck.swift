@@ -51,8 +51,7 @@ struct SoakCheck {
         } else {
             do {
                 _ = try await MoveVerification.run(
-                    move, origin: serving, destination: former, plane: plane,
-                    pass: { try await stream.awaitConfirmed($0) }, progress: { _, _ in })
+                    over: stream, isWatched: false, plane: plane, progress: { _, _ in })
                 failure = nil
             } catch let fatal as Mover.Fatal {
                 failure = fatal.reason

@@ -20,9 +20,9 @@ enum TenantDigestSQL {
         ) AS setting (name, value)
         """)
 
-    /// Behind everything that this transaction's snapshot shows.
+    /// Behind everything that this transaction's snapshot shows; and the snapshot.
     static let position = Query(
-        "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+        "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, pg_current_snapshot()::text")
 
     /// Types below 16384 are those of initdb (PostgreSQL's transam.h, FirstNormalObjectId).
     static let columns = Query(
@@ -69,6 +69,42 @@ enum TenantDigestSQL {
     static func digest(
         _ table: TenantDigestPlan.Table, _ range: TenantDigestPlan.KeyRange, of tenant: TenantID
     ) -> Query {
+        let (condition, binds) = condition(table, range, of: tenant)
+        return .unsafeSQL(
+            """
+            SELECT count(*),
+                coalesce(sum(hash_record_extended(ROW(line.bytes), 1)), 0)::text,
+                coalesce(sum(hash_record_extended(ROW(line.bytes), 2)), 0)::text
+            FROM (
+                SELECT \(bytes(of: table)) AS bytes
+                FROM public.\(quoted(table.name)) AS held WHERE \(condition)
+                OFFSET 0
+            ) AS line
+            """, binds)
+    }
+
+    /// Of each row of a range its two hashes, and its key.
+    static func rows(
+        _ table: TenantDigestPlan.Table, _ range: TenantDigestPlan.KeyRange, of tenant: TenantID
+    ) -> Query {
+        let (condition, binds) = condition(table, range, of: tenant)
+        let keys = table.key.map { "held.\(quoted($0.name))::text" }.joined(separator: ", ")
+        return .unsafeSQL(
+            """
+            SELECT hash_record_extended(ROW(line.bytes), 1), hash_record_extended(ROW(line.bytes), 2),
+                line.key
+            FROM (
+                SELECT \(bytes(of: table)) AS bytes, ARRAY[\(keys)]::text[] AS key
+                FROM public.\(quoted(table.name)) AS held WHERE \(condition)
+                OFFSET 0
+            ) AS line
+            """, binds)
+    }
+
+    /// Of the rows, called `held`, that are in a range.
+    private static func condition(
+        _ table: TenantDigestPlan.Table, _ range: TenantDigestPlan.KeyRange, of tenant: TenantID
+    ) -> (text: String, binds: [PostgresValue]) {
         var binds: [PostgresValue] = [.id(tenant)]
         var condition = "tenant_id = $1"
         for (bound, relation) in [(range.lower, ">="), (range.upper, "<")] {
@@ -81,20 +117,43 @@ enum TenantDigestSQL {
             condition +=
                 " AND (\(order(of: table))) \(relation) (\(values.joined(separator: ", ")))"
         }
-        let columns = table.columns.map { column in
-            column.isBuiltIn ? quoted(column.name) : "\(quoted(column.name))::text"
+        return (condition, binds)
+    }
+
+    /// Of each row that is there its place among `keys`, and its two hashes.
+    ///
+    /// - Parameter keys: the values of the table's key, row by row.
+    static func rows(
+        _ table: TenantDigestPlan.Table, _ keys: [[String]], of tenant: TenantID
+    ) -> Query {
+        var binds: [PostgresValue] = [.id(tenant), .int8(Int64(keys.count))]
+        var lists = ["generate_series(1, $2)"]
+        var condition = "held.tenant_id = $1"
+        for (number, column) in table.key.enumerated() {
+            binds.append(.texts(keys.map { $0[number] }))
+            lists.append("unnest($\(binds.count)::text[]::\(column.type)[])")
+            condition += " AND held.\(quoted(column.name)) = wanted.key\(number)"
         }
+        let names = ["place"] + table.key.indices.map { "key\($0)" }
         return .unsafeSQL(
             """
-            SELECT count(*),
-                coalesce(sum(hash_record_extended(ROW(line.bytes), 1)), 0)::text,
-                coalesce(sum(hash_record_extended(ROW(line.bytes), 2)), 0)::text
+            SELECT line.place::int8, hash_record_extended(ROW(line.bytes), 1),
+                hash_record_extended(ROW(line.bytes), 2)
             FROM (
-                SELECT record_send(ROW(\(columns.joined(separator: ", ")))) AS bytes
-                FROM public.\(quoted(table.name)) WHERE \(condition)
+                SELECT wanted.place, \(bytes(of: table)) AS bytes
+                FROM ROWS FROM (\(lists.joined(separator: ", "))) AS wanted (\(names.joined(separator: ", ")))
+                JOIN public.\(quoted(table.name)) AS held ON \(condition)
                 OFFSET 0
             ) AS line
             """, binds)
+    }
+
+    /// The binary form of all columns of a row that is called `held`.
+    private static func bytes(of table: TenantDigestPlan.Table) -> String {
+        let columns = table.columns.map { column in
+            "held.\(quoted(column.name))" + (column.isBuiltIn ? "" : "::text")
+        }
+        return "record_send(ROW(\(columns.joined(separator: ", "))))"
     }
 
     /// The key's columns as they are ordered: texts by their bytes, for collations differ between servers.

@@ -131,6 +131,73 @@ package struct TenantDigest {
         }
     }
 
+    /// Reads single rows, in one snapshot and one round trip.
+    ///
+    /// - Returns: of each row that is there, its digest.
+    /// - Throws: `PostgresError`.
+    func read(
+        _ plan: TenantDigestPlan, keys: some Collection<TenantRowKey>, deadline: Deadline
+    ) async throws -> TenantRows {
+        let groups = Dictionary(grouping: keys, by: \.table).sorted { $0.key < $1.key }
+            .compactMap { name, keys in
+                plan.tables.first { $0.name == name }.map { (table: $0, keys: keys) }
+            }
+        let queries = groups.map {
+            TenantDigestSQL.rows($0.table, $0.keys.map(\.values), of: tenant)
+        }
+        return try await read(queries, deadline: deadline) { number, row in
+            (
+                groups[number].keys[try row.int(0) - 1],
+                RowDigest(rows: 1, first: try row.hash(1), second: try row.hash(2))
+            )
+        }
+    }
+
+    /// Reads the rows of some chunks one by one, in one snapshot and one round trip.
+    ///
+    /// - Throws: `PostgresError`.
+    func read(
+        _ plan: TenantDigestPlan, rowsOf chunks: [TenantChunk], deadline: Deadline
+    ) async throws -> TenantRows {
+        let queries = chunks.compactMap { chunk in
+            plan.range(of: chunk).flatMap { range in
+                plan.find(chunk).map { TenantDigestSQL.rows($0, range, of: tenant) }
+            }
+        }
+        return try await read(queries, deadline: deadline) { number, row in
+            (
+                TenantRowKey(table: chunks[number].table, values: try row.texts(2)),
+                RowDigest(rows: 1, first: try row.hash(0), second: try row.hash(1))
+            )
+        }
+    }
+
+    private func read(
+        _ queries: [Query], deadline: Deadline,
+        _ digest: (Int, PostgresRow) throws -> (TenantRowKey, RowDigest)
+    ) async throws -> TenantRows {
+        try await connection.transaction(
+            TransactionOptions(isolation: .repeatableRead, isReadOnly: true), deadline: deadline
+        ) { transaction in
+            let results = try await transaction.execute(
+                final: [TenantDigestSQL.settings, TenantDigestSQL.position] + queries)
+            guard let snapshot = TransactionSnapshot(text: try results[1][0].text(1)) else {
+                throw ControlError(
+                    .failed, code: "database-failed", "a snapshot has an unknown form")
+            }
+            var digests: [TenantRowKey: RowDigest] = [:]
+            for (number, result) in results[2...].enumerated() {
+                for row in result.rows {
+                    let (key, sums) = try digest(number, row)
+                    digests[key] = sums
+                }
+            }
+            return TenantRows(
+                position: LogPosition(UInt64(try results[1][0].int(0))), snapshot: snapshot,
+                digests: digests)
+        }
+    }
+
     private func query(for chunk: TenantChunk, of plan: TenantDigestPlan) -> Query? {
         guard let table = plan.find(chunk), let range = plan.range(of: chunk) else { return nil }
         return TenantDigestSQL.digest(table, range, of: tenant)
@@ -195,6 +262,12 @@ extension TenantDigest {
                 ? "the columns or the key of table \(name) differ between source and target"
                 : "table \(name) is on one side only",
             remedy: "Bring both shards to one schema with hc-admin migrate up.")
+    }
+}
+
+extension PostgresRow {
+    fileprivate func hash(_ column: Int) throws -> UInt64 {
+        UInt64(bitPattern: Int64(try int(column)))
     }
 }
 

@@ -34,6 +34,15 @@ package struct TenantDigests: Hashable, Sendable {
     }
 }
 
+/// The digests of single rows of a clinic on one side, all of one snapshot.
+struct TenantRows: Hashable, Sendable {
+    /// Where the server's log ended once the snapshot was taken.
+    let position: LogPosition
+    let snapshot: TransactionSnapshot
+    /// Of those that were there.
+    let digests: [TenantRowKey: RowDigest]
+}
+
 /// A chunk of which the two sides do not have the same rows.
 package struct ChunkDifference: Hashable, Sendable, CustomStringConvertible {
     package let chunk: TenantChunk

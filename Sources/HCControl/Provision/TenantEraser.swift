@@ -11,9 +11,6 @@ import HCTenancy
 struct TenantEraser {
     let plane: ControlPlane
 
-    /// Rows deleted in one transaction.
-    private static let purgeBatch: Int32 = 5000
-
     func erase(_ tenant: TenantID, slug: String, reason: String) async throws {
         guard let place = try await placement(of: tenant) else { return }
         if place.state != "opening" {
@@ -91,16 +88,7 @@ struct TenantEraser {
                 ],
                 deadline: plane.deadline)[0][0].bool(0)
             guard isHere else { return }
-            while true {
-                let removed = try await mover.execute(
-                    [
-                        Query(
-                            "SELECT hc_purge($1, $2)",
-                            [.id(tenant), .int4(TenantEraser.purgeBatch)])
-                    ],
-                    deadline: plane.deadline)[0][0].int(0)
-                if removed == 0 { break }
-            }
+            try await TenantPurge(plane: plane, tenant: tenant, attempt: nil).run(on: mover)
             _ = try await mover.execute(
                 [Query("DELETE FROM hc_tenant WHERE tenant_id = $1", [.id(tenant)])],
                 deadline: plane.deadline)

@@ -27,6 +27,8 @@ package struct PostgresConfiguration: Sendable {
     /// in a session. Statements are parsed each time instead of prepared, and no setting is made at the start: the
     /// timeouts, `searchPath` and `settings` above then have no effect, and belong into each transaction.
     package var isPooled = false
+    /// A session that can follow a logical slot, and otherwise takes scripts only (PostgreSQL 15 manual, 55.4).
+    package var isReplication = false
 
     package init(connectionString: Sensitive<String>, applicationName: String) {
         self.connectionString = connectionString

@@ -36,6 +36,7 @@ extension PostgresConnection {
         parameters["application_name"] = configuration.applicationName
         parameters["client_encoding"] = "UTF8"
         if let database = configuration.database { parameters["dbname"] = database }
+        if configuration.isReplication { parameters["replication"] = "database" }
         if !configuration.isPooled {
             parameters["options"] = configuration.startupOptions(after: parameters["options"])
         }

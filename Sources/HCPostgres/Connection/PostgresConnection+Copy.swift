@@ -141,7 +141,7 @@ extension PostgresConnection {
         }
     }
 
-    private func startCopy(
+    func startCopy(
         _ sql: String, _ direction: PGResultHandle.Kind
     ) async throws(PostgresError) {
         guard handle.sendSimple(sql) else {
@@ -158,7 +158,7 @@ extension PostgresConnection {
             let error = try serverError(of: result)
             _ = try await awaitEnd()
             throw PostgresError(.server(error))
-        case .copyIn, .copyOut, .sync, .aborted, .other:
+        case .copyIn, .copyOut, .copyBoth, .sync, .aborted, .other:
             closeSession()
             throw PostgresError(.misuse("a COPY in the other direction"))
         case .completed:
@@ -168,7 +168,7 @@ extension PostgresConnection {
     }
 
     /// Repeats what libpq has no room for when there is some.
-    private func put(
+    func put(
         _ attempt: (borrowing PGConnectionHandle) -> PGConnectionHandle.CopyPut
     ) async throws(PostgresError) {
         while true {

@@ -702,7 +702,7 @@ extension PostgresConnection {
             return error.isFatal ? .close : action
         case .aborted: return batch.received(.aborted)
         case .sync: return batch.received(.sync)
-        case .copyIn, .copyOut, .other:
+        case .copyIn, .copyOut, .copyBoth, .other:
             protocolError = "COPY goes through copyIn and copyOut"
             return batch.received(.unexpected)
         }

@@ -18,6 +18,7 @@ struct PGResultHandle: ~Copyable {
         case sync
         case copyIn
         case copyOut
+        case copyBoth
         case other
     }
 
@@ -29,6 +30,7 @@ struct PGResultHandle: ~Copyable {
         case PGRES_PIPELINE_SYNC: .sync
         case PGRES_COPY_IN: .copyIn
         case PGRES_COPY_OUT: .copyOut
+        case PGRES_COPY_BOTH: .copyBoth
         default: .other
         }
     }

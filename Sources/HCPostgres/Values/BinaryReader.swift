@@ -42,6 +42,14 @@ struct BinaryReader {
         return UnsafeRawBufferPointer(rebasing: bytes[position...])
     }
 
+    /// Up to a NUL, which is taken too.
+    mutating func cString() throws(Failure) -> String {
+        guard let end = bytes[position...].firstIndex(of: 0) else { throw .malformed }
+        let text = String(decoding: try slice(end - position), as: UTF8.self)
+        position += 1
+        return text
+    }
+
     mutating func text() -> String { String(decoding: rest(), as: UTF8.self) }
 
     mutating func uuid() throws(Failure) -> UUID {

@@ -47,7 +47,8 @@ struct MoveManifestTests {
             .init(name: "account", digest: RowDigest(rows: 1, first: 5, second: 6)),
         ],
         verification: .init(
-            mode: .dirtyChunks, rowsPerChunk: 10_000, chunks: 21, chunksInPause: 2, rounds: 3),
+            mode: .dirtyChunks, rowsPerChunk: 10_000, chunks: 21, chunksInPause: 2,
+            rowsInPause: 17, rounds: 3),
         attempts: 2, toolVersion: "hc-admin 0.5.0")
 
     private static func signed() throws -> JSONValue { try manifest.signed(by: signer("k1")) }

@@ -149,11 +149,12 @@ async def main():
     stop = asyncio.Event()
     loads = [asyncio.create_task(moved.load(rate, stop)), asyncio.create_task(beside.load(max(1, rate / 10), stop))]
     await asyncio.sleep(2)
-    spans, rests, pauses, slowest, lengths, copies, parts, tries = [], [], [], [], [], [], [], []
+    spans, rests, pauses, slowest, around, lengths, copies, parts, tries = [], [], [], [], [], [], [], [], []
+    phases = {"copying": [], "comparing": [], "after the pause": []}
     now = await run(command, "tenant", "show", moved.slug, "--json")
     for number in range(moves):
         target = shards[0] if now["shard"] != shards[0] else shards[1]
-        begin = time.monotonic()
+        begin, offset = time.monotonic(), time.time() - time.monotonic()
         answer = await run(command, "tenant", "move", moved.slug, "--to", target, "--wait", "--soak", "0s", "--json")
         end = time.monotonic()
         if answer["state"] != "done":
@@ -164,7 +165,16 @@ async def main():
         at = [datetime.datetime.fromisoformat(answer["progress"][name].replace("Z", "+00:00"))
               for name in ("gatedAt", "fencedAt", "committedAt", "openedAt")]
         parts.append([(end - begin).total_seconds() * 1000 for begin, end in zip(at, at[1:])])
+        gated, opened = (at[place].timestamp() - offset for place in (0, 3))
+        around.append((gated - 0.05, opened))
+        copied = datetime.datetime.fromisoformat(answer["progress"]["copyStartedAt"].replace("Z", "+00:00"))
+        copied = copied.timestamp() - offset + answer["progress"]["copyMilliseconds"] / 1000
+        for phase, span in (("copying", (begin, copied)), ("comparing", (copied, gated)), ("after the pause", (opened, end))):
+            phases[phase].append(span)
         copies.append(answer["progress"]["rows"] * 1000 / answer["progress"]["copyMilliseconds"])
+        print(f"    move {number + 1}: {answer['progress']['rows']} rows, copy {copied - begin:.1f} s, compare {gated - copied:.1f} s, "
+              f"pause {pauses[-1]:.1f} ms ({', '.join(f'{part:.1f}' for part in parts[-1])}; "
+              f"{answer['progress']['verification']['rowsInPause']} rows), after it {end - opened:.1f} s", flush=True)
         spans.append((begin, end))
         lengths.append(end - begin)
         await asyncio.sleep(min(5, end - begin))
@@ -178,8 +188,11 @@ async def main():
                 and any(begin <= due < end for begin, end in areas)]
 
     usual = quantile(within(moved, rests, True), 0.5)
-    for span in spans:
+    # Those that met the pause; and for comparison all of the move, and of a rest of the same length.
+    for span in around:
         slowest.append(max(within(moved, [span], True), default=float("nan")) - usual)
+    worst, worst_between = ([max(within(moved, [span], True), default=float("nan")) - usual for span in areas]
+                            for areas in (spans, rests))
     print(f"{moves} moves of {answer['progress']['rows']} rows under {rate:.0f} requests/s, one third writes")
     print(f"a move: p50 {quantile(lengths, .5):.2f} s, longest {max(lengths):.2f} s; pauses tried: {sum(tries)}")
     pipe = json.load(open(f"{directory}/pipe.json"))
@@ -192,10 +205,17 @@ async def main():
           f"{commit:.1f} ms to commit and open")
     print(f"pause, the slowest write of each move less the usual {usual:.1f} ms: "
           f"p50 {quantile(slowest, .5):.1f} ms (target: at most 20), p99 {quantile(slowest, .99):.1f} ms (target: at most 60)")
+    print(f"    slowest write of the whole move less the usual: p50 {quantile(worst, .5):.1f} ms, p99 {quantile(worst, .99):.1f} ms; "
+          f"between moves: p50 {quantile(worst_between, .5):.1f} ms, p99 {quantile(worst_between, .99):.1f} ms")
     for name, clinic in (("the clinic", moved), ("its neighbour", beside)):
         a, b = (quantile(within(clinic, areas), .95) for areas in (spans, rests))
         print(f"p95 of {name}: {a:.1f} ms while it is moved, {b:.1f} ms between: {a / b:.2f}x"
               + (" (target: at most 1.25)" if clinic is beside else ""))
+    print("    of its neighbour by phase: " + ", ".join(
+        f"{quantile(within(beside, areas), .95):.1f} ms {phase} ({sum(b - a for a, b in areas) / moves:.1f} s)"
+        for phase, areas in phases.items()))
+    verification = answer["progress"]["verification"]
+    print(f"    last move: {verification['rounds']} rounds of {verification['chunks']} chunks, {verification['chunksInPause']} in the pause")
     failed = len(moved.failures) + len(beside.failures)
     print(f"failed requests: {failed} of {len(moved.times) + len(beside.times)}")
     for failure in (moved.failures + beside.failures)[:5]:

@@ -452,9 +452,12 @@ struct MoverTests {
             let (origin, destination) = (
                 try await registry.find("s1"), try await registry.find("s2")
             )
+            let stream = MoveStream(
+                plane: plane, store: store, move: move,
+                name: MoveStream.name(move, isMirror: false), publisher: origin,
+                subscriber: destination)
             let verification = try await MoveVerification.run(
-                move, origin: origin, destination: destination, plane: plane,
-                pass: { _ in }, progress: { _, _ in })
+                over: stream, isWatched: true, plane: plane, progress: { _, _ in })
             move.attempt = try await store.advance(move, to: .gating)
             move.step = .gating
             let fence = MoveFence(
@@ -466,6 +469,9 @@ struct MoverTests {
                 return
             }
             #expect(try await fence.drain(barrier, deadline: ground.deadline) != nil)
+            let look = try await verification.look(
+                at: origin, behind: barrier.number, of: move.tenant, plane: plane,
+                deadline: ground.deadline)
             let (services, target) = (ground.services, ground.shards[1].superuser)
             let lock = try await offLoop {
                 let session = try services.session(target)
@@ -491,7 +497,7 @@ struct MoverTests {
                     == nil)
             let failure = await #expect(throws: PostgresError.self) {
                 try await verification.finish(
-                    move, origin: origin, destination: destination, plane: patient,
+                    look, at: destination, of: move.tenant, plane: patient,
                     deadline: .after(.milliseconds(50), from: Loop.shared.now))
             }
             guard case .deadlineExceeded? = failure?.kind else {
@@ -654,7 +660,7 @@ struct MoverTests {
     }
 
     @Test(
-        "of a large clinic the pause reads only what was never found equal and the ends of its tables"
+        "of a large clinic the pause reads only what was never found equal, and each row that was changed since"
     )
     func largeClinic() async throws {
         try await withMoveGround(patients: 6000) { ground in

@@ -1,0 +1,118 @@
+import HCCore
+import HCIO
+import HCPostgres
+import HCTenancy
+
+/// What is left to be done behind the commit point.
+extension Mover {
+    func turnStream() async throws {
+        let fence = try await fence()
+        let hadFence = try await fence.leave(epoch: move.epoch + 1)
+        func position(_ name: String) -> LogPosition? {
+            move.progress[name]?.asString.flatMap { LogPosition(text: $0) }
+        }
+        let fenced = position("fencePosition")
+        let stream = try await current()
+        // There is no more to come of it, and if its slot is gone nobody waits for it.
+        if try await stream.progress().isStopped { try await stream.enable() }
+        let confirmed = try await stream.awaitConfirmed(fenced ?? LogPosition(0))
+        let manifest = try await MoveManifest.make(
+            move, confirmed: confirmed ?? fenced ?? LogPosition(0), plane: plane, store: store)
+        let kept = Query(
+            "UPDATE move SET manifest = $2 WHERE id = $1",
+            [.id(move.id), .json(manifest.serialized)])
+        guard hadFence else {
+            // What it lost it cannot send back: there is no way back to it.
+            return try await advance(
+                to: .closing, ["fenceLost": true],
+                also: [
+                    kept,
+                    plane.audit(
+                        "tenant.move.fence-lost", subject: move.slug,
+                        detail: [
+                            "move": .string("\(move.id.uuid)"), "shard": .string(fence.origin.id),
+                        ]),
+                ])
+        }
+        guard move.direction == .forward else {
+            return try await advance(to: .closing, [:], also: [kept])
+        }
+        guard let drained = position("drainPosition") else {
+            throw Fatal(reason: "where the way back begins was not written down")
+        }
+        try await drop { !$0.name.hasPrefix("hc_mirror") }
+        // One that a predecessor has made goes on from where it is.
+        let mirror = try await mirror()
+        if try await !mirror.isSubscribed() {
+            try await mirror.skip(to: drained)
+            try await mirror.subscribe(copies: false)
+        }
+        try FaultPoint.reach("move.opened.done")
+        try await advance(to: .switched, [:], also: [kept])
+    }
+
+    func beginSoak() async throws {
+        let soak = move.options.soak
+        guard soak > .zero else { return try await advance(to: .closing) }
+        try await advance(
+            to: .soaking, state: .soaking, [:],
+            also: [
+                Query(
+                    """
+                    UPDATE move SET soak_until = clock_timestamp() + $2 * interval '1 ms' WHERE id = $1
+                    """, [.id(move.id), .int8(soak.inMilliseconds)])
+            ])
+    }
+
+    func close() async throws {
+        if move.step == .soaking { return try await advance(to: .closing) }
+        try await dropAll()
+        try FaultPoint.reach("move.closing.done")
+        try await advance(to: .purging)
+    }
+
+    func purge() async throws {
+        let fence = try await fence()
+        try await fence.purge(fence.origin) { removed in
+            try self.lease.require()
+            try await self.store.report(self.move, ["purgedRows": .integer(Int64(removed))])
+        }
+        // A way back that was given up had made it expect the clinic.
+        try await fence.dismiss(fence.origin)
+        for shard in [fence.origin, fence.destination] {
+            try await fence.removeBarriers(on: shard)
+        }
+        try FaultPoint.reach("move.purging.done")
+        try await advance(
+            to: .finished, state: move.direction == .forward ? .done : .reverted, [:],
+            also: [
+                plane.audit(
+                    "tenant.move.done", subject: move.slug,
+                    detail: ["move": .string("\(move.id.uuid)")])
+            ])
+    }
+
+    /// Everything that the move has made, and what processes that were stopped still hold.
+    func dropAll() async throws {
+        try await becomeKnown()
+        let shards = try await shards()
+        for shard in [shards.source, shards.target] {
+            try await MoveWatch.dismiss(of: move, on: shard, plane: plane)
+        }
+        try await drop { _ in true }
+    }
+
+    /// Drops what the move has made and says so.
+    func drop(_ isWanted: (MoveObject) -> Bool) async throws {
+        try await becomeKnown()
+        let shards = try await shards()
+        for object in try await store.objects(of: move.id) where isWanted(object) {
+            try lease.require()
+            let isSource = object.shard == shards.source.id
+            try await MoveStream.drop(
+                object, of: move, plane: plane, shard: isSource ? shards.source : shards.target,
+                other: isSource ? shards.target : shards.source)
+            try await store.isGone(object)
+        }
+    }
+}
