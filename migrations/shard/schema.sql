@@ -213,13 +213,22 @@ CREATE FUNCTION public.hc_outbox_backlog(age interval, row_limit integer) RETURN
 $$;
 
 CREATE FUNCTION public.hc_purge(tenant uuid, batch integer) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    SELECT removed FROM public.hc_purge_from(tenant, batch, NULL)
+$$;
+
+CREATE FUNCTION public.hc_purge_from(tenant uuid, batch integer, place text[], OUT removed bigint, OUT next text[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET enable_sort TO 'off'
     AS $_$
 DECLARE
-    name    text;
-    removed bigint := 0;
-    total   bigint := 0;
+    listed record;
+    bound  text;
+    gone   bigint;
+    last   text[];
 BEGIN
     PERFORM FROM public.hc_tenant
     WHERE tenant_id = tenant AND state IN ('absent', 'incoming', 'moved')
@@ -229,18 +238,55 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = 'only a tenant that is not served here can be purged';
     END IF;
-    FOR name IN SELECT public.hc_tenant_tables() LOOP
+    removed := 0;
+    FOR listed IN
+        WITH tenant_table AS (
+            SELECT tables.name, tables.number
+            FROM public.hc_tenant_tables() WITH ORDINALITY AS tables (name, number)
+        )
+        SELECT tenant_table.name,
+            coalesce(string_agg(quote_ident(attname), ', ' ORDER BY spot), 'tenant_id') AS columns,
+            coalesce(string_agg(quote_ident(attname) || '::text', ', ' ORDER BY spot), '') AS texts,
+            coalesce(string_agg(quote_ident(attname) || ' DESC', ', ' ORDER BY spot), 'tenant_id') AS backwards,
+            -- A key of tenant_id alone has none of these: what is added to NULL is NULL, and left out.
+            string_agg(
+                '$2[' || spot || ']::' || format_type(atttypid, atttypmod), ', ' ORDER BY spot) AS bounds
+        FROM tenant_table
+        JOIN pg_index ON indrelid = format('public.%I', tenant_table.name)::regclass AND indisprimary
+        -- The key begins with tenant_id: the second column is the first that tells rows apart.
+        LEFT JOIN (
+            SELECT attrelid, attname, attnum, atttypid, atttypmod FROM pg_attribute
+        ) AS attribute ON attrelid = indrelid AND attnum = ANY (indkey) AND attname <> 'tenant_id'
+        LEFT JOIN LATERAL (SELECT array_position(indkey::int2[], attnum) AS spot) AS positions ON true
+        WHERE number >= coalesce(
+            (SELECT first.number FROM tenant_table AS first WHERE first.name = place[1]), 1)
+        GROUP BY tenant_table.name, number
+        ORDER BY number
+    LOOP
+        bound := CASE
+            WHEN listed.name = place[1] AND listed.bounds IS NOT NULL
+                THEN format('AND (%s) > (%s)', listed.columns, listed.bounds)
+            ELSE ''
+        END;
         EXECUTE format(
-            'DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY('
-            'SELECT ctid FROM public.%1$I WHERE tenant_id = $1 LIMIT $2))', name)
-        USING tenant, batch - total;
-        GET DIAGNOSTICS removed = ROW_COUNT;
-        total := total + removed;
-        EXIT WHEN total >= batch;
+            'WITH doomed AS MATERIALIZED ('
+            '    SELECT ctid AS row_place, %2$s FROM public.%1$I WHERE tenant_id = $1 %3$s ORDER BY %2$s LIMIT $3'
+            '), gone AS ('
+            '    DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY(SELECT row_place FROM doomed))'
+            ') SELECT count(*), (SELECT ARRAY[%4$s]::text[] FROM doomed ORDER BY %5$s LIMIT 1) FROM doomed',
+            listed.name, listed.columns, bound, listed.texts, listed.backwards)
+        INTO gone, last
+        USING tenant, place[2:], batch - removed;
+        removed := removed + gone;
+        IF removed >= batch THEN
+            next := array_prepend(listed.name, last);
+            RETURN;
+        END IF;
     END LOOP;
-    RETURN total;
 END
 $_$;
+
+COMMENT ON FUNCTION public.hc_purge_from(tenant uuid, batch integer, place text[], OUT removed bigint, OUT next text[]) IS 'Removes a batch of a clinic''s rows from a shard that does not serve it, and says where the next one begins.';
 
 CREATE FUNCTION public.hc_schema_fingerprint() RETURNS text
     LANGUAGE sql STABLE
@@ -1202,6 +1248,9 @@ GRANT ALL ON FUNCTION public.hc_outbox_backlog(age interval, row_limit integer) 
 
 REVOKE ALL ON FUNCTION public.hc_purge(tenant uuid, batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hc_purge(tenant uuid, batch integer) TO hc_mover;
+
+REVOKE ALL ON FUNCTION public.hc_purge_from(tenant uuid, batch integer, place text[], OUT removed bigint, OUT next text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.hc_purge_from(tenant uuid, batch integer, place text[], OUT removed bigint, OUT next text[]) TO hc_mover;
 
 REVOKE ALL ON FUNCTION public.hc_schema_fingerprint() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hc_schema_fingerprint() TO hc_mover;
