@@ -92,10 +92,11 @@ struct MoveVerification {
             rounds += 1
             while !chunks.isEmpty {
                 try require()
-                let begin = plane.clocks.monotonic()
                 let some = Array(chunks.prefix(max(1, chunksPerLook >> (2 * (rounds - 1)))))
                 chunks = chunks.dropFirst(some.count)
+                var begin = plane.clocks.monotonic()
                 let look = try await source.read(plan, chunks: some, deadline: plane.longDeadline)
+                var work = plane.clocks.monotonic() - begin
                 // The destination was read between this look and the one before.
                 for chunk in some {
                     guard let before = differing[chunk], look.chunks[chunk] == before.source
@@ -106,7 +107,9 @@ struct MoveVerification {
                     }
                 }
                 try await stream.awaitConfirmed(look.position)
+                begin = plane.clocks.monotonic()
                 let other = try await target.read(plan, chunks: some, deadline: plane.longDeadline)
+                work += plane.clocks.monotonic() - begin
                 mine = mine.updated(by: look)
                 for chunk in some { differing[chunk] = nil }
                 for difference in plan.differences(source: look, target: other, chunks: some) {
@@ -116,7 +119,7 @@ struct MoveVerification {
                     rows += look.rows
                     progress(rows, plan.rows)
                 }
-                try await MovePace.rest(after: plane.clocks.monotonic() - begin)
+                try await MovePace.rest(after: work)
             }
         } while !differing.isEmpty && rounds < (watch == nil ? roundsMax : watchedRoundsMax)
         var unequal = differing.keys.sorted()

@@ -52,6 +52,42 @@ extension Mover {
             ])
     }
 
+    /// The destination's planner knows nothing of the rows that have just come, and would read all of them to find one: for
+    /// the comparison, for the clinic's first requests, and in the pause. Its own look at the tables comes up to a minute
+    /// later. A clinic that is a small part of a table changes nothing of what it knows.
+    func analyze() async throws {
+        let destination = try await fence().destination
+        let rows = (move.progress["tables"]?.asArray ?? []).compactMap { table in
+            table["name"]?.asString.map { (name: $0, rows: table["rows"]?.asInteger ?? 0) }
+        }.filter { $0.rows > Mover.fewRows }
+        guard !rows.isEmpty else { return }
+        try await plane.attempt("the tables of shard \(destination.id) cannot be analyzed") {
+            let owner = try await plane.shard(reference: destination.reference, .owner)
+            let known = try await owner.execute(
+                Query(
+                    """
+                    SELECT relname::text, reltuples::float8 FROM pg_class
+                    WHERE relnamespace = 'public'::regnamespace AND relname = ANY ($1)
+                    """, [.texts(rows.map(\.name))]), deadline: plane.deadline
+            ).rows.map { (name: try $0.text(0), rows: try $0.double(1)) }
+            for table in known {
+                let here = rows.first { $0.name == table.name }?.rows ?? 0
+                guard Double(here) * Mover.smallPart > table.rows,
+                    let name = Query.quotedIdentifier(table.name)
+                else { continue }
+                try lease.require()
+                tell(move, "the planner of shard \(destination.id) to look at \(table.name)")
+                _ = try await owner.execute(
+                    .unsafeSQL("ANALYZE public.\(name)"), deadline: plane.deadline)
+            }
+        }
+    }
+
+    /// Rows of a table of which any plan is good.
+    private static let fewRows: Int64 = 1_000
+    /// What a clinic must have of a table for it to be looked at anew is one part of so many, as with autovacuum.
+    private static let smallPart = 10.0
+
     /// By the rows that the tables had when the move was asked for.
     func copiedRows(_ progress: MoveStream.Progress) -> Int64 {
         let ready = Set(progress.readyNames)

@@ -182,8 +182,8 @@ package final class Mover {
                 to: .subscribed, ["copyStartedAt": .string(plane.clocks.now().rfc3339)])
         case .subscribed: try await copy()
         case .copied:
+            try await analyze()
             let mirror = try await mirror()
-            try await stream().makeDurable()
             try await mirror.publish()
             try await mirror.makeSlot()
             try FaultPoint.reach("move.copied.done")

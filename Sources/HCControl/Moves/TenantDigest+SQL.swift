@@ -20,6 +20,13 @@ enum TenantDigestSQL {
         ) AS setting (name, value)
         """)
 
+    /// For single rows: each by its key, whatever the statistics of a table that was copied a moment ago say.
+    static let byKey = Query(
+        """
+        SELECT set_config(name, 'off', true)
+        FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) AS name
+        """)
+
     /// Behind everything that this transaction's snapshot shows; and the snapshot.
     static let position = Query(
         "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, pg_current_snapshot()::text")

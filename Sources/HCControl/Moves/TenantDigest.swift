@@ -180,20 +180,23 @@ package struct TenantDigest {
             TransactionOptions(isolation: .repeatableRead, isReadOnly: true), deadline: deadline
         ) { transaction in
             let results = try await transaction.execute(
-                final: [TenantDigestSQL.settings, TenantDigestSQL.position] + queries)
-            guard let snapshot = TransactionSnapshot(text: try results[1][0].text(1)) else {
+                final: [
+                    TenantDigestSQL.settings, TenantDigestSQL.byKey, TenantDigestSQL.position,
+                ] + queries)
+            let place = results[2][0]
+            guard let snapshot = TransactionSnapshot(text: try place.text(1)) else {
                 throw ControlError(
                     .failed, code: "database-failed", "a snapshot has an unknown form")
             }
             var digests: [TenantRowKey: RowDigest] = [:]
-            for (number, result) in results[2...].enumerated() {
+            for (number, result) in results[3...].enumerated() {
                 for row in result.rows {
                     let (key, sums) = try digest(number, row)
                     digests[key] = sums
                 }
             }
             return TenantRows(
-                position: LogPosition(UInt64(try results[1][0].int(0))), snapshot: snapshot,
+                position: LogPosition(UInt64(try place.int(0))), snapshot: snapshot,
                 digests: digests)
         }
     }

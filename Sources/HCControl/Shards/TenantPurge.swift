@@ -50,6 +50,7 @@ struct TenantPurge {
                 isEmpty = false
                 removed += count
                 try await progress(removed)
+                guard place != nil else { break }
                 try await MovePace.rest(after: plane.clocks.monotonic() - begin)
             } while place != nil
         }

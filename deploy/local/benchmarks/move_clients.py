@@ -1,9 +1,9 @@
 """A clinic that is moved to and fro under load, with a ledger of what was acknowledged.
 
-    move_clients.py PORT DIRECTORY MOVES RATE SHARD SHARD COMMAND...
+    move_clients.py PORT DIRECTORY MOVES RATE SHARD SHARD TENANT COMMAND...
 
 DIRECTORY has moved.json and neighbour.json, as `hc-admin tenant create --json` printed them, and pipe.json, what a plain
-copy took. COMMAND is hc-admin. RATE
+copy of TENANT took, as the shell function copy_by_pipe makes it. COMMAND is hc-admin. RATE
 requests a second go to the clinic that is moved, one third of them writes, and a tenth of RATE to its neighbour on the
 first shard. Requests begin by the clock, whether those before them were answered or not. Moves alternate with rests of
 the same length, so that what else the machine does is in both.
@@ -137,17 +137,23 @@ async def run(command, *words):
     out, err = await process.communicate()
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{out.decode()}{err.decode()}")
+    if os.environ.get("HC_BENCH_LOG"):
+        open(os.environ["HC_BENCH_LOG"], "ab").write(err)
     return json.loads(out)
 
 
 async def main():
     port, directory, moves, rate = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    shards, command = sys.argv[5:7], sys.argv[7:]
+    shards, tenant, command = sys.argv[5:7], sys.argv[7], sys.argv[8:]
     moved, beside = (Clinic(f"{directory}/{name}.json", port) for name in ("moved", "neighbour"))
     for clinic in (moved, beside):
         await clinic.prepare()
     stop = asyncio.Event()
     loads = [asyncio.create_task(moved.load(rate, stop)), asyncio.create_task(beside.load(max(1, rate / 10), stop))]
+    await asyncio.sleep(2)
+    begin = time.monotonic()
+    await run(["bash", "-c", 'copy_by_pipe "$@"', "copy"], tenant)
+    piped = [(begin, time.monotonic())]
     await asyncio.sleep(2)
     spans, rests, pauses, slowest, around, lengths, copies, parts, tries = [], [], [], [], [], [], [], [], []
     phases = {"copying": [], "comparing": [], "after the pause": []}
@@ -196,6 +202,7 @@ async def main():
     print(f"{moves} moves of {answer['progress']['rows']} rows under {rate:.0f} requests/s, one third writes")
     print(f"a move: p50 {quantile(lengths, .5):.2f} s, longest {max(lengths):.2f} s; pauses tried: {sum(tries)}")
     pipe = json.load(open(f"{directory}/pipe.json"))
+    print(f"COPY | COPY of {pipe['rows']} rows: {pipe['seconds']:.2f} s")
     pipe = pipe["rows"] / pipe["seconds"]
     print(f"copy: p50 {quantile(copies, .5):.0f} rows/s, {quantile(copies, .5) / pipe:.2f}x of COPY | COPY with nobody else"
           " there (target: at least 0.70)")
@@ -213,7 +220,8 @@ async def main():
               + (" (target: at most 1.25)" if clinic is beside else ""))
     print("    of its neighbour by phase: " + ", ".join(
         f"{quantile(within(beside, areas), .95):.1f} ms {phase} ({sum(b - a for a, b in areas) / moves:.1f} s)"
-        for phase, areas in phases.items()))
+        for phase, areas in phases.items())
+        + f"; {quantile(within(beside, piped), .95):.1f} ms beside a plain COPY | COPY ({piped[0][1] - piped[0][0]:.1f} s)")
     verification = answer["progress"]["verification"]
     print(f"    last move: {verification['rounds']} rounds of {verification['chunks']} chunks, {verification['chunksInPause']} in the pause")
     failed = len(moved.failures) + len(beside.failures)
