@@ -152,7 +152,7 @@ package struct MovePreflight {
     }
 
     /// The first schema of shards with everything that a move calls (`hc_purge_from`).
-    private static let schemaMin = 7
+    private static let schemaMin = 8
 
     private func identity(_ shard: Shard, _ reasons: inout [String]) async throws -> JSONValue {
         let found = try await ShardInspection(plane: plane).identity(reference: shard.reference)
