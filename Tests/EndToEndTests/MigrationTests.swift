@@ -51,10 +51,11 @@ extension EndToEnd {
             }
         }
 
-        private func psql(_ shard: String, _ sql: String) throws {
+        /// - Parameter database: `control`, or `shards/s1`.
+        private func psql(_ database: String, _ sql: String) throws {
             let conninfo = try Conninfo(
                 Repository.contents(
-                    of: "\(platform.state)/secrets/shards/\(shard).owner.conninfo"))
+                    of: "\(platform.state)/secrets/\(database).owner.conninfo"))
             try Subprocess.run(
                 Repository.line(of: platform.state + "/services/bin") + "/psql",
                 ["-XqAt", "-v", "ON_ERROR_STOP=1"], environment: conninfo.environment, input: sql)
@@ -120,8 +121,8 @@ extension EndToEnd {
         @Test("a change by hand is found, and told by its shard and its name")
         func drift() throws {
             #expect(try migrate("status").status == 0)
-            try psql("s3", "ALTER TABLE cache_tag ADD COLUMN by_hand text")
-            defer { try? psql("s3", "ALTER TABLE cache_tag DROP COLUMN by_hand") }
+            try psql("shards/s3", "ALTER TABLE cache_tag ADD COLUMN by_hand text")
+            defer { try? psql("shards/s3", "ALTER TABLE cache_tag DROP COLUMN by_hand") }
             let (status, output) = try platform.admin(["migrate", "drift", "--json"])
             #expect(status == 3)
             let shards = try JSONReader.parse(Array(output.utf8))["shards"]?.asArray ?? []
@@ -150,22 +151,44 @@ extension EndToEnd {
             let processes = try migrate("status").json["processes"]?.asArray ?? []
             #expect(processes.count == 2)
             #expect(processes.allSatisfy { $0["shard"]?["highest"]?.asInteger == version - 1 })
+            // It is not to be had while they serve,
+            let (status, _) = try migrate("up")
+            #expect(status == 3)
+            #expect(try versions().allSatisfy { $0 == version - 1 })
             func refused(_ status: JSONValue) -> [String] {
                 (status["refusals"]?["shards"]?.asArray ?? [])
                     .filter { $0["workers"]?.asInteger == 2 }.compactMap { $0["id"]?.asString }
             }
+            // so they meet it as processes do that were away: by what the ledger says.
             try underLoad("Refused") {
-                #expect(try migrate("up", "--shard", "s2").status == 0)
+                try psql(
+                    "shards/s2",
+                    """
+                    INSERT INTO hc_schema (version, name, checksum, fingerprint, serves_from)
+                    VALUES (\(version), 'away', 'c', 'f', \(version))
+                    """)
+                try tell("s2", version, servesFrom: version)
                 try platform.waitReady { refused($0) == ["s2"] && $0["ready"]?.asBool == true }
                 let answer = try platform.curl("GET", "lakeside", "/v1/clinic", token: token)
                 #expect(answer.status == 503, "\(answer.body)")
                 #expect(try answer.json["code"]?.asString == "schema-unsupported")
                 #expect(answer.header("Retry-After") == "5")
-                try takeBack("s2")
+                try psql("shards/s2", "DELETE FROM hc_schema WHERE version = \(version)")
+                try tell("s2", version - 1, servesFrom: 1)
                 try platform.waitReady { refused($0).isEmpty }
                 #expect(
                     try platform.curl("GET", "lakeside", "/v1/clinic", token: token).status == 200)
             }
+        }
+
+        /// What a run writes down of a shard when it has migrated it.
+        private func tell(_ shard: String, _ version: Int64, servesFrom: Int64) throws {
+            try psql(
+                "control",
+                """
+                UPDATE shard SET schema_version = \(version), schema_serves_from = \(servesFrom)
+                WHERE id = '\(shard)'
+                """)
         }
     }
 }
