@@ -5,10 +5,12 @@ import HCIO
 struct MoveAgentCommand: Command {
     static let specification = CommandSpecification(
         path: ["move", "agent"],
-        summary: "Carries moves on whose process is gone, and ends those whose soak is over.",
+        summary:
+            "Carries moves on whose process is gone, ends those whose soak is over, and samples the load.",
         discussion: """
             Runs until it is stopped; run one or two per platform, as a service. If the process of a move dies in
-            the pause, an agent opens the clinic again within two seconds. It needs the connection files of hc-admin.
+            the pause, an agent opens the clinic again within two seconds. Every five minutes it samples what
+            clinics use, as 'hc-admin rebalance collect' does. It needs the connection files of hc-admin.
             It may be killed at any time: another agent, or the next one, goes on.
             """,
         examples: ["move agent"])

@@ -8,8 +8,8 @@ struct RebalanceCollect: Command {
         summary: "Samples what clinics use of the shards, for rebalance plan.",
         discussion: """
             Workers add up what their clinics use on each shard. This reads it, and how large the clinics are,
-            and keeps averages and peaks in the control database. To be run every few minutes by a timer;
-            without it plans are made from what was known last. It reads statistics, never tables. A shard that
+            and keeps averages and peaks in the control database. 'hc-admin move agent' does it every five minutes;
+            this does it now. It reads statistics, never tables. A shard that
             cannot be reached holds up no other (exit 1).
             """,
         examples: ["rebalance collect", "rebalance collect --json"])

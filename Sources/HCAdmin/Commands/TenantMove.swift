@@ -13,8 +13,12 @@ struct TenantMove: Command {
             The move is written down first. If this command dies, 'hc-admin move agent' or the next
             'hc-admin move show --wait' carries it on. Without --wait it is left to an agent at once; if none
             takes it within two seconds, this command carries it on itself.
+            Several clinics are moved --batch at a time, with --wait; all are examined before the first is moved.
+            After one that fails no more are begun (exit 1).
             """,
-        arguments: [.init(name: "SLUG", help: "The clinic.")],
+        arguments: [
+            .init(name: "SLUG", help: "The clinic, or several with commas in between.")
+        ],
         options: [
             .value("to", "SHARD", "Where to; required. See 'hc-admin shard list'."),
             .flag("wait", "Carry the move on here, and return when it is over or soaks."),
@@ -25,12 +29,15 @@ struct TenantMove: Command {
             .value(
                 "soak", "TIME",
                 "For how long the way back is kept, up to 30d; 24h if not said. 0s: not at all."),
+            .value(
+                "batch", "COUNT", "Of several clinics, so many at once: 1 to 16; 4 if not said."),
             .reason,
         ],
         changes: true,
         examples: [
             "tenant move sunrise --to s2 --dry-run", "tenant move sunrise --to s2 --wait",
             "tenant move sunrise --to s2 --wait --pause-budget 100ms --soak 1h --json",
+            "tenant move sunrise,lakeside --to s2 --wait --batch 2",
         ])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
@@ -39,6 +46,12 @@ struct TenantMove: Command {
         }
         let reason = try invocation.reason()
         let options = try TenantMove.options(invocation)
+        let slugs = invocation.argument(0).split(separator: ",", omittingEmptySubsequences: false)
+            .map(String.init)
+        if slugs.count > 1 || invocation.option("batch") != nil {
+            return try await TenantMove.moveMany(
+                slugs, to: shard, options, reason, invocation, environment)
+        }
         let plane = try environment.plane()
         let plan = try await MovePreflight(plane: plane).plan(
             invocation.argument(0), to: shard, options)
@@ -69,6 +82,79 @@ struct TenantMove: Command {
         let move = try await mover.run()
         // Another process may have taken it over.
         return MoveText.report(try await service.follow(move.id, tell: tell))
+    }
+
+    private static func moveMany(
+        _ slugs: [String], to shard: String, _ options: MoveOptions, _ reason: String?,
+        _ invocation: Invocation, _ environment: AdminEnvironment
+    ) async throws -> Report {
+        let size =
+            try invocation.integer("batch", in: MoveBatch.sizes) ?? MoveBatch.usualSize
+        guard Set(slugs).count == slugs.count, slugs.count <= MoveBatch.clinicsMax else {
+            throw UsageError(
+                slugs.count > MoveBatch.clinicsMax
+                    ? "at most \(MoveBatch.clinicsMax) clinics are moved by one command"
+                    : "a clinic is named twice", specification)
+        }
+        guard invocation.flag("wait") || invocation.isDryRun else {
+            throw UsageError("several clinics are moved with '--wait' only", specification)
+        }
+        let plane = try environment.plane()
+        var plans: [MovePlan] = []
+        for slug in slugs {
+            let plan = try await MovePreflight(plane: plane).plan(slug, to: shard, options)
+            for warning in plan.warnings { environment.tell("\(slug): warning: \(warning)") }
+            plans.append(plan)
+        }
+        if invocation.isDryRun { return wouldMove(plans, options) }
+        let outcomes = await MoveBatch(
+            plane: plane, options: options, reason: reason, tell: MoveText.teller(environment)
+        ).run(slugs, to: shard, size: size)
+        var (rows, lines, hasFailed) = ([[String]](), [JSONValue](), false)
+        for outcome in outcomes {
+            let (state, why): (String, String?) =
+                switch outcome.result {
+                case .moved(let move):
+                    (move.state.rawValue, move.progress["abortReason"]?.asString ?? move.error)
+                case .failed(let error): ("failed", "\(error)")
+                case .notBegun: ("not-begun", "another has failed")
+                }
+            hasFailed = hasFailed || !["done", "soaking"].contains(state)
+            rows.append([outcome.slug, state, why ?? ""])
+            var line: JSONValue = [
+                "tenant": .string(outcome.slug), "state": .string(state),
+                "reason": why.map { .string($0) } ?? .null,
+            ]
+            if case .moved(let move) = outcome.result { line = line.adding(["move": move.json]) }
+            lines.append(line)
+        }
+        return Report(
+            json: ["target": .string(shard), "tenants": .array(lines)],
+            text: Table(header: ["CLINIC", "STATE", ""], rows: rows).render(),
+            status: hasFailed ? .failed : .done)
+    }
+
+    private static func wouldMove(_ plans: [MovePlan], _ options: MoveOptions) -> Report {
+        Report(
+            json: [
+                "outcome": "would-move", "options": options.json,
+                "tenants": .array(
+                    plans.map {
+                        $0.json.adding([
+                            "tenant": .string($0.tenant.slug), "source": .string($0.source.id),
+                            "target": .string($0.target.id),
+                        ])
+                    }),
+            ],
+            text: Table(
+                header: ["CLINIC", "FROM", "TO", "ROWS", "BYTES"],
+                rows: plans.map {
+                    [
+                        $0.tenant.slug, $0.source.id, $0.target.id, "\($0.rows)",
+                        "about \(MoveText.bytes($0.bytes))",
+                    ]
+                }
+            ).render())
     }
 
     private static func options(_ invocation: Invocation) throws(UsageError) -> MoveOptions {

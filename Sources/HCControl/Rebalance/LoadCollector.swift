@@ -29,6 +29,31 @@ package struct LoadCollector {
     private static let lock = Query("SELECT pg_try_advisory_lock(4823071, 1)")
     private static let unlock = Query("SELECT pg_advisory_unlock(4823071, 1)")
 
+    /// Of the timer that agents are (`MoveAgent`).
+    package static let every = Duration.seconds(300)
+
+    /// Samples the shards if nobody has for that long, or almost.
+    ///
+    /// - Returns: nil if somebody has, or is at it.
+    func collectIfDue(after every: Duration = every) async throws -> [Outcome]? {
+        let isDue = try await plane.attempt("the load cannot be collected") {
+            try await plane.control().execute(
+                Query(
+                    """
+                    SELECT NOT EXISTS (SELECT FROM shard_load
+                        WHERE sampled_at > clock_timestamp() - $1 * interval '1 ms')
+                    """, [.int8(every.inMilliseconds * 9 / 10)]), deadline: plane.deadline
+            ).single().bool(0)
+        }
+        guard isDue else { return nil }
+        do {
+            return try await collect()
+        } catch let error as ControlError {
+            guard error.code == "collecting" else { throw error }
+            return nil
+        }
+    }
+
     /// Samples every shard but closed ones. One that fails holds up no other.
     ///
     /// - Throws: `ControlError` (`conflict`) if somebody else is at it.

@@ -12,7 +12,6 @@ the same length, so that what else the machine does is in both.
 import asyncio
 import datetime
 import json
-import os
 import random
 import sys
 import time
@@ -137,8 +136,6 @@ async def run(command, *words):
     out, err = await process.communicate()
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{out.decode()}{err.decode()}")
-    if os.environ.get("HC_BENCH_LOG"):
-        open(os.environ["HC_BENCH_LOG"], "ab").write(err)
     return json.loads(out)
 
 

@@ -38,7 +38,7 @@ struct MoveWatchTests {
         _ number: Int, _ ground: MoveGround, on shard: Int = 0, before: String = ""
     ) async throws {
         let (services, database) = (ground.services, ground.shards[shard].superuser)
-        try await offLoop {
+        _ = try await offLoop {
             try services.psql(
                 database,
                 """
@@ -127,7 +127,7 @@ struct MoveWatchTests {
             let verification = try await MoveVerification.run(
                 over: stream, isWatched: true, plane: plane, progress: { _, _ in })
             let (services, database) = (ground.services, ground.shards[0].superuser)
-            try await offLoop {
+            _ = try await offLoop {
                 try services.psql(
                     database,
                     """
