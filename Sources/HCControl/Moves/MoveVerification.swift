@@ -20,8 +20,9 @@ struct MoveVerification {
     /// Chunks that are read on one side and then on the other: so few that little is written in between, and fewer with
     /// each round, or of a clinic that is written to all over, nothing would ever be found equal.
     private static let chunksPerLook = 16
-    /// Changed rows that are left to the pause.
-    private static let changedRowsFew = 50
+    /// Changed rows that are left to the pause; and so many that they are compared before there are more than a watch
+    /// remembers, while a large clinic's rows are still being compared.
+    static let (changedRowsFew, changedRowsMany) = (50, 10_000)
     private static let settlesMax = 10
 
     private let plan: TenantDigestPlan
@@ -50,11 +51,13 @@ struct MoveVerification {
     /// - Parameters:
     ///   - stream: brings the changes of the origin to the destination.
     ///   - isWatched: a pause follows: what is changed from now on is remembered.
+    ///   - many: changed rows that are not left to the end.
     ///   - progress: rows that were compared, and all.
     /// - Throws: `Mover.Fatal` if the sides differ for good.
     static func run(
         over stream: MoveStream, isWatched: Bool, plane: ControlPlane,
-        require: () throws -> Void = {}, progress: (Int, Int) -> Void
+        many: Int = changedRowsMany, require: () throws -> Void = {},
+        progress: (Int, Int) -> Void
     ) async throws -> MoveVerification {
         try await plane.attempt("the clinic's rows cannot be compared") {
             let here = try await plane.shard(reference: stream.publisher.reference, .mover)
@@ -67,7 +70,7 @@ struct MoveVerification {
                 ? try await MoveWatch.open(on: stream, plan: plan, plane: plane) : nil
             do {
                 return try await compare(
-                    plan, watch, over: stream, here, there, plane, require, progress)
+                    plan, watch, over: stream, here, there, plane, many, require, progress)
             } catch {
                 await watch?.stop()
                 throw error
@@ -78,7 +81,7 @@ struct MoveVerification {
     private static func compare(
         _ plan: TenantDigestPlan, _ watch: MoveWatch?, over stream: MoveStream,
         _ here: PostgresConnection, _ there: PostgresConnection, _ plane: ControlPlane,
-        _ require: () throws -> Void, _ progress: (Int, Int) -> Void
+        _ many: Int, _ require: () throws -> Void, _ progress: (Int, Int) -> Void
     ) async throws -> MoveVerification {
         let source = TenantDigest(of: stream.move.tenant, on: here)
         let target = TenantDigest(of: stream.move.tenant, on: there)
@@ -119,6 +122,10 @@ struct MoveVerification {
                     rows += look.rows
                     progress(rows, plan.rows)
                 }
+                if let watch, watch.changes.count > many {
+                    try await settle(
+                        watch, of: plan, down: many / 10, over: stream, plane: plane)
+                }
                 try await MovePace.rest(after: work)
             }
         } while !differing.isEmpty && rounds < (watch == nil ? roundsMax : watchedRoundsMax)
@@ -153,18 +160,24 @@ struct MoveVerification {
     /// - Throws: `Mover.Fatal` if a row differs for good; `ControlError` if changes may have been missed.
     func settle(over stream: MoveStream, plane: ControlPlane) async throws {
         guard let watch else { return }
+        try await MoveVerification.settle(
+            watch, of: plan, down: MoveVerification.changedRowsFew, over: stream, plane: plane)
+    }
+
+    private static func settle(
+        _ watch: MoveWatch, of plan: TenantDigestPlan, down few: Int, over stream: MoveStream,
+        plane: ControlPlane
+    ) async throws {
         let here = try await plane.shard(reference: stream.publisher.reference, .mover)
         let there = try await plane.shard(reference: stream.subscriber.reference, .mover)
         let tenant = stream.move.tenant
         /// As the origin had it when it differed, and how often it has since.
         var differing: [TenantRowKey: (source: RowDigest?, times: Int)] = [:]
         try await plane.attempt("the clinic's rows cannot be compared") {
-            for _ in 0..<MoveVerification.settlesMax {
+            for _ in 0..<settlesMax {
                 try watch.requireWhole()
                 let keys = Array(watch.changes.keys)
-                guard keys.count > MoveVerification.changedRowsFew || !differing.isEmpty else {
-                    return
-                }
+                guard keys.count > few || !differing.isEmpty else { return }
                 let mine = try await TenantDigest(of: tenant, on: here).read(
                     plan, keys: keys, deadline: plane.deadline)
                 try await stream.awaitConfirmed(mine.position)

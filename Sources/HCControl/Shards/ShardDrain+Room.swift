@@ -23,10 +23,10 @@ extension ShardDrain {
                     """
                     SELECT current_setting('max_replication_slots')::int4 - (
                             SELECT count(*) FROM pg_replication_slots
-                            WHERE slot_name <> ALL ($1) AND slot_name !~ '^pg_[0-9]+_sync_')::int4,
+                            WHERE slot_name <> ALL ($1) AND slot_name !~ '^(pg_[0-9]+_sync|hc_watch)_')::int4,
                         current_setting('max_wal_senders')::int4 - (
                             SELECT count(*) FROM pg_stat_replication
-                            WHERE application_name <> ALL ($1) AND application_name !~ '^pg_[0-9]+_sync_')::int4,
+                            WHERE application_name <> ALL ($1) AND application_name !~ '^(pg_[0-9]+_sync|hc_watch)_')::int4,
                         current_setting('max_logical_replication_workers')::int4 - (
                             SELECT count(pid) FROM pg_stat_subscription WHERE subname <> ALL ($1))::int4,
                         current_setting('max_sync_workers_per_subscription')::int4

@@ -147,6 +147,50 @@ struct MoveWatchTests {
         }
     }
 
+    @Test("what is changed while a large clinic is still being compared is not left to the end")
+    func settledMeanwhile() async throws {
+        try await withVerified { ground, plane, move, stream in
+            let (services, database) = (ground.services, ground.shards[1].superuser)
+            // The comparison waits at the destination for as long as this stands.
+            let lock = try await offLoop {
+                let session = try services.session(database)
+                try session.run("BEGIN; LOCK TABLE practitioner IN ACCESS EXCLUSIVE MODE")
+                return session
+            }
+            let comparison = Loop.shared.makeTask {
+                try await MoveVerification.run(
+                    over: stream, isWatched: true, plane: plane, many: 100, progress: { _, _ in })
+            }
+            try await untilTrue(
+                ground,
+                "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name ~ '^hc_watch_' AND active)"
+            )
+            let place = try await ground.psql(
+                ground.shards[0].superuser,
+                """
+                UPDATE practitioner SET name = name || '!' WHERE tenant_id = '\(MoveGround.sunrise.uuid)';
+                SELECT pg_current_wal_insert_lsn();
+                """)
+            try await untilTrue(
+                ground,
+                "SELECT confirmed_flush_lsn >= '\(place)' FROM pg_replication_slots WHERE slot_name ~ '^hc_watch_'"
+            )
+            _ = try await offLoop { try lock.run("ROLLBACK") }
+            let verification = try await comparison.value
+            #expect(verification.changedRows <= 10)
+            await verification.stop()
+        }
+    }
+
+    /// By the origin.
+    private func untilTrue(_ ground: MoveGround, _ sql: String) async throws {
+        let limit = ground.deadline
+        while try await ground.psql(ground.shards[0].superuser, sql) != "t" {
+            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            try await Loop.shared.sleep(for: .milliseconds(5))
+        }
+    }
+
     @Test("a row is settled only by a snapshot that shows every transaction that changed it")
     func settledBySnapshot() async throws {
         try await withVerified { ground, plane, move, stream in
