@@ -124,7 +124,7 @@ struct MoveVerification {
                 }
                 if let watch, watch.changes.count > many {
                     try await settle(
-                        watch, of: plan, down: many / 10, over: stream, plane: plane)
+                        watch, of: plan, down: many / 10, isLast: false, over: stream, plane: plane)
                 }
                 try await MovePace.rest(after: work)
             }
@@ -161,12 +161,14 @@ struct MoveVerification {
     func settle(over stream: MoveStream, plane: ControlPlane) async throws {
         guard let watch else { return }
         try await MoveVerification.settle(
-            watch, of: plan, down: MoveVerification.changedRowsFew, over: stream, plane: plane)
+            watch, of: plan, down: MoveVerification.changedRowsFew, isLast: true, over: stream,
+            plane: plane)
     }
 
+    /// - Parameter isLast: rows that differ are looked at again until it is known whether they do for good.
     private static func settle(
-        _ watch: MoveWatch, of plan: TenantDigestPlan, down few: Int, over stream: MoveStream,
-        plane: ControlPlane
+        _ watch: MoveWatch, of plan: TenantDigestPlan, down few: Int, isLast: Bool,
+        over stream: MoveStream, plane: ControlPlane
     ) async throws {
         let here = try await plane.shard(reference: stream.publisher.reference, .mover)
         let there = try await plane.shard(reference: stream.subscriber.reference, .mover)
@@ -177,7 +179,7 @@ struct MoveVerification {
             for _ in 0..<settlesMax {
                 try watch.requireWhole()
                 let keys = Array(watch.changes.keys)
-                guard keys.count > few || !differing.isEmpty else { return }
+                guard keys.count > few || isLast && !differing.isEmpty else { return }
                 let mine = try await TenantDigest(of: tenant, on: here).read(
                     plan, keys: keys, deadline: plane.deadline)
                 try await stream.awaitConfirmed(mine.position)

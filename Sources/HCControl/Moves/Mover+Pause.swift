@@ -31,8 +31,6 @@ extension Mover {
     func pause() async throws {
         let stream = try await current()
         var mirror = try await mirror()
-        // Not before: each of the clinic's commits is then waited for on the destination's disk, too.
-        try await stream.makeDurable()
         try await awaitCalm(stream, mirror)
         if lease.isAbortWanted { return }
         try await MovePreflight(plane: plane).requireIdentities(of: move)

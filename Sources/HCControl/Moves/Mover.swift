@@ -183,6 +183,8 @@ package final class Mover {
         case .subscribed: try await copy()
         case .copied:
             try await analyze()
+            // Each look of the comparison waits until the destination's disk has what came before.
+            try await stream().makeDurable()
             let mirror = try await mirror()
             try await mirror.publish()
             try await mirror.makeSlot()
