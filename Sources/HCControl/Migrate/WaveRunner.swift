@@ -43,12 +43,12 @@ package final class WaveRunner {
         package let version: Int
         package let fingerprint: String
         /// What this run does,
-        package fileprivate(set) var pending: [MigrationStep]
+        package internal(set) var pending: [MigrationStep]
         /// and what comes after it: a step for which processes that serve may have to be waited for begins a run of its
         /// own, when all shards have what is before it.
-        package fileprivate(set) var later: [MigrationStep] = []
+        package internal(set) var later: [MigrationStep] = []
 
-        fileprivate var stepsLeft: Int { pending.count + later.count }
+        var stepsLeft: Int { pending.count + later.count }
     }
 
     package struct Plan: Sendable {
@@ -85,9 +85,9 @@ package final class WaveRunner {
         }
     }
 
-    private let plane: ControlPlane
-    private let catalog: MigrationCatalog
-    private let options: Options
+    let plane: ControlPlane
+    let catalog: MigrationCatalog
+    let options: Options
     private let locks: LockRetry
     /// Each shard is looked at, migrated and looked at again.
     private let spare = SpareConnections()
@@ -114,167 +114,6 @@ package final class WaveRunner {
         startedAt = plane.clocks.monotonic()
         leaseEnds = startedAt
     }
-
-    // MARK: Plan
-
-    /// Looks at every shard before any is touched.
-    ///
-    /// - Throws: `ControlError` with everything that stands in the way: a shard that is down, a migration that was edited,
-    ///   clinics on the move, a schema that was changed by hand.
-    package func plan() async throws -> Plan {
-        let all = try await ShardRegistry(plane: plane).list()
-        for id in options.except.sorted() where !all.contains(where: { $0.id == id }) {
-            throw ShardRegistry.unknown(id)
-        }
-        let shards = all.filter { !options.except.contains($0.id) }
-        guard !shards.isEmpty else { return .empty }
-        let canary = try await canary(of: shards)
-        let waves = try MigrationWaves(
-            shards: shards.map(\.id), canary: canary, percents: options.percents)
-        var lines: [String: Line] = [:]
-        var problems: [ControlError] = []
-        for (shard, result) in zip(shards, await look(at: shards)) {
-            switch result {
-            case .success(let line): lines[shard.id] = line
-            case .failure(let problem): problems.append(problem)
-            }
-        }
-        problems += WaveRunner.strangers(shards.compactMap { lines[$0.id] })
-        let gate = WaveRunner.divide(&lines)
-        problems += await moves(of: shards.compactMap { lines[$0.id] })
-        guard problems.isEmpty else { throw WaveRunner.combined(problems) }
-        let planned = waves.waves.map { $0.compactMap { lines[$0] } }
-        return Plan(waves: planned, estimates: try await estimates(planned), gate: gate)
-    }
-
-    private nonisolated static func inOrder(_ steps: [MigrationStep]) -> [MigrationStep] {
-        var seen: Set<Int> = []
-        return steps.sorted { $0.order < $1.order }.filter { seen.insert($0.order).inserted }
-    }
-
-    /// Leaves to this run what comes before the first step that has to wait for processes; or, where every shard has come
-    /// to that step, the step and what comes before the next such one.
-    ///
-    /// - Returns: the step that this run has to wait with.
-    private static func divide(_ lines: inout [String: Line]) -> MigrationStep? {
-        let gates = inOrder(lines.values.flatMap(\.pending).filter { $0.servesFrom != nil })
-        guard let first = gates.first else { return nil }
-        let isAtGate = lines.values.allSatisfy {
-            ($0.pending.first?.order ?? .max) >= first.order
-        }
-        let end = isAtGate ? gates.dropFirst().first?.order ?? .max : first.order
-        for id in lines.keys {
-            guard let all = lines[id]?.pending else { continue }
-            lines[id]?.pending = all.filter { $0.order < end }
-            lines[id]?.later = all.filter { $0.order >= end }
-        }
-        return isAtGate ? first : nil
-    }
-
-    /// Clinics on the move, where the schema is about to change.
-    private func moves(of lines: [Line]) async -> [ControlError] {
-        await inParallel(lines.filter { $0.pending.contains(where: \.changesSchema) }) {
-            [catalog] plane, line -> ControlError? in
-            do {
-                try await MigrationRunner(plane: plane, catalog: catalog).requireNoMoves(line.shard)
-                return nil
-            } catch {
-                return WaveRunner.problem(error, line.shard.id)
-            }
-        }.compactMap { $0 }
-    }
-
-    /// What each of them has, in their order.
-    private func look(at shards: [Shard]) async -> [Result<Line, ControlError>] {
-        await inParallel(shards) { [catalog] plane, shard in
-            do {
-                let runner = MigrationRunner(plane: plane, catalog: catalog)
-                return .success(try await WaveRunner.look(at: shard, runner))
-            } catch {
-                return .failure(WaveRunner.problem(error, shard.id))
-            }
-        }
-    }
-
-    private func canary(of shards: [Shard]) async throws -> String {
-        if let wanted = options.canary {
-            guard shards.contains(where: { $0.id == wanted }) else {
-                throw ShardRegistry.unknown(wanted)
-            }
-            return wanted
-        }
-        if let open = try await RolloutStore(plane: plane).last(), open.isOpen,
-            shards.contains(where: { $0.id == open.canary })
-        {
-            return open.canary
-        }
-        return (shards.first { $0.state == "open" } ?? shards[0]).id
-    }
-
-    private static func look(
-        at shard: Shard, _ runner: MigrationRunner
-    ) async throws -> Line {
-        let connection = try await runner.plane.shard(reference: shard.reference, .owner)
-        let pending = try await runner.pending(shard, connection)
-        let version = try await runner.version(of: shard, connection)
-        return Line(
-            shard: shard, version: version,
-            fingerprint: version == 0
-                ? "" : try await runner.fingerprint(of: connection, shard.id),
-            pending: pending)
-    }
-
-    /// Of shards at the same version, those whose schema is not that of most of them.
-    private static func strangers(_ lines: [Line]) -> [ControlError] {
-        Dictionary(grouping: lines, by: \.stepsLeft).sorted { $0.key > $1.key }.flatMap { _, same in
-            let groups = Dictionary(grouping: same, by: \.fingerprint).values.sorted {
-                ($0.count, $1[0].shard.id) > ($1.count, $0[0].shard.id)
-            }
-            return groups.dropFirst().flatMap { $0 }.map { line in
-                ControlError(
-                    .refused, code: "schema-differs",
-                    "the schema of shard \(line.shard.id) is not that of \(groups[0][0].shard.id), which has"
-                        + " the same migrations (up to \(line.version)): one of them was changed by hand",
-                    remedy:
-                        "See 'hc-admin migrate drift'; undo what was done by hand, then run it again."
-                )
-            }
-        }
-    }
-
-    private static func problem(_ error: any Error, _ shard: String) -> ControlError {
-        error as? ControlError
-            ?? ControlError(
-                .failed, code: "shard-failed", "shard \(shard) cannot be looked at", cause: error)
-    }
-
-    private static func combined(_ problems: [ControlError]) -> ControlError {
-        guard problems.count > 1 else { return problems[0] }
-        return ControlError(
-            problems[0].kind, code: problems[0].code,
-            "nothing was applied, for \(problems.count) reasons:\n"
-                + problems.map(\.message).joined(separator: "\n"),
-            remedy: problems[0].remedy)
-    }
-
-    private func estimates(_ waves: [[Line]]) async throws -> [Duration?] {
-        let steps = WaveRunner.inOrder(waves.flatMap { $0 }.flatMap(\.pending))
-        let known = steps.isEmpty ? [:] : try await RolloutStore(plane: plane).durations(steps)
-        return waves.map { wave in
-            var longest = Duration.zero
-            for step in wave.flatMap(\.pending) {
-                guard known[step.order] != nil else { return nil }
-            }
-            for line in wave {
-                longest = max(
-                    longest, line.pending.reduce(.zero) { $0 + (known[$1.order] ?? .zero) })
-            }
-            let busy = wave.count { !$0.pending.isEmpty }
-            return longest * ((busy + options.parallel - 1) / options.parallel)
-        }
-    }
-
-    // MARK: Up
 
     /// One run after the other, until every shard has everything, or processes that serve have to be upgraded before the
     /// next step (`waits`).
@@ -563,8 +402,6 @@ package final class WaveRunner {
                 + " 'hc-admin migrate abort' ends this run.")
     }
 
-    // MARK: Details
-
     private func tell(_ plan: Plan, wave: Int) {
         let total = plan.lines.count
         let elapsed = plane.clocks.monotonic() - startedAt
@@ -603,7 +440,7 @@ package final class WaveRunner {
     /// A worker takes one after the other; each worker has connections of its own.
     ///
     /// - Returns: what came of each, in their order.
-    private func inParallel<Element: Sendable, Value: Sendable>(
+    func inParallel<Element: Sendable, Value: Sendable>(
         _ elements: [Element],
         _ body: @escaping @LoopActor (ControlPlane, Element) async -> Value
     ) async -> [Value] {

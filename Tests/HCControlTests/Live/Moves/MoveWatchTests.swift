@@ -51,11 +51,12 @@ struct MoveWatchTests {
         }
     }
 
+    /// Looked at between two answers of the origin.
     private func until(_ ground: MoveGround, _ isSo: () -> Bool) async throws {
         let limit = ground.deadline
         while !isSo() {
             guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
-            try await Loop.shared.sleep(for: .milliseconds(2))
+            try await ground.psql(ground.shards[0].superuser, "SELECT 1")
         }
     }
 
@@ -187,7 +188,6 @@ struct MoveWatchTests {
         let limit = ground.deadline
         while try await ground.psql(ground.shards[0].superuser, sql) != "t" {
             guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
-            try await Loop.shared.sleep(for: .milliseconds(5))
         }
     }
 
