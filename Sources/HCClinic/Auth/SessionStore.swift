@@ -158,11 +158,11 @@ struct SessionStore {
             [.id(tenant), .uuid(family), .timestamp(now), .text(reason.rawValue)])
     }
 
-    /// Sessions whose roles may be cached. Columns: id, expiry.
+    /// Sessions whose roles may be cached.
     func listLiving(of account: AccountID, at now: Timestamp) -> Query {
         Query(
             """
-            SELECT id, expires_at FROM session
+            SELECT id FROM session
             WHERE tenant_id = $1 AND account_id = $2 AND revoked_at IS NULL AND expires_at > $3
             """,
             [.id(tenant), .id(account), .timestamp(now)])

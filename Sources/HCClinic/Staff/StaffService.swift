@@ -138,7 +138,7 @@ package final class StaffService {
         struct Outcome {
             var account: Account
             var ended: [SessionID] = []
-            var changed: [(id: SessionID, entry: SessionEntry)] = []
+            var changed: [SessionID] = []
             var isOwnerOutOfReach = false
         }
         let outcome = try await context.transaction(.write, deadline: deadline) {
@@ -175,12 +175,7 @@ package final class StaffService {
             if changed.status != .active {
                 outcome.ended = try SessionStore.ids(written[1])
             } else if changed.roles != account.roles {
-                outcome.changed = try written[1].rows.map { row in
-                    let entry = SessionEntry(
-                        accountID: id.uuid, roles: changed.roles.names,
-                        expiresAt: try row.timestamp(1))
-                    return (try row.id(0), entry)
-                }
+                outcome.changed = try SessionStore.ids(written[1])
             }
             transaction.audit(
                 actor.event("update", "account", id.uuid, detail: .change(account, changed)))
@@ -193,7 +188,7 @@ package final class StaffService {
         }
         await context.revoke(outcome.ended, deadline: deadline)
         for session in outcome.changed {
-            await context.renewSession(session.id, session.entry, deadline: deadline)
+            await context.renewSession(session, deadline: deadline)
         }
         return outcome.account
     }

@@ -316,15 +316,13 @@ package struct TenantContext: Sendable {
         await door.revoke(session, of: tenant, deadline: deadline)
     }
 
-    /// Makes sure that no process admits the session with other roles than these. Call it after the change is
-    /// committed.
+    /// Makes sure that no process admits the session with other roles than it has now. Call it after the change of them
+    /// is committed.
     ///
     /// - Returns: false if Redis did not hear of it: the session is then ended there when it is back.
     @discardableResult
-    @LoopActor package func renewSession(
-        _ session: SessionID, _ entry: SessionEntry, deadline: Deadline
-    ) async -> Bool {
-        await door.renew(session, entry, of: tenant, deadline: deadline)
+    @LoopActor package func renewSession(_ session: SessionID, deadline: Deadline) async -> Bool {
+        await door.renew(session, of: tenant, deadline: deadline)
     }
 
     // MARK: Replicas

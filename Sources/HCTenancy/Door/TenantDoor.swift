@@ -211,11 +211,9 @@ package final class TenantDoor {
         return isDelivered
     }
 
-    func renew(
-        _ session: SessionID, _ entry: SessionEntry, of record: TenantRecord, deadline: Deadline
-    ) async -> Bool {
+    func renew(_ session: SessionID, of record: TenantRecord, deadline: Deadline) async -> Bool {
         let isDelivered = await sessions.renew(
-            session, entry, prefixes: redisPrefixes(of: record), deadline: deadline)
+            session, prefixes: redisPrefixes(of: record), deadline: deadline)
         await voidCopies(of: session, record)
         return isDelivered
     }

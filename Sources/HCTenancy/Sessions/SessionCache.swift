@@ -160,24 +160,23 @@ package final class SessionCache: Service {
 
     // MARK: Renewing
 
-    /// Keys: the session. Arguments: the entry behind its time, its life in milliseconds. The time is Redis'
-    /// own, so that no question from before can fill over it.
+    /// Keys: the session. Arguments: for how long it is kept, in milliseconds. The time is Redis' own, so that no
+    /// question from before can fill over it.
     private static let renewScript = RedisScript(
         """
         if redis.call('GET', KEYS[1]) == 'revoked' then return 0 end
         local clock = redis.call('TIME')
         local now = string.format('%.0f', clock[1] * 1000000 + clock[2])
-        redis.call('SET', KEYS[1], '1|' .. now .. ARGV[1], 'PX', ARGV[2])
+        redis.call('SET', KEYS[1], '1|' .. now .. '|changed', 'PX', ARGV[1])
         return 1
         """)
 
-    /// Replaces what the cache says of a session that goes on with other roles. If Redis does not hear of it,
-    /// the session is revoked there as soon as it does: better a login too many than a role too many.
+    /// Forgets what the cache says of a session that goes on with other roles: PostgreSQL is asked anew. The roles are
+    /// not written here, for of two changes the first may come last. If Redis does not hear of it, the session is
+    /// revoked there as soon as it does: better a login too many than a role too many.
     ///
     /// - Returns: whether Redis knows now.
-    func renew(
-        _ session: SessionID, _ entry: SessionEntry, prefixes: [String], deadline: Deadline
-    ) async -> Bool {
+    func renew(_ session: SessionID, prefixes: [String], deadline: Deadline) async -> Bool {
         guard let redis else { return true }
         var isDelivered = true
         for prefix in prefixes {
@@ -185,10 +184,8 @@ package final class SessionCache: Service {
             do throws(RedisError) {
                 _ = try await redis.evaluate(
                     SessionCache.renewScript, keys: [.text(key)],
-                    arguments: [
-                        .text(SessionText.encodeBehindTime(entry)),
-                        .integer(configuration.entryLife.inMilliseconds),
-                    ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
+                    arguments: [.integer(configuration.entryLife.inMilliseconds)],
+                    deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
             } catch {
                 isDelivered = false
                 let tombstone = TombstoneQueue.Tombstone(key: key, since: Loop.shared.now)

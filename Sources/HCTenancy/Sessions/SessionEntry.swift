@@ -37,7 +37,8 @@ package enum SessionLookup: Hashable, Sendable {
     }
 }
 
-/// The text of a cache entry: `1|<as of>|<expires>|<account>|<roles>`, times in microseconds, or `revoked`.
+/// The text of a cache entry: `1|<as of>|<expires>|<account>|<roles>`, times in microseconds, or `revoked`. In place of an
+/// entry whose roles are others since then stands `1|<as of>|changed`: no entry, and none from before is written over it.
 enum SessionText {
     static let tombstone = "revoked"
 
@@ -48,11 +49,7 @@ enum SessionText {
     }
 
     static func encode(_ entry: SessionEntry, asOf: Int64) -> String {
-        "1|\(asOf)" + encodeBehindTime(entry)
-    }
-
-    static func encodeBehindTime(_ entry: SessionEntry) -> String {
-        "|\(entry.expiresAt.microseconds)|\(entry.accountID)|"
+        "1|\(asOf)|\(entry.expiresAt.microseconds)|\(entry.accountID)|"
             + entry.roles.joined(separator: ",")
     }
 

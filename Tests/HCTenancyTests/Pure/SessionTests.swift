@@ -26,6 +26,7 @@ struct SessionTests {
         "what is no entry admits nobody",
         arguments: [
             "", "1", "1|2|3|4|5", "2|1|1|\(UUID.zero)|a", "1|x|1|\(UUID.zero)|a", "REVOKED",
+            "1|2|changed",
         ])
     func malformed(text: String) {
         #expect(SessionText.decode(Array(text.utf8)) == .malformed)
