@@ -65,4 +65,38 @@ struct SlotFinderTests {
             }
         }
     }
+
+    @Test("a slot is free exactly if nothing that is taken in one of the lanes overlaps with it")
+    func exactly() {
+        var random = SeededRandom(seed: 11)
+        for round in 0..<200 {
+            let capacity = Int.random(in: 1...4, using: &random)
+            let taken = (0..<30).map { _ in
+                let from = Int.random(in: 0..<1400, using: &random)
+                return busy(
+                    from, from + Int.random(in: 0..<120, using: &random),
+                    lane: Int.random(in: 0...4, using: &random))
+            }
+            let known = TakenTime(taken, capacity: capacity)
+            for _ in 0..<50 {
+                let from = Int.random(in: 0..<1440, using: &random)
+                let span = minute(from)..<minute(from + Int.random(in: 1..<90, using: &random))
+                let isFree = (0..<capacity).contains { lane in
+                    !taken.contains { $0.lane == lane && $0.span.overlaps(span) }
+                }
+                #expect(known.hasRoom(for: span) == isFree, "round \(round)")
+            }
+        }
+    }
+
+    @Test("a week of a hundred lanes, all of them full, is not walked over for each slot")
+    func full() {
+        // Ten thousand minutes in visits of fifteen: walked over for each slot it would take minutes.
+        let taken = (0..<100).flatMap { lane in
+            stride(from: 0, to: 10_080, by: 15).map { busy($0, $0 + 15, lane: lane) }
+        }
+        #expect(
+            halfHour.offer(from: minute(0), until: minute(10_080), busy: taken, capacity: 100)
+                .isEmpty)
+    }
 }

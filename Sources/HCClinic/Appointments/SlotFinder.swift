@@ -40,10 +40,11 @@ package struct SlotFinder: Sendable {
     package func slots(
         after wanted: Timestamp, until end: Timestamp, busy: [Busy], capacity: Int
     ) -> [Slot] {
+        let taken = TakenTime(busy, capacity: capacity)
         var slots: [Slot] = []
         var start = wanted + SlotFinder.step
         while start < end, slots.count < SlotFinder.slotsMax {
-            if isFree(start, busy: busy, capacity: capacity) {
+            if isFree(start, taken) {
                 slots.append(Slot(startsAt: start, endsAt: start + duration))
             }
             start = start + SlotFinder.step
@@ -53,9 +54,11 @@ package struct SlotFinder: Sendable {
 
     /// Whether a lane is free from buffer to buffer for a slot that begins then.
     package func isFree(_ start: Timestamp, busy: [Busy], capacity: Int) -> Bool {
-        let needed = (start - bufferBefore)..<(start + duration + bufferAfter)
-        return (0..<capacity).contains { lane in
-            !busy.contains { $0.lane == lane && $0.span.overlaps(needed) }
-        }
+        isFree(start, TakenTime(busy, capacity: capacity))
+    }
+
+    /// The same, where it is asked again and again.
+    func isFree(_ start: Timestamp, _ taken: TakenTime) -> Bool {
+        taken.hasRoom(for: (start - bufferBefore)..<(start + duration + bufferAfter))
     }
 }

@@ -255,12 +255,13 @@ extension SlotFinder {
     func offer(
         from: Timestamp, until end: Timestamp, busy: [Busy], capacity: Int
     ) -> [Slot] {
+        let taken = TakenTime(busy, capacity: capacity)
         let step = SlotFinder.step.inMicroseconds
         let past = from.microseconds % step
         var start = past == 0 ? from : from + .microseconds(step - past)
         var slots: [Slot] = []
         while start < end {
-            if isFree(start, busy: busy, capacity: capacity) {
+            if isFree(start, taken) {
                 slots.append(Slot(startsAt: start, endsAt: start + duration))
             }
             start = start + SlotFinder.step
