@@ -292,6 +292,9 @@ package final class AppointmentService {
                 continue
             } catch Refused.outOfReach {
                 throw try await outOfReach(.appointmentsWrite, id, actor, context, deadline)
+            } catch let error as ClinicError where error.code == .illegalTransition {
+                try await recordRefusal(.reschedule, id, actor, context, deadline)
+                throw error
             }
         }
         throw ClinicError(.slotTaken, data: JSONObject(("alternatives", .array([]))))
@@ -362,6 +365,9 @@ package final class AppointmentService {
                 continue
             } catch Refused.outOfReach {
                 throw try await outOfReach(permission, id, actor, context, deadline)
+            } catch let error as ClinicError where error.code == .illegalTransition {
+                try await recordRefusal(action, id, actor, context, deadline)
+                throw error
             }
         }
         throw ClinicError(.busy)
@@ -432,6 +438,16 @@ package final class AppointmentService {
         try await context.recordDenial(
             of: permission, to: actor, on: "appointment", id.uuid, deadline: deadline)
         return actor.roles == RoleSet(.patient) ? .notFound : .forbidden
+    }
+
+    /// A refusal that says where the appointment stands lets it be seen, and that is recorded.
+    private func recordRefusal(
+        _ action: AppointmentAction, _ id: AppointmentID, _ actor: Actor, _ context: TenantContext,
+        _ deadline: Deadline
+    ) async throws {
+        try await context.record(
+            actor.event(action.auditAction, "appointment", id.uuid, outcome: .failure),
+            deadline: deadline)
     }
 
     /// The appointment, locked, in reach of the actor, as the client has seen it, and ready for the action.

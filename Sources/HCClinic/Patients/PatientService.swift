@@ -203,7 +203,7 @@ package final class PatientService {
         let accounts = AccountStore(tenant: context.id, keys: keys)
         let sessions = SessionStore(tenant: context.id)
         let now = dependencies.clocks.now()
-        let ended: [SessionID] = try await context.transaction(.write, deadline: deadline) {
+        let ended: [SessionID]? = try await context.transaction(.write, deadline: deadline) {
             transaction in
             let results = try await transaction.execute([
                 store.findForUpdate(id), store.hasFutureAppointments(id, at: now),
@@ -212,7 +212,9 @@ package final class PatientService {
             let version = Int64(try row.int(2))
             try ifMatch.require(version: version)
             guard try !results[1].single().bool(0) else {
-                throw ClinicError(.futureAppointments)
+                // The refusal says something of the patient.
+                transaction.audit(actor.event("delete", "patient", id.uuid, outcome: .failure))
+                return nil
             }
             let written = try await transaction.execute(
                 store.delete(id, version: version + 1, at: now)
@@ -227,6 +229,7 @@ package final class PatientService {
             transaction.publish(.patient("patient.deleted", id, version: version + 1))
             return ended
         }
+        guard let ended else { throw ClinicError(.futureAppointments) }
         await context.revoke(ended, deadline: deadline)
     }
 

@@ -251,6 +251,12 @@ struct AppointmentLiveTests {
             #expect(error.data["status"] == "booked")
             #expect(error.data["allowed"] == ["reschedule", "cancel", "check-in", "no-show"])
         }
+        // Who was told where it stands has seen it.
+        let seen = """
+            SELECT count(*) FROM audit_event WHERE tenant_id = '\(clinic.context.id)'
+                AND entity_id = '\(id)' AND outcome = 'failure'
+            """
+        #expect(try await clinic.psql(seen + " AND action = 'complete'") == "1")
         #expect(try await clinic.perform(.checkIn, id).status == .checkedIn)
         #expect(
             try await code {
@@ -259,6 +265,13 @@ struct AppointmentLiveTests {
         let started = try await clinic.perform(.start, id, ifMatch: .versions([2]))
         #expect(started.startedAt == clinic.clock.now)
         #expect(try await code { try await clinic.perform(.start, id) } == .illegalTransition)
+        #expect(
+            try await code {
+                try await clinic.services.appointments.reschedule(
+                    id, AppointmentMove(startsAt: draft.startsAt, endsAt: draft.endsAt), .any,
+                    clinic.system, in: clinic.context, deadline: clinic.deadline)
+            } == .illegalTransition)
+        #expect(try await clinic.psql(seen + " AND action = 'reschedule'") == "1")
         #expect(try await clinic.perform(.complete, id).status == .fulfilled)
         for action in AppointmentAction.allCases where action != .reschedule {
             #expect(try await code { try await clinic.perform(action, id) } == .illegalTransition)

@@ -164,6 +164,12 @@ struct PatientLiveTests {
                 patient, .any, clinic.system, in: clinic.context, deadline: clinic.deadline)
         }
         #expect(try await code { try await delete() } == .futureAppointments)
+        let refusals = try await clinic.psql(
+            """
+            SELECT count(*) FROM audit_event WHERE tenant_id = '\(clinic.context.id)'
+                AND entity_id = '\(patient)' AND action = 'delete' AND outcome = 'failure'
+            """)
+        #expect(refusals == "1")
         _ = try await clinic.perform(.cancel, appointment)
         try await delete()
         #expect(
