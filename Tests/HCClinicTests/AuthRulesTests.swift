@@ -66,6 +66,9 @@ struct LockoutPolicyTests {
         now = now + .seconds(1)
         #expect(phantoms.attempt(key, at: now) == nil)
         #expect(phantoms.attempt(key, at: now) == .seconds(2))
+        now = now + .seconds(2) + LockoutPolicy.memory
+        for _ in 1...10 { #expect(phantoms.attempt(key, at: now) == nil) }
+        #expect(phantoms.attempt(key, at: now) == .seconds(1))
         let other = PhantomLockouts.Key(tenant: .zero, token: 43)
         #expect(phantoms.attempt(other, at: now) == nil)
     }

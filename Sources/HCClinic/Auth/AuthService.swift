@@ -49,7 +49,7 @@ package final class AuthService {
         let results = try await context.write(
             [
                 accounts.countAttempt(emailToken: token, waits: lockWaits, at: now),
-                accounts.lock(emailToken: token),
+                accounts.lock(emailToken: token), accounts.leaveTrace(),
             ], audit: [], deadline: deadline)
         guard let row = results[0].first else {
             if let locked = results[1].first {
@@ -67,7 +67,7 @@ package final class AuthService {
         let verdict = try await passwords.verify(
             credentials.password, against: stored, deadline: deadline)
         guard case .right(let rehashed) = verdict, try row.text(3) == "active" else {
-            let locks = try row.timestampIfPresent(6) != nil
+            let locks = try row.timestampIfPresent(6).map { $0 > now } ?? false
             try await refuse(
                 locks ? "lockout" : "login", account, in: context, requestID, deadline)
             throw ClinicError(.invalidCredentials)
@@ -81,13 +81,31 @@ package final class AuthService {
         _ credentials: LoginCredentials, _ key: PhantomLockouts.Key, in context: TenantContext,
         _ requestID: String, _ deadline: Deadline
     ) async throws -> Never {
-        if let wait = phantoms.attempt(key, at: dependencies.clocks.now()) {
+        if let wait = await countPhantom(key, in: context, deadline) {
             try await refuse("lockout", nil, in: context, requestID, deadline)
             throw ClinicError(.accountLocked, retryAfter: wait)
         }
         _ = try await passwords.verify(credentials.password, against: nil, deadline: deadline)
         try await refuse("login", nil, in: context, requestID, deadline)
         throw ClinicError(.invalidCredentials)
+    }
+
+    /// - Returns: nil if the attempt is looked at, else how long to wait.
+    private func countPhantom(
+        _ key: PhantomLockouts.Key, in context: TenantContext, _ deadline: Deadline
+    ) async -> Duration? {
+        let now = dependencies.clocks.now()
+        do {
+            if let redis = context.redis {
+                return try await redis.countAttempt(
+                    key.name, locks: lockWaits, at: now, memory: LockoutPolicy.memory,
+                    deadline: deadline.earlier(
+                        of: .after(PhantomLockouts.patience, from: Loop.shared.now)))
+            }
+        } catch {
+            // Each process counts by itself then.
+        }
+        return phantoms.attempt(key, at: now)
     }
 
     private func refuse(

@@ -3,8 +3,12 @@ import HCCore
 /// When an account stops looking at passwords, and for how long.
 ///
 /// An attempt is counted before the password is looked at, in one UPDATE, so that any number of guesses at
-/// once is not more than as many in a row. A login that succeeds forgets the count.
+/// once is not more than as many in a row. A login that succeeds forgets the count, and so does `memory` without an
+/// attempt: of an address without an account nobody remembers more for ever.
 package struct LockoutPolicy: Sendable {
+    /// Counted from the end of the last lock. So long that whoever waits for it guesses less often than who goes on.
+    static let memory = Duration.seconds(6 * 3600)
+
     /// Attempts that are looked at without any wait.
     package var attemptsFree: Int
     /// The wait after the last free attempt; doubled with each one after.
@@ -44,8 +48,12 @@ package struct LockoutPolicy: Sendable {
 
 /// The lockout of those who do not exist: what is answered must not tell them from those who do.
 ///
-/// Bounded and by worker; who is pushed out starts anew, as one who waited a while would.
+/// They have no row in which all processes could count, so Redis counts (`TenantRedis.countAttempt`); this does while
+/// Redis is away, by process. Bounded; who is pushed out starts anew, as one who waited a while would.
 struct PhantomLockouts {
+    /// Redis is asked within this time or not at all.
+    static let patience = Duration.milliseconds(100)
+
     private struct Entry {
         var attempts = 0
         var lockedUntil = Timestamp.epoch
@@ -55,6 +63,9 @@ struct PhantomLockouts {
     struct Key: Hashable {
         let tenant: UUID
         let token: Int64
+
+        /// Of the clinic's keys in Redis.
+        var name: String { "attempts:\(token)" }
     }
 
     private let policy: LockoutPolicy
@@ -70,6 +81,7 @@ struct PhantomLockouts {
     mutating func attempt(_ key: Key, at now: Timestamp) -> Duration? {
         var entry = entries.find(key) ?? Entry()
         if entry.lockedUntil > now { return entry.lockedUntil - now }
+        if now - entry.lockedUntil >= LockoutPolicy.memory { entry.attempts = 0 }
         entry.attempts = min(entry.attempts + 1, 1000)
         entry.lockedUntil = now + policy.wait(after: entry.attempts)
         entries.insert(entry, for: key)

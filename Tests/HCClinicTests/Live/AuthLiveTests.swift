@@ -77,6 +77,67 @@ struct AuthLiveTests {
         #expect(guesses.compactMap(\.clinicError?.retryAfter).allSatisfy { $0 == .seconds(1) })
     }
 
+    @Test("addresses without an account are locked for all processes together, as accounts are")
+    func sharedLockout() async throws {
+        let clinic = try await LiveClinic.make()
+        let workers = [clinic.services, try clinic.anotherWorker()]
+        for email in [LiveClinic.ownerEmail, "nobody@clinic.example"] {
+            var codes: [ClinicError.Code?] = []
+            for number in 0..<12 {
+                codes.append(
+                    try await code {
+                        try await workers[number % 2].auth.login(
+                            LoginCredentials(
+                                email: email, password: Sensitive("not the password")),
+                            in: clinic.context, requestID: "test", deadline: clinic.deadline)
+                    })
+            }
+            #expect(codes.prefix(10).allSatisfy { $0 == .invalidCredentials }, "\(email)")
+            #expect(codes.dropFirst(10).allSatisfy { $0 == .accountLocked }, "\(email)")
+        }
+    }
+
+    @Test("six hours after the last attempt nothing of it is left, of accounts and of others")
+    func forgotten() async throws {
+        let clinic = try await LiveClinic.make()
+        for email in [LiveClinic.ownerEmail, "nobody@clinic.example"] {
+            func attempts(_ count: Int) async throws -> Set<ClinicError.Code?> {
+                var codes: Set<ClinicError.Code?> = []
+                for _ in 0..<count {
+                    codes.insert(
+                        try await code {
+                            try await clinic.login(email, password: Sensitive("not the password"))
+                        })
+                }
+                return codes
+            }
+            #expect(try await attempts(9) == [.invalidCredentials], "\(email)")
+            clinic.clock.advance(by: LockoutPolicy.memory - .seconds(1))
+            #expect(try await attempts(1) == [.invalidCredentials], "\(email)")
+            #expect(try await attempts(1) == [.accountLocked], "\(email)")
+            clinic.clock.advance(by: LockoutPolicy.memory + .seconds(1))
+            #expect(try await attempts(10) == [.invalidCredentials], "\(email)")
+            #expect(try await attempts(1) == [.accountLocked], "\(email)")
+        }
+    }
+
+    @Test("an attempt that finds no account writes to the disk as often as one that finds one")
+    func traces() async throws {
+        let clinic = try await LiveClinic.make()
+        func transactions(_ email: String) async throws -> Int {
+            let next = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
+            let before = try #require(Int(try await clinic.psql(next)))
+            #expect(
+                try await code {
+                    try await clinic.login(email, password: Sensitive("not the password"))
+                } == .invalidCredentials)
+            return try #require(Int(try await clinic.psql(next))) - before
+        }
+        // The attempt, and the record of it. Others may be writing at the same time.
+        #expect(try await transactions(LiveClinic.ownerEmail) >= 2)
+        #expect(try await transactions("nobody@clinic.example") >= 2)
+    }
+
     @Test("a refresh token is exchanged once; its second use ends all sessions of the family")
     func refreshReuse() async throws {
         let clinic = try await LiveClinic.make()

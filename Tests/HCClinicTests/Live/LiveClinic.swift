@@ -23,17 +23,28 @@ final class LiveClinic {
     static func make(sessions: SessionPolicy = SessionPolicy()) async throws -> LiveClinic {
         let ground = try await LiveGround.shared()
         let clock = ManualClock(now: Clocks.system.now())
-        let services = ClinicServices(
-            ClinicDependencies(
-                clocks: Clocks(now: { clock.now }, monotonic: Clocks.system.monotonic),
-                blockingPool: fixtureThreads, secrets: try .forTests(), sessions: sessions,
-                passwordHashing: PasswordHash.Parameters(logN: 4, r: 8, p: 1)))
+        let services = try makeServices(clock, sessions)
         let context = try ground.takeTenant()
         let outcome = try await OwnerAccount.create(
             in: context, email: ownerEmail, password: password, services: services,
             requestID: "test", deadline: .after(.seconds(180), from: Loop.shared.now))
         guard case .created(let owner) = outcome else { throw ClinicError(.emailTaken) }
         return LiveClinic(ground, context, services, clock, owner)
+    }
+
+    private static func makeServices(
+        _ clock: ManualClock, _ sessions: SessionPolicy
+    ) throws -> ClinicServices {
+        ClinicServices(
+            ClinicDependencies(
+                clocks: Clocks(now: { clock.now }, monotonic: Clocks.system.monotonic),
+                blockingPool: fixtureThreads, secrets: try .forTests(), sessions: sessions,
+                passwordHashing: PasswordHash.Parameters(logN: 4, r: 8, p: 1)))
+    }
+
+    /// What another process has in memory.
+    func anotherWorker() throws -> ClinicServices {
+        try LiveClinic.makeServices(clock, SessionPolicy())
     }
 
     private init(

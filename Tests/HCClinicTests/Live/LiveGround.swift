@@ -24,7 +24,7 @@ import HCTesting
 /// process: each test takes clinics of its own.
 @LoopActor
 final class LiveGround {
-    nonisolated static let clinicCount = 96
+    nonisolated static let clinicCount = 112
 
     nonisolated let services: LocalServices
     nonisolated let control: ControlDatabase
