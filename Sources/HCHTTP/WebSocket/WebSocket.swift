@@ -12,7 +12,6 @@ package final class WebSocket: HTTPTunnelConnection, ByteStreamDelegate {
     private let stream: any ByteStream
     /// The place in the endpoint's registry.
     let place: Int
-    var armedTick = TimeoutWheel.unarmed
 
     private var machine = WebSocketStateMachine()
     private var decoder: WebSocketDecoder

@@ -14,6 +14,9 @@ package final class WebSocketEndpoint {
 
     private var sockets: [WebSocket?] = []
     private var freePlaces: [Int] = []
+    /// For which tick each place is armed. It stays when a socket ends, as in `HTTPServer`: the wheel does not turn
+    /// while there are no sockets, so each of those that come one after the other would leave an entry in it.
+    private var armedTicks: [Int64] = []
     package private(set) var count = 0
 
     /// The time of the callback that is being worked on.
@@ -98,7 +101,10 @@ package final class WebSocketEndpoint {
     ) -> WebSocket {
         readClock()
         let place = freePlaces.popLast() ?? sockets.count
-        if place == sockets.count { sockets.append(nil) }
+        if place == sockets.count {
+            sockets.append(nil)
+            armedTicks.append(TimeoutWheel.unarmed)
+        }
         let socket = WebSocket(
             stream, endpoint: self, place: place, deflate: agreement, subprotocol: subprotocol)
         sockets[place] = socket
@@ -140,20 +146,22 @@ package final class WebSocketEndpoint {
 
     func readClock() { now = clocks.monotonic() }
 
+    /// Entries in the wheel.
+    var armedCount: Int { wheel.count }
+
     func arm(_ socket: WebSocket, at time: MonotonicTime) {
-        guard wheel.tick(of: time) < socket.armedTick else { return }
-        socket.armedTick = wheel.arm(socket.place, at: time)
+        let place = socket.place
+        guard wheel.tick(of: time) < armedTicks[place] else { return }
+        armedTicks[place] = wheel.arm(place, at: time)
     }
 
     /// Ends waits that are over. The endpoint's own timer calls it; a test that has its own clock calls it too.
     package func checkTimeouts() {
         readClock()
         for entry in wheel.advance(to: now) {
-            guard let socket = sockets[entry.connection], socket.armedTick == entry.tick else {
-                continue
-            }
-            socket.armedTick = TimeoutWheel.unarmed
-            socket.checkTimeouts(now)
+            guard armedTicks[entry.connection] == entry.tick else { continue }
+            armedTicks[entry.connection] = TimeoutWheel.unarmed
+            sockets[entry.connection]?.checkTimeouts(now)
         }
     }
 

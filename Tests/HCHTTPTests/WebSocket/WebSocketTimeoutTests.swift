@@ -28,6 +28,25 @@ struct WebSocketTimeoutTests {
         await fixture.stop()
     }
 
+    @Test("sockets that come and go leave nothing behind to be looked at")
+    func churn() async throws {
+        let fixture = try WebSocketFixture(clock: ManualClock())
+        for number in 1...50 {
+            let client = try await fixture.open()
+            client.send(.close(1000))
+            #expect(try await client.rest().last?.closeCode == 1000)
+            client.raw.close()
+            #expect(try await fixture.endings(number).count == number)
+        }
+        #expect(fixture.endpoint.count == 0)
+        #expect(fixture.endpoint.armedCount <= 2)
+        let last = try await fixture.open()
+        fixture.advance(by: .seconds(32))
+        #expect(try await last.frames(1) == [.ping()])
+        last.raw.close()
+        await fixture.stop()
+    }
+
     @Test("a client that answers no ping is gone")
     func silence() async throws {
         let fixture = try WebSocketFixture(clock: ManualClock())
