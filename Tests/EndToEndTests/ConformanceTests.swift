@@ -20,6 +20,14 @@ extension EndToEnd {
             #expect(output == "done\n")
         }
 
+        @Test("messages of every size and cut come back, by whatever agreement on compression")
+        func webSocketSizes() throws {
+            let script = Repository.path("Tests/EndToEndTests/Clients/websocket_sizes.py")
+            let output = try Subprocess.run(
+                "/usr/bin/python3", [script, String(platform.port)])
+            #expect(output == "done\n")
+        }
+
         @Test("the echo tells method, target, headers and content, for any host")
         func echo() throws {
             let url = "http://127.0.0.1:\(platform.port)/_conformance/echo?a=%20b"

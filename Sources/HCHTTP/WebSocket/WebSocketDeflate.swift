@@ -48,6 +48,9 @@ package struct WebSocketDeflateAgreement: Sendable, Equatable {
     package var clientWindowBits: Int
     /// Whether the client said that it knows `client_max_window_bits`: only then may it be told a number.
     var clientTakesBits: Bool
+    /// Whether it asked for `server_max_window_bits`, which is accepted by an answer with a number, also if that is
+    /// the largest there is (RFC 7692 7.1.2.1).
+    var clientAsksForBits = false
 
     static let extensionName = "permessage-deflate"
 
@@ -78,6 +81,7 @@ package struct WebSocketDeflateAgreement: Sendable, Equatable {
             case ("client_no_context_takeover", nil): agreement.clientForgets = true
             case ("server_max_window_bits", let value?):
                 guard let bits = windowBits(value), bits > 8 else { return nil }
+                agreement.clientAsksForBits = true
                 agreement.serverWindowBits = min(bits, configuration.windowBits)
             case ("client_max_window_bits", nil):
                 agreement.clientTakesBits = true
@@ -104,7 +108,9 @@ package struct WebSocketDeflateAgreement: Sendable, Equatable {
         var text = WebSocketDeflateAgreement.extensionName
         if serverForgets { text += "; server_no_context_takeover" }
         if clientForgets { text += "; client_no_context_takeover" }
-        if serverWindowBits < 15 { text += "; server_max_window_bits=\(serverWindowBits)" }
+        if serverWindowBits < 15 || clientAsksForBits {
+            text += "; server_max_window_bits=\(serverWindowBits)"
+        }
         if clientTakesBits, clientWindowBits < 15 {
             text += "; client_max_window_bits=\(clientWindowBits)"
         }

@@ -44,7 +44,11 @@ struct WebSocketDeflateTests {
         // The second choice when the first cannot be kept, or is unknown.
         (
             "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=15",
-            "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=15; client_max_window_bits=15",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
         ),
         (
             "x-webkit-deflate-frame, permessage-deflate",
