@@ -97,6 +97,30 @@ struct HTTPServerTests {
         await fixture.stop()
     }
 
+    @Test(
+        "a HEAD that is refused has no content either, whatever is wrong with it",
+        arguments: [
+            ("HEAD / HTTP/1.1\r\n\r\n", 400), ("HEAD / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
+            ("HEAD a HTTP/1.1\r\nHost: a\r\n\r\n", 400), ("\r\nHEAD / HTTP/9.9\r\n\r\n", 505),
+            ("HEAD /\(String(repeating: "a", count: 9000)) HTTP/1.1\r\n", 414),
+            (
+                "HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+                400
+            ),
+        ])
+    func refusedHead(request: String, status: Int) async throws {
+        let fixture = try echo()
+        let client = try await fixture.connect()
+        client.send(request)
+        try await client.end()
+        let answer = RawAnswer.parse(client.received, heads: [0]).first
+        #expect(answer?.status == status)
+        #expect(answer?.value("Content-Length").flatMap { Int($0) }.map { $0 > 0 } == true)
+        #expect(client.text.hasSuffix("\r\n\r\n"))
+        client.close()
+        await fixture.stop()
+    }
+
     @Test("204 and 304 have neither content nor length")
     func withoutContent() async throws {
         let fixture = try ServerFixture { request in

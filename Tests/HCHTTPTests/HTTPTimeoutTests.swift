@@ -71,6 +71,19 @@ struct HTTPTimeoutTests {
         await fixture.stop()
     }
 
+    @Test("a HEAD that does not end is 408 without content")
+    func slowHeadOfHead() async throws {
+        let fixture = try hello(clock: ManualClock())
+        let client = try await fixture.connect()
+        client.send("HEAD / HTTP/1.1\r\n")
+        try await fixture.settle()
+        fixture.advance(by: .seconds(68))
+        try await client.end()
+        #expect(RawAnswer.parse(client.received, heads: [0]).map(\.status) == [408])
+        #expect(client.text.hasSuffix("\r\n\r\n"))
+        await fixture.stop()
+    }
+
     @Test("a connection that sends nothing at all is closed without an answer")
     func silence() async throws {
         let fixture = try hello(clock: ManualClock())

@@ -639,7 +639,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         if machine.isIdle {
             server.metrics.timedOut(.keepAlive)
             close()
-        } else if machine.isInHead, machine.beginRefusal() {
+        } else if machine.isInHead, machine.beginRefusal(of: kept) {
             server.metrics.timedOut(.head)
             kept = []
             exchange &+= 1

@@ -171,11 +171,8 @@ package struct HTTP1ConnectionMachine: ~Copyable {
                     expectsContinue: head.expectsContinue))
             return .request(head)
         } catch {
+            refuse(input.slice(consumed..<input.count))
             consumed = input.count
-            state = .exchange(
-                Exchange(
-                    input: .broken, keepAlive: false, isHead: false, version: .http11,
-                    remaining: nil, expectsContinue: false))
             return .refuse(error)
         }
     }
@@ -331,14 +328,23 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// A timeout struck before a head was complete: answer it as a refusal.
+    ///
+    /// - Parameter begun: what there is of the head.
     /// - Returns: false if a request is in progress or the connection is ending.
-    mutating func beginRefusal() -> Bool {
+    mutating func beginRefusal(of begun: [UInt8]) -> Bool {
         guard case .waiting = state else { return false }
+        begun.withUnsafeBytes { refuse($0) }
+        return true
+    }
+
+    /// The next answer is the last. It has no content if as much can be told of the request as that it is a HEAD
+    /// (RFC 9110 9.3.2).
+    private mutating func refuse(_ head: UnsafeRawBufferPointer) {
+        let isHead = head.count >= 5 && head.slice(0..<5).isEqual(to: "HEAD ")
         state = .exchange(
             Exchange(
-                input: .broken, keepAlive: false, isHead: false, version: .http11, remaining: nil,
-                expectsContinue: false))
-        return true
+                input: .broken, keepAlive: false, isHead: isHead, version: .http11,
+                remaining: nil, expectsContinue: false))
     }
 
     /// Nothing more of the request in progress will be read: its answer ends the connection.

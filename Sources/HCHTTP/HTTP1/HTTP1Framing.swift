@@ -65,8 +65,9 @@ enum HTTP1Framing {
                 }
             }
         }
-        guard !isMalformed, chunkedCount <= 1 else { throw .invalidTransferCoding }
-        guard chunkedCount == 0 || isLast else { throw .invalidTransferCoding }
+        // Without "chunked" at the end nobody knows where the content ends, which is 400 (RFC 9112 6.3), whatever
+        // coding it is.
+        guard !isMalformed, chunkedCount == 1, isLast else { throw .invalidTransferCoding }
         guard !hasOther else { throw .unknownTransferCoding }
     }
 

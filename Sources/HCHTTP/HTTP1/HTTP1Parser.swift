@@ -187,10 +187,15 @@ struct HTTP1Parser: Sendable {
             consumed += 2
             return true
         }
-        guard
-            let line = try nextLine(
-                rest, limit: limits.requestLineBytesMax, .requestLineTooLong)
-        else { return false }
+        let found: Range<Int>?
+        do throws(HTTP1Error) {
+            found = try nextLine(rest, limit: limits.requestLineBytesMax, .requestLineTooLong)
+        } catch {
+            // A method longer than any is not implemented; 414 is for targets (RFC 9112 3).
+            let hasMethod = rest.prefix(limits.requestLineBytesMax).contains(0x20)
+            throw error == .requestLineTooLong && !hasMethod ? .unknownMethod : error
+        }
+        guard let line = found else { return false }
         requestLine = try HTTP1RequestLine(rest, line, limits: limits)
         sectionStart = lineStart
         fields.reserveCapacity(12)
