@@ -55,6 +55,18 @@ package struct Problem: Error, Sendable {
             headers: HTTPHeaders([(.allow, allow)]))
     }
 
+    /// `If-Match` names no form that is here (RFC 9110 13.1.1).
+    static let preconditionFailed = Problem(
+        .preconditionFailed, code: "precondition-failed", title: "Precondition Failed",
+        detail: "It has changed since. Read it again, then try again.")
+
+    /// `Range` names nothing of a content of `count` bytes (RFC 9110 15.5.17).
+    static func rangeNotSatisfiable(count: Int) -> Problem {
+        Problem(
+            .rangeNotSatisfiable, code: "range-not-satisfiable", title: "Range Not Satisfiable",
+            headers: HTTPHeaders([(.contentRange, "bytes */\(count)")]))
+    }
+
     package static func contentTooLarge(max: Int) -> Problem {
         Problem(
             .contentTooLarge, code: "content-too-large", title: "Content Too Large",

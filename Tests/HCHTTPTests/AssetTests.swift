@@ -188,11 +188,13 @@ struct AssetServingTests {
         client.send(
             "\(method) /console/\(name) HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\(fields)\r\n")
         try await client.end()
-        let answer = try #require(RawAnswer.parse(client.received, heads: [0]).first)
         let end = try #require(
             client.received.indices.dropLast(3).first {
                 client.received[$0..<$0 + 4].elementsEqual([13, 10, 13, 10])
             })
+        // The content may look like anything, a further answer too.
+        let head = Array(client.received[..<(end + 4)])
+        let answer = try #require(RawAnswer.parse(head, heads: [0]).first)
         return (answer, Array(client.received[(end + 4)...]))
     }
 
@@ -213,7 +215,7 @@ struct AssetServingTests {
             #expect(answer.value("Content-Type") == "text/javascript; charset=utf-8")
             #expect(answer.value("X-Content-Type-Options") == "nosniff")
             #expect(answer.value("Vary") == "Accept-Encoding")
-            #expect(answer.value("Accept-Ranges") == "none")
+            #expect(answer.value("Accept-Ranges") == "bytes")
             #expect(answer.value("Content-Length") == "\(content.count)")
             #expect(Codings.decode(content, coding) == Array((site["js/lib.mjs"] ?? "").utf8))
             let tag = try #require(answer.value("ETag"))
@@ -233,9 +235,123 @@ struct AssetServingTests {
             }
         }
         #expect(tags.count == 3, "each form has a tag of its own")
-        let (ranged, whole) = try await get(fixture, name, "Range: bytes=0-1\r\n")
-        #expect(ranged.status == 200)
-        #expect(whole.count > 2)
+        await fixture.stop()
+    }
+
+    /// What a client makes of the parts of a `multipart/byteranges` answer: their heads and contents.
+    private func parts(
+        _ content: [UInt8], of type: String
+    ) throws -> [(head: String, content: String)] {
+        let boundary = try #require(type.split(separator: "boundary=").last)
+        let text = String(decoding: content, as: UTF8.self)
+        #expect(text.hasPrefix("\r\n--\(boundary)\r\n"))
+        #expect(text.hasSuffix("\r\n--\(boundary)--\r\n"))
+        return text.split(separator: "\r\n--\(boundary)").dropLast().map { part in
+            let end = part.firstRange(of: "\r\n\r\n")
+            return (
+                String(part[..<(end?.lowerBound ?? part.endIndex)]),
+                String(part[(end?.upperBound ?? part.endIndex)...])
+            )
+        }
+    }
+
+    @Test("a range of a file is 206, in each form with the tag and the length of that form")
+    func range() async throws {
+        let (fixture, catalog) = try serve()
+        let name = try #require(catalog.names.first { $0.hasPrefix("js-lib.") })
+        for accept in ["", "Accept-Encoding: gzip\r\n", "Accept-Encoding: br\r\n"] {
+            let (whole, content) = try await get(fixture, name, accept)
+            let tag = try #require(whole.value("ETag"))
+            let count = content.count
+            for (field, range) in [
+                ("bytes=0-9", 0..<10), ("Bytes=10-", 10..<count), ("bytes=-4", count - 4..<count),
+                ("bytes=5-5\r\nIf-Range: \(tag)", 5..<6),
+                ("bytes=0-1\r\nIf-Match: \(tag)\r\nIf-None-Match: \"x\"", 0..<2),
+                ("bytes=0-1, 3-4", 0..<5),
+            ] {
+                let (answer, part) = try await get(fixture, name, accept + "Range: \(field)\r\n")
+                #expect(answer.status == 206)
+                #expect(part == Array(content[range]))
+                #expect(
+                    answer.values("Content-Range")
+                        == ["bytes \(range.lowerBound)-\(range.upperBound - 1)/\(count)"])
+                #expect(answer.value("Content-Length") == "\(range.count)")
+                for name in [
+                    "ETag", "Cache-Control", "Vary", "Content-Type", "Content-Encoding",
+                    "Accept-Ranges", "X-Content-Type-Options",
+                ] {
+                    #expect(answer.values(name) == whole.values(name), "\(name)")
+                }
+            }
+        }
+        await fixture.stop()
+    }
+
+    @Test("several ranges are the parts of one content, each with its place")
+    func multipart() async throws {
+        let (fixture, catalog) = try serve()
+        let name = try #require(catalog.names.first { $0.hasPrefix("js-lib.") })
+        let (_, content) = try await get(fixture, name)
+        let (answer, body) = try await get(fixture, name, "Range: bytes=500-509,-3, 0-0\r\n")
+        #expect(answer.status == 206)
+        #expect(answer.value("Content-Range") == nil)
+        let type = try #require(answer.value("Content-Type"))
+        #expect(type.hasPrefix("multipart/byteranges; boundary="))
+        #expect(answer.value("Content-Length") == "\(body.count)")
+        let parts = try parts(body, of: type)
+        let count = content.count
+        let ranges = [500..<510, count - 3..<count, 0..<1]
+        #expect(
+            parts.map(\.content) == ranges.map { String(decoding: content[$0], as: UTF8.self) })
+        for (part, range) in zip(parts, ranges) {
+            #expect(
+                part.head == """
+                    \r\nContent-Type: text/javascript; charset=utf-8\r\n\
+                    Content-Range: bytes \(range.lowerBound)-\(range.upperBound - 1)/\(count)
+                    """)
+        }
+        await fixture.stop()
+    }
+
+    @Test("what is no range, or no longer one of this file, is the whole file; what is past it 416")
+    func otherRanges() async throws {
+        let (fixture, catalog) = try serve()
+        let name = try #require(catalog.names.first { $0.hasPrefix("js-lib.") })
+        let (whole, content) = try await get(fixture, name)
+        let tag = try #require(whole.value("ETag"))
+        let (_, coded) = try await get(fixture, name, "Accept-Encoding: gzip\r\n")
+        #expect(coded.count < content.count)
+        for field in [
+            "Range: bytes=9-5", "Range: lines=0-1", "Range: bytes=0-1\r\nRange: bytes=2-3",
+            "Range: bytes=0-1\r\nIf-Range: \"x\"", "Range: bytes=0-1\r\nIf-Range: W/\(tag)",
+            "Range: bytes=0-1\r\nIf-Range: Sat, 21 Nov 2026 00:00:00 GMT",
+            "Range: bytes=0-1\r\nIf-Range: \(tag)\r\nIf-Range: \(tag)",
+            // The tag of another form is the tag of other bytes.
+            "Accept-Encoding: gzip\r\nRange: bytes=0-1\r\nIf-Range: \(tag)",
+        ] {
+            let (answer, all) = try await get(fixture, name, field + "\r\n")
+            #expect(answer.status == 200, "\(field)")
+            #expect(all == (field.hasPrefix("Accept") ? coded : content))
+            #expect(answer.value("Content-Range") == nil)
+        }
+        for field in ["bytes=\(content.count)-", "bytes=-0", "bytes=99999999999999999999-"] {
+            let (answer, _) = try await get(fixture, name, "Range: \(field)\r\n")
+            #expect(answer.status == 416)
+            #expect(answer.values("Content-Range") == ["bytes */\(content.count)"])
+        }
+        // Only GET has ranges (RFC 9110 14.2), and a client that holds the form is told so first (13.2.2).
+        let (head, _) = try await get(fixture, name, "Range: bytes=0-1\r\n", method: "HEAD")
+        #expect(head.status == 200)
+        #expect(head.value("Content-Length") == "\(content.count)")
+        let (held, _) = try await get(
+            fixture, name, "Range: bytes=0-1\r\nIf-None-Match: \(tag)\r\n")
+        #expect(held.status == 304)
+        for field in ["\"x\"", "W/\(tag)", "x"] {
+            let (stale, _) = try await get(
+                fixture, name, "If-Match: \(field)\r\nRange: bytes=0-1\r\n")
+            #expect(stale.status == 412)
+        }
+        #expect(try await get(fixture, name, "If-Match: *\r\n").0.status == 200)
         await fixture.stop()
     }
 
@@ -272,5 +388,56 @@ struct AssetServingTests {
         #expect(answer.status == 404 || answer.status == 400)
         #expect(answer.value("Cache-Control") == "no-store")
         await fixture.stop()
+    }
+}
+
+@Suite("Ranges of bytes")
+struct ByteRangeTests {
+    @Test(
+        "are what the field says",
+        arguments: [
+            ("bytes=0-0", [0..<1]), ("bytes=0-", [0..<1000]), ("bytes=999-", [999..<1000]),
+            ("bytes=990-5000", [990..<1000]), ("bytes=-1", [999..<1000]),
+            ("bytes=-1000", [0..<1000]), ("bytes=-1001", [0..<1000]),
+            ("bytes=-99999999999999999999999", [0..<1000]),
+            ("bytes=0-18446744073709551616", [0..<1000]), ("BYTES=1-2", [1..<3]),
+            ("bytes= 1-2", [1..<3]), ("bytes=,1-2 ,, ", [1..<3]), ("bytes=00001-002", [1..<3]),
+            ("bytes=500-501,0-1", [500..<502, 0..<2]), ("bytes=0-1,5000-", [0..<2]),
+            ("bytes=0-1,-0", [0..<2]),
+            // Those that touch, or nearly, are one, where the first of them stood.
+            ("bytes=0-9,10-19", [0..<20]), ("bytes=10-19,0-9", [0..<20]),
+            ("bytes=0-9,90-99", [0..<100]), ("bytes=0-9,91-99", [0..<10, 91..<100]),
+            ("bytes=0-0,500-500,0-", [0..<1000]),
+            ("bytes=500-500,0-0,900-900,400-900", [400..<901, 0..<1]),
+            ("bytes=0-999,0-999,0-999", [0..<1000]),
+            (
+                "bytes=" + (0..<16).map { "\($0)-\($0)" }.joined(separator: ","), [0..<16]
+            ),
+        ])
+    func parts(field: String, parts: [Range<Int>]) {
+        #expect(ByteRanges.choose(field, of: 1000) == .parts(parts))
+    }
+
+    @Test(
+        "that nobody can read are ignored",
+        arguments: [
+            "", "bytes", "bytes=", "bytes=,", "bytes= ", "bytes=-", "bytes=a-b", "bytes=1",
+            "bytes=1-2-3", "bytes=2-1", "bytes=0-1,2-1", "bytes=0-1,x", "bytes =0-1",
+            "bytes=0 - 1", "bytes=+0-1", "bytes=--1", "bytes=0-1;2-3", "bytes:0-1", "lines=0-1",
+            "none", "bytes=0x0-1", "bytes=0-1,lines=2-3",
+            "bytes=" + (0..<17).map { "\($0)-\($0)" }.joined(separator: ","),
+        ])
+    func ignored(field: String) {
+        #expect(ByteRanges.choose(field, of: 1000) == .whole)
+    }
+
+    @Test("of nothing that is there are refused; of nothing at all there is only the whole")
+    func unsatisfiable() {
+        for field in ["bytes=1000-", "bytes=1000-1001", "bytes=-0", "bytes=5000-,-0,1000-1000"] {
+            #expect(ByteRanges.choose(field, of: 1000) == .unsatisfiable)
+        }
+        for field in ["bytes=0-", "bytes=-1", "bytes=5-"] {
+            #expect(ByteRanges.choose(field, of: 0) == .whole)
+        }
     }
 }

@@ -6,19 +6,16 @@ import HCCore
 /// - A file is served under a name with its hash, `Cache-Control: public, max-age=31536000, immutable`.
 /// - Documents keep their names and are revalidated each time (`no-cache`); the index is at the mount itself.
 /// - Text is there in brotli and gzip as well, made at the start; each form has a strong tag of its own.
-/// - `If-None-Match` is 304. Ranges are not served, which `Accept-Ranges: none` says.
+/// - `If-None-Match` is 304, `If-Match` 412; `Range` is 206 and counts bytes of the form that was chosen, as
+///   RFC 9110 14 has it: a part of a coded form is of use only to who holds the rest of just that form, which
+///   `If-Range` and the tag say.
 ///
 /// A change of the directory is seen by the next process.
 package final class AssetCatalog: Sendable {
-    private struct Form: Sendable {
-        let bytes: [UInt8]
-        let tag: String
-    }
-
     private struct Asset: Sendable {
         let type: AssetType
-        let plain: Form
-        let coded: [ContentCoding: Form]
+        let plain: AssetForm
+        let coded: [ContentCoding: AssetForm]
         /// In the order of preference.
         let codings: [ContentCoding]
     }
@@ -53,7 +50,11 @@ package final class AssetCatalog: Sendable {
         var assets: [String: Asset] = [:]
         var left = limits.bytesMax
         for entry in manifest.entries {
-            assets[entry.name] = AssetCatalog.prepare(entry, memory, &left)
+            do {
+                assets[entry.name] = try AssetCatalog.prepare(entry, memory, &left)
+            } catch {
+                throw AssetError("\(directory): \(entry.name): \(error)")
+            }
         }
         self.assets = assets
         codedBytes = limits.bytesMax - left
@@ -79,9 +80,9 @@ package final class AssetCatalog: Sendable {
 
     private static func prepare(
         _ entry: AssetManifest.Entry, _ memory: BrotliMemory, _ left: inout Int
-    ) -> Asset {
-        let plain = Form(bytes: entry.bytes, tag: "\"\(entry.hash)\"")
-        var coded: [ContentCoding: Form] = [:]
+    ) throws -> Asset {
+        let plain = AssetForm(entry.bytes, entry.hash, nil)
+        var coded: [ContentCoding: AssetForm] = [:]
         var codings: [ContentCoding] = []
         let isText = entry.type.mediaType.withUTF8Buffer {
             CompressionConfiguration.isCompressible(mediaType: UnsafeRawBufferPointer($0))
@@ -92,7 +93,7 @@ package final class AssetCatalog: Sendable {
                     bytes.count < entry.bytes.count - entry.bytes.count / 10, bytes.count <= left
                 else { continue }
                 left -= bytes.count
-                coded[coding] = Form(bytes: bytes, tag: EntityTags.coded(plain.tag, coding))
+                coded[coding] = AssetForm(bytes, try AssetManifest.hash(bytes), coding)
                 codings.append(coding)
             }
         }
@@ -134,19 +135,20 @@ package final class AssetCatalog: Sendable {
         if !asset.codings.isEmpty {
             response.headers.append(.vary, "Accept-Encoding" as StaticString)
         }
-        let held = request.headers.values(.ifNoneMatch)
-        if !held.isEmpty, EntityTags.isListed(form.tag, in: held.joined(separator: ", ")) {
+        switch form.verdict(on: request) {
+        case .isStale: throw .preconditionFailed
+        case .isHeld:
             response.status = .notModified
             return response
+        case .isWanted: break
         }
-        response.headers.append(.contentType, asset.type.mediaType)
-        response.headers.append("Accept-Ranges", "none" as StaticString)
+        response.headers.append("Accept-Ranges", "bytes" as StaticString)
         if let coding { response.headers.append(.contentEncoding, coding.name) }
         if asset.type == .document {
             response.headers.append(.contentSecurityPolicy, AssetCatalog.documentPolicy)
             response.headers.append("Cross-Origin-Embedder-Policy", "require-corp" as StaticString)
         }
-        response.body = .bytes(form.bytes)
+        try form.fill(&response, for: request, asset.type.mediaType)
         return response
     }
 }

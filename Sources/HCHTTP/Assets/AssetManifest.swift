@@ -51,7 +51,7 @@ struct AssetManifest {
         let content = type.refers ? try rewritten(path, bytes, type) : bytes
         let hash: String
         do {
-            hash = String(try SHA256.hash(content).hex.prefix(AssetManifest.hashDigits))
+            hash = try AssetManifest.hash(content)
         } catch {
             throw AssetError("\(path): \(error)")
         }
@@ -59,6 +59,13 @@ struct AssetManifest {
             name: AssetManifest.name(path, type, hash), type: type, bytes: content, hash: hash)
         done[path] = made
         return made
+    }
+
+    /// The beginning of the SHA-256 in hex digits.
+    ///
+    /// - Throws: `CryptoError` if there is no memory.
+    static func hash(_ bytes: [UInt8]) throws -> String {
+        String(try SHA256.hash(bytes).hex.prefix(hashDigits))
     }
 
     /// Replaces what stands in quotes or parentheses and is the path of another file.

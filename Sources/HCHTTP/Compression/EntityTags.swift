@@ -35,27 +35,39 @@ package enum EntityTags {
 
     /// Whether one of the tags of `If-None-Match` is `tag`, by weak comparison (RFC 9110 8.8.3.2, 13.1.2).
     package static func isListed(_ tag: String, in field: String) -> Bool {
-        func opaque(_ text: Substring) -> Substring {
-            text.hasPrefix("W/") ? text.dropFirst(2) : text
-        }
         let wanted = opaque(tag[...])
+        return isAnyListed(field) { opaque($0) == wanted }
+    }
+
+    /// Whether one of the tags of `If-Match` is `tag`, by strong comparison (RFC 9110 8.8.3.2, 13.1.1): a weak tag
+    /// is like none.
+    static func isListedStrongly(_ tag: String, in field: String) -> Bool {
+        isAnyListed(field) { $0 == tag && $0.first == "\"" }
+    }
+
+    /// Whether the field is "*" or has a tag that is `wanted`.
+    private static func isAnyListed(_ field: String, _ wanted: (Substring) -> Bool) -> Bool {
         var rest = Substring(field).drop { $0 == " " || $0 == "\t" }
         if rest.first == "*", rest.dropFirst().allSatisfy({ $0 == " " || $0 == "\t" }) {
             return true
         }
         while !rest.isEmpty {
             rest = rest.drop { $0 == " " || $0 == "\t" || $0 == "," }
-            let start = rest
+            let start = rest.startIndex
             rest = opaque(rest)
             guard rest.first == "\"" else { return false }
             guard let end = rest.dropFirst().firstIndex(of: "\"") else { return false }
             let next = rest.index(after: end)
-            if opaque(start[start.startIndex..<next]) == wanted { return true }
+            if wanted(field[start..<next]) { return true }
             rest = rest[next...].drop { $0 == " " || $0 == "\t" }
             // A tag ends its element: what is glued to it makes the field unreadable.
             guard rest.isEmpty || rest.first == "," else { return false }
         }
         return false
+    }
+
+    private static func opaque(_ tag: Substring) -> Substring {
+        tag.hasPrefix("W/") ? tag.dropFirst(2) : tag
     }
 
     private static func isWeak(_ bytes: [UInt8], tagStart: Int) -> Bool {
