@@ -189,7 +189,8 @@ make_certificate() {
     names="DNS:$domain,DNS:*.$domain,DNS:sunrise.$domain,DNS:lakeside.$domain"
     [[ $domain == localhost ]] || names+=,DNS:localhost
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -sha256 -nodes -days 365 \
-        -subj "/CN=HC local" -addext "subjectAltName=$names,IP:127.0.0.1" \
+        -subj "/CN=HC local" -addext "subjectAltName=$names,IP:127.0.0.1" -addext basicConstraints=critical,CA:FALSE \
+        -addext keyUsage=critical,digitalSignature -addext extendedKeyUsage=serverAuth \
         -keyout "$directory/.new.key" -out "$directory/.new.crt" 2>"$directory/.log" || {
         cat "$directory/.log" >&2
         fail "the certificate was not made"
