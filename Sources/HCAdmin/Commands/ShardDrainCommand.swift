@@ -8,8 +8,10 @@ struct ShardDrainCommand: Command {
         summary: "Moves every clinic away from a shard, which takes no more of them.",
         discussion: """
             From here on no clinic is opened on the shard or moved to it; moves to it that have not passed their
-            commit point are undone. Its clinics go to the open shards of the region with most room, some at a
-            time: never more than the servers have slots, senders and workers for. They stay open meanwhile.
+            commit point are undone. Where its clinics go is decided as by 'rebalance plan', with the same rules
+            (tenants/rebalance.json): pins, groups, dedications, regions, how full a shard may be. They go some at
+            a time, never more than the servers have slots, senders and workers for, and stay open meanwhile.
+            Clinics that are pinned to the shard are named and nothing is begun (exit 3), unless --ignore-pins.
             The command may die: give it again, and it takes over what is under way. More failures than
             --failures end it: nothing more is begun, what is under way is brought to its end (exit 1).
             A soak keeps a replication slot on the target and a worker on the shard, so a drain with --soak goes
@@ -22,6 +24,10 @@ struct ShardDrainCommand: Command {
                 "parallel", "N",
                 "Moves at once, at most, up to 16; 4 if not said. 0: move nobody, only take no more clinics."
             ),
+            .value("rules", "FILE", "rebalance.json of the tenants directory unless given."),
+            .flag(
+                "ignore-pins",
+                "Move clinics that are pinned to this shard, too; pins to other shards are heeded."),
             .value("failures", "N", "Moves that may fail before no more are begun; 3 if not said."),
             .value(
                 "soak", "TIME",
@@ -35,6 +41,7 @@ struct ShardDrainCommand: Command {
         examples: [
             "shard drain s1 --dry-run", "shard drain s1",
             "shard drain s1 --to s2,s3 --parallel 2 --soak 1h --wait --json",
+            "shard drain s1 --ignore-pins --rules tenants/rebalance.json",
             "shard drain s1 --parallel 0",
         ])
 
@@ -55,8 +62,16 @@ struct ShardDrainCommand: Command {
             options.move.pauseBudget = budget
         }
         options.waitsForSoaks = invocation.flag("wait")
-        let drain = ShardDrain(
-            id, plane: try environment.plane(), options, tell: environment.tell)
+        options.ignoresPins = invocation.flag("ignore-pins")
+        let plane = try environment.plane()
+        if options.parallel > 0 {
+            let file =
+                invocation.option("rules")
+                ?? "\(plane.configuration.tenantsDirectory)/rebalance.json"
+            options.settings = try RebalanceDesk.settings(file: file)
+            options.rulesFile = file
+        }
+        let drain = ShardDrain(id, plane: plane, options, tell: environment.tell)
         if invocation.isDryRun { return ShardDrainCommand.report(try await drain.preview()) }
         return ShardDrainCommand.report(try await drain.run(), isWhole: options.parallel > 0)
     }
@@ -64,8 +79,8 @@ struct ShardDrainCommand: Command {
     private static func report(_ preview: ShardDrain.Preview) -> Report {
         let steps = preview.plan.steps
         let table = Table(
-            header: ["CLINIC", "WEIGHT", "TO"],
-            rows: steps.map { [$0.clinic.slug, "\($0.clinic.weight)", $0.target] })
+            header: ["CLINIC", "WEIGHT", "TO", "WHY"],
+            rows: steps.map { [$0.clinic.slug, "\($0.clinic.weight)", $0.target, $0.reason] })
         var lines = [
             "shard \(preview.shard.id) would take no more clinics, and \(steps.count) would be moved"
         ]
@@ -82,7 +97,8 @@ struct ShardDrainCommand: Command {
                         [
                             "tenant": .string($0.clinic.slug),
                             "weight": .integer(Int64($0.clinic.weight)),
-                            "target": .string($0.target),
+                            "target": .string($0.target), "cause": .string($0.cause.rawValue),
+                            "reason": .string($0.reason),
                         ]
                     }),
                 "stuck": json(preview.stuck),

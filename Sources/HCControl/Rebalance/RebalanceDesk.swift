@@ -142,6 +142,24 @@ package struct RebalanceDesk {
 }
 
 extension RebalanceView {
+    /// A move brings a clinic to a shard: it counts there from now on.
+    mutating func expect(_ tenant: TenantID, on shard: String) {
+        guard let clinic = fleet.clinics.firstIndex(where: { $0.id == tenant }),
+            let target = fleet.shards.firstIndex(where: { $0.id == shard })
+        else { return }
+        fleet.clinics[clinic].shard = target
+    }
+
+    /// Of each shard, the tier weight that is taken and that the view does not show: of clinics that are being made.
+    func unseenWeight(of shards: [Shard]) -> [String: Int] {
+        var seen: [String: Int] = [:]
+        for clinic in fleet.clinics {
+            seen[fleet.shards[clinic.shard].id, default: 0] += clinic.weight
+        }
+        return Dictionary(
+            uniqueKeysWithValues: shards.map { ($0.id, max(0, $0.used - (seen[$0.id] ?? 0))) })
+    }
+
     fileprivate mutating func add(
         _ row: PostgresRow, _ settings: RebalanceSettings, _ indexes: [String: Int],
         _ groups: inout [String: Int], now: Timestamp

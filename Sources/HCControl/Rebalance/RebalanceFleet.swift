@@ -99,6 +99,15 @@ package struct RebalanceFleet: Sendable {
         Pool(region: clinic.region ?? shards[clinic.shard].region, dedicatedTo: clinic.dedicatedTo)
     }
 
+    /// The regions that some clinics of a shard may be in, and its own.
+    func regions(of clinics: Set<TenantID>, on shard: String) -> Set<String> {
+        guard let index = shards.firstIndex(where: { $0.id == shard }) else { return [] }
+        return Set(
+            self.clinics.filter { $0.shard == index && clinics.contains($0.id) }
+                .map { pool(of: $0).region }
+        ).union([shards[index].region])
+    }
+
     /// What contradicts itself, in words; empty when a plan can be made.
     package var problems: [String] {
         var problems: [String] = []

@@ -105,14 +105,28 @@ struct RebalancePlaces {
 
     /// Whether a shard takes a clinic, all rules together.
     func takes(_ shard: Int, _ index: Int, fillMax: Double) -> Bool {
+        refusal(shard, index, fillMax: fillMax) == nil
+    }
+
+    /// Why a shard of a clinic's pool does not take it; nil if it does.
+    func refusal(_ shard: Int, _ index: Int, fillMax: Double) -> RebalancePlan.Refusal? {
         let clinic = fleet.clinics[index]
-        guard fleet.shards[shard].status == .open,
-            clinic.pin == nil || clinic.pin == shard,
-            weights[shard] + clinic.weight <= fleet.shards[shard].weightMax
-        else { return false }
-        if let group = clinic.group, groups[shard][group] != nil { return false }
+        guard fleet.shards[shard].status == .open else { return .closed }
+        guard clinic.pin == nil || clinic.pin == shard else { return .pin }
+        guard weights[shard] + clinic.weight <= fleet.shards[shard].weightMax else {
+            return .weight
+        }
+        if let group = clinic.group, groups[shard][group] != nil { return .group }
         let use = (loads[shard] + clinic.load.lanes) * inverses[shard]
-        return use.max() <= fillMax
+        guard use.max() > fillMax else { return nil }
+        let fullest = LoadDimension.allCases.max { use[$0.rawValue] < use[$1.rawValue] }
+        return .full(fullest ?? .disk)
+    }
+
+    /// Of the tier weight that a shard takes, the share that is used when a clinic has come.
+    func weightShare(of shard: Int, with index: Int) -> Double {
+        Double(weights[shard] + fleet.clinics[index].weight)
+            / Double(max(1, fleet.shards[shard].weightMax))
     }
 
     mutating func move(_ index: Int, to shard: Int) {

@@ -9,6 +9,19 @@ package struct RebalancePlan: Sendable, Equatable {
         case balance
     }
 
+    /// Why a shard does not take a clinic.
+    package enum Refusal: Sendable, Equatable {
+        case closed
+        /// It is pinned elsewhere.
+        case pin
+        /// The tier weights of its clinics are or would be above what it takes.
+        case weight
+        /// It has another clinic of the group.
+        case group
+        /// Nearer to its end than `RebalanceRules.fillMax`.
+        case full(LoadDimension)
+    }
+
     package struct Move: Sendable, Equatable {
         /// Index of the clinic.
         package var clinic: Int

@@ -11,6 +11,8 @@ package struct RebalancePlanner: Sendable {
     private var unplaced: [(clinic: Int, cause: RebalancePlan.Cause)] = []
     /// Clinics that this plan has moved: none is moved twice.
     private var moved: Set<Int> = []
+    /// Shards that may take clinics; nil: every one that is open.
+    private var targets: Set<Int>?
 
     /// The shards that a hot one's clinics are tried on. The best of them is close to the best of all: they are those
     /// with most room in what the hot one has too little of.
@@ -19,8 +21,25 @@ package struct RebalancePlanner: Sendable {
     /// - Precondition: `fleet.problems` and `rules.problems` are empty.
     package static func plan(_ fleet: RebalanceFleet, rules: RebalanceRules) -> RebalancePlan {
         var planner = RebalancePlanner(fleet, rules)
-        planner.place()
+        planner.place(Array(fleet.clinics.indices))
         planner.balance()
+        return RebalancePlan(moves: planner.moves, unplaced: planner.unplaced)
+    }
+
+    /// Only those moves by which clinics leave their shard, which is to be empty: each to where a plan would put it, and
+    /// if that is the same, to where most room is left for tier weight.
+    ///
+    /// - Parameters:
+    ///   - clinics: indexes of clinics of shards that drain, of equal ones the first first; what cannot go is `unplaced`.
+    ///   - targets: indexes of the shards that may take them.
+    package static func evacuation(
+        of clinics: [Int], to targets: Set<Int>, _ fleet: RebalanceFleet, rules: RebalanceRules
+    ) -> RebalancePlan {
+        var rules = rules
+        rules.movesMax = .max
+        var planner = RebalancePlanner(fleet, rules)
+        planner.targets = targets
+        planner.place(clinics)
         return RebalancePlan(moves: planner.moves, unplaced: planner.unplaced)
     }
 
@@ -43,10 +62,10 @@ package struct RebalancePlanner: Sendable {
     // MARK: What must not stay
 
     /// Large ones first: they find room least easily (first fit decreasing).
-    private mutating func place() {
-        let wanted = places.fleet.clinics.indices.compactMap { index in
-            places.violation(of: index).map { (clinic: index, cause: $0, size: size(index)) }
-        }.sorted { ($1.size, $0.clinic) < ($0.size, $1.clinic) }
+    private mutating func place(_ clinics: [Int]) {
+        let wanted = clinics.enumerated().compactMap { rank, index in
+            places.violation(of: index).map { _ in (clinic: index, rank: rank, size: size(index)) }
+        }.sorted { ($1.size, $0.rank) < ($0.size, $1.rank) }
         for (clinic, _, _) in wanted {
             guard moves.count < rules.movesMax else { return }
             // A neighbour of its group may have left meanwhile.
@@ -66,19 +85,26 @@ package struct RebalancePlanner: Sendable {
 
     private func size(_ index: Int) -> Double {
         let clinic = places.fleet.clinics[index]
-        return (clinic.load.lanes * places.inverses[clinic.shard]).max()
+        let weight =
+            Double(clinic.weight) / Double(max(1, places.fleet.shards[clinic.shard].weightMax))
+        return max(weight, (clinic.load.lanes * places.inverses[clinic.shard]).max())
     }
 
-    /// The shard on which a clinic weighs least; nil if none takes it.
+    /// The shard on which a clinic weighs least, of equal ones the one with most room; nil if none takes it.
     private func home(for index: Int) -> Int? {
         let clinic = places.fleet.clinics[index]
         guard let pool = places.poolIndexes[places.fleet.pool(of: clinic)] else { return nil }
-        var best: (shard: Int, burden: Double)?
+        var best: (shard: Int, burden: Double, share: Double)?
         for shard in places.pools.indices
         where places.pools[shard] == pool && shard != clinic.shard {
-            guard places.takes(shard, index, fillMax: rules.fillMax) else { continue }
+            guard targets?.contains(shard) ?? true,
+                places.takes(shard, index, fillMax: rules.fillMax)
+            else { continue }
             let burden = places.burden(of: shard, with: clinic.load.lanes)
-            if best.map({ burden < $0.burden }) ?? true { best = (shard, burden) }
+            let share = places.weightShare(of: shard, with: index)
+            if best.map({ (burden, share) < ($0.burden, $0.share) }) ?? true {
+                best = (shard, burden, share)
+            }
         }
         return best?.shard
     }

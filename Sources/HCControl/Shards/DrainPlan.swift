@@ -1,96 +1,150 @@
 package import HCTenancy
 
-/// Where each clinic of a shard goes that is to be empty. Pure: the same shards and clinics give the same plan.
+/// Where each clinic of a shard goes that is to be empty. Pure: the same fleet gives the same plan.
 ///
-/// Heavy clinics choose first, or the light ones would leave room for none of them anywhere; each goes where
-/// `PlacementPolicy` would put a new one, of those shards that are in the region.
+/// Decided by the planner of the rebalancer, and by its rules: pins, groups, dedications, regions, how full a shard may
+/// be. Large clinics choose first, or the small ones would leave room for none of them anywhere.
 package struct DrainPlan: Sendable, Equatable {
     package struct Clinic: Sendable, Equatable {
         package var id: TenantID
         package var slug: String
         /// Of its tier.
         package var weight: Int
-
-        package init(id: TenantID, slug: String, weight: Int) {
-            self.id = id
-            self.slug = slug
-            self.weight = weight
-        }
     }
 
     package struct Step: Sendable, Equatable {
         package var clinic: Clinic
         package var target: String
+        package var cause: RebalancePlan.Cause
+        /// Why there, in words.
+        package var reason: String
     }
 
-    package var steps: [Step]
-    /// Clinics for which there is no room.
-    package var homeless: [Clinic]
+    package struct Homeless: Sendable, Equatable {
+        package var clinic: Clinic
+        /// Why it finds no place, in words.
+        package var reason: String
+    }
 
-    /// - Parameter targets: shards that may take them; `used` counts what is on its way there already.
+    package var steps: [Step] = []
+    /// Clinics that no shard takes.
+    package var homeless: [Homeless] = []
+    /// Clinics that are pinned to the shard: they are not planned for.
+    package var pinned: [Clinic] = []
+
+    package init() {}
+
+    /// - Parameters:
+    ///   - clinics: those that are to leave; others of the shard stay.
+    ///   - targets: shards that may take them, by id, each with the tier weight that it takes at most.
+    ///   - ignoresPins: clinics that are pinned to the shard leave it as if they were not.
     package static func make(
-        _ clinics: [Clinic], to targets: [PlacementPolicy.Candidate]
+        _ clinics: Set<TenantID>, of shard: String, _ view: RebalanceView, rules: RebalanceRules,
+        to targets: [String: Int], ignoresPins: Bool
     ) -> DrainPlan {
-        var plan = DrainPlan(steps: [], homeless: [])
-        var targets = targets
-        let heaviestFirst = clinics.sorted { one, other in
-            one.weight != other.weight ? one.weight > other.weight : one.slug < other.slug
+        var plan = DrainPlan()
+        var fleet = view.fleet
+        guard let origin = fleet.shards.firstIndex(where: { $0.id == shard }) else { return plan }
+        fleet.shards[origin].status = .draining
+        var allowed: Set<Int> = []
+        for index in fleet.shards.indices {
+            guard let weightMax = targets[fleet.shards[index].id] else { continue }
+            fleet.shards[index].weightMax = weightMax
+            allowed.insert(index)
         }
-        for clinic in heaviestFirst {
-            guard let chosen = PlacementPolicy.choose(from: targets, weight: clinic.weight),
-                let index = targets.firstIndex(where: { $0.id == chosen.id })
-            else {
-                plan.homeless.append(clinic)
-                continue
+        func clinic(_ index: Int) -> Clinic {
+            Clinic(
+                id: fleet.clinics[index].id, slug: view.slugs[index],
+                weight: fleet.clinics[index].weight)
+        }
+        var leaving: [Int] = []
+        for index in fleet.clinics.indices
+        where fleet.clinics[index].shard == origin && clinics.contains(fleet.clinics[index].id) {
+            if fleet.clinics[index].pin == origin {
+                guard ignoresPins else {
+                    plan.pinned.append(clinic(index))
+                    continue
+                }
+                fleet.clinics[index].pin = nil
             }
-            targets[index].used += clinic.weight
-            targets[index].tenants += 1
-            plan.steps.append(Step(clinic: clinic, target: chosen.id))
+            leaving.append(index)
+        }
+        leaving.sort { view.slugs[$0] < view.slugs[$1] }
+        let moves = RebalancePlanner.evacuation(of: leaving, to: allowed, fleet, rules: rules)
+        var reasons = DrainReasons(RebalancePlaces(fleet), allowed, fillMax: rules.fillMax)
+        for move in moves.moves {
+            plan.steps.append(
+                Step(
+                    clinic: clinic(move.clinic), target: fleet.shards[move.target].id,
+                    cause: move.cause, reason: reasons.choice(of: move)))
+            reasons.places.move(move.clinic, to: move.target)
+        }
+        plan.homeless = moves.unplaced.map {
+            Homeless(clinic: clinic($0.clinic), reason: reasons.refusals(of: $0.clinic))
         }
         return plan
     }
 }
 
-/// How many moves of a drain may be under way at once, by what the servers have to spare. Pure.
-///
-/// A move that finds no slot while it copies is undone, so a move is begun only where there is one for each of its
-/// workers. Those of a soak stay taken until it is over.
-package struct DrainRoom: Sendable, Equatable {
-    /// What one server has to spare, as if no move of the drain were under way.
-    package struct Spare: Sendable, Equatable {
-        package var slots: Int
-        package var senders: Int
-        package var workers: Int
-        /// `max_sync_workers_per_subscription`.
-        package var copiers: Int
+/// Says why a clinic goes where it goes, and why others do not take it.
+private struct DrainReasons {
+    var places: RebalancePlaces
+    let targets: Set<Int>
+    let fillMax: Double
 
-        package init(slots: Int, senders: Int, workers: Int, copiers: Int) {
-            self.slots = slots
-            self.senders = senders
-            self.workers = workers
-            self.copiers = copiers
-        }
-    }
-
-    package var origin: Spare
-    package var targets: [String: Spare]
-
-    package init(origin: Spare, targets: [String: Spare]) {
-        self.origin = origin
+    init(_ places: RebalancePlaces, _ targets: Set<Int>, fillMax: Double) {
+        self.places = places
         self.targets = targets
+        self.fillMax = fillMax
     }
 
-    /// Moves at once from the origin: each has a slot and a sender to be followed by, one of each for every copier,
-    /// and a worker that follows its way back.
-    package var fromOrigin: Int {
-        let streams = 1 + (targets.values.map(\.copiers).max() ?? 1)
-        return max(0, min(origin.slots / streams, origin.senders / streams, origin.workers))
+    /// Before the move is made.
+    func choice(of move: RebalancePlan.Move) -> String {
+        if places.fleet.clinics[move.clinic].pin == move.target { return "it is pinned to it" }
+        let pool = pool(of: move.clinic)
+        let refused = pool.compactMap { text($0, move.clinic) }
+        let willing = pool.count - refused.count
+        let choice =
+            pool.count == 1
+            ? "no other is for it"
+            : willing == 1 ? "no other takes it" : "the least used of \(willing) that take it"
+        return ([choice] + refused).joined(separator: "; ")
     }
 
-    /// Moves at once to a target: each has a slot and a sender for the way back, a worker that follows and one that
-    /// copies at least; further copiers wait for theirs.
-    package func to(_ target: String) -> Int {
-        guard let spare = targets[target] else { return 0 }
-        return max(0, min(spare.slots, spare.senders, spare.workers / 2))
+    func refusals(of index: Int) -> String {
+        let clinic = places.fleet.clinics[index]
+        if let pin = clinic.pin {
+            let shard = places.fleet.shards[pin].id
+            guard targets.contains(pin) else {
+                return "it is pinned to \(shard), which takes no clinics now"
+            }
+            return "it is pinned to \(shard); "
+                + (text(pin, index) ?? "it is there already")
+        }
+        let refused = pool(of: index).compactMap { text($0, index) }
+        guard refused.isEmpty else { return refused.joined(separator: ", ") }
+        let pool = places.fleet.pool(of: clinic)
+        return "no other open shard is for region '\(pool.region)'"
+            + (pool.dedicatedTo.map { ", dedicated to '\($0)'" } ?? "")
+    }
+
+    private func pool(of index: Int) -> [Int] {
+        let pool = places.fleet.pool(of: places.fleet.clinics[index])
+        return targets.filter { places.fleet.pool(of: places.fleet.shards[$0]) == pool }.sorted()
+    }
+
+    /// Nil if the shard takes it.
+    private func text(_ shard: Int, _ index: Int) -> String? {
+        guard let refusal = places.refusal(shard, index, fillMax: fillMax) else { return nil }
+        let id = places.fleet.shards[shard].id
+        return switch refusal {
+        case .closed: "\(id) is not open"
+        case .pin: "it is pinned elsewhere"
+        case .weight:
+            "\(id) has \(places.weights[shard]) of \(places.fleet.shards[shard].weightMax) in tier weight"
+        case .group: "\(id) has another clinic of its group"
+        case .full(let dimension):
+            "\(id) would be above \(Int((fillMax * 100).rounded())) % in \(dimension.name)"
+        }
     }
 }

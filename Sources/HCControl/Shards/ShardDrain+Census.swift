@@ -13,30 +13,78 @@ extension ShardDrain {
             throw ShardRegistry.unknown(id)
         }
         try registry.requireNotRetired(shard)
-        let targets = try targets(among: shards, for: shard)
-        let room = try await census()
+        let census = try await census()
+        let (targets, plan) = try await plan(for: census, of: shard, among: shards)
         guard options.parallel > 0 else {
             return Preview(
-                shard: shard, plan: DrainPlan(steps: [], homeless: []), stuck: room.stuck,
-                running: room.running.count)
+                shard: shard, plan: DrainPlan(), stuck: census.stuck, running: census.running.count)
         }
-        let plan = DrainPlan.make(room.clinics, to: try await candidates(targets))
-        guard plan.homeless.isEmpty else {
-            let names = plan.homeless.prefix(5).map { "'\($0.slug)'" }.joined(separator: ", ")
-            throw ControlError(
-                .refused, code: "no-room",
-                "there is no room for \(plan.homeless.count) of \(room.clinics.count) clinics of shard"
-                    + " \(id) (\(names)\(plan.homeless.count > 5 ? ", …" : "")) on "
-                    + targets.map { "\($0.id) (\($0.used) of \($0.capacity))" }.joined(
-                        separator: ", "),
-                remedy: "Add a shard with 'hc-admin shard add', or let more of them take clinics.")
-        }
+        try requireFree(plan)
+        try requireRoom(plan, census.clinics.count)
         try await MovePreflight(plane: plane).requireIdentities(of: [shard] + targets)
         return Preview(
-            shard: shard, plan: plan, stuck: room.stuck, running: room.running.count)
+            shard: shard, plan: plan, stuck: census.stuck, running: census.running.count)
     }
 
-    func targets(among shards: [Shard], for shard: Shard) throws -> [Shard] {
+    /// An operator has said that they stay: they are asked before the first clinic goes.
+    private func requireFree(_ plan: DrainPlan) throws {
+        guard !plan.pinned.isEmpty else { return }
+        let file = options.rulesFile ?? "the rules"
+        throw ControlError(
+            .refused, code: "pinned",
+            "\(plan.pinned.count) clinics of shard \(id) are pinned to it in \(file): "
+                + ShardRegistry.some(plan.pinned.map { "'\($0.slug)'" }),
+            remedy:
+                "Pin them to another shard there, or take the pin away; --ignore-pins moves them"
+                + " nevertheless, and when the shard is open again 'rebalance plan' brings them back."
+        )
+    }
+
+    private func requireRoom(_ plan: DrainPlan, _ count: Int) throws {
+        guard !plan.homeless.isEmpty else { return }
+        throw ControlError(
+            .refused, code: "no-room",
+            "there is no room for \(plan.homeless.count) of \(count) clinics of shard \(id): "
+                + ShardRegistry.some(
+                    plan.homeless.map { "'\($0.clinic.slug)' (\($0.reason))" }, "; "),
+            remedy:
+                "Add a shard with 'hc-admin shard add', let more of them take clinics, or change"
+                + " \(options.rulesFile ?? "the rules").")
+    }
+
+    /// Where its clinics go: decided by the planner and the rules of the rebalancer.
+    func plan(
+        for census: Census, of shard: Shard, among shards: [Shard]
+    ) async throws -> (targets: [Shard], plan: DrainPlan) {
+        var view = try await RebalanceDesk(plane: plane).view(options.settings)
+        let unseen = view.unseenWeight(of: shards)
+        for move in try await MoveStore(plane: plane).list(isOpen: true, limit: 100_000)
+        where move.state == .running && move.step.isBeforeCommit {
+            view.expect(move.tenant, on: move.destination)
+        }
+        let clinics = Set(census.clinics.map(\.id))
+        let targets = try targets(
+            among: shards, for: shard, view.fleet, regions: view.fleet.regions(of: clinics, on: id))
+        let plan = DrainPlan.make(
+            clinics, of: id, view, rules: options.settings.rules,
+            to: Dictionary(
+                uniqueKeysWithValues: targets.map { target in
+                    // As for new clinics; a shard that is named is filled whatever its weight.
+                    let capacity =
+                        options.targets.isEmpty
+                        ? target.capacity * target.weight / 100 : target.capacity
+                    return (target.id, capacity - (unseen[target.id] ?? 0))
+                }), ignoresPins: options.ignoresPins)
+        return (targets, plan)
+    }
+
+    /// - Parameter regions: those that its clinics may be in.
+    private func targets(
+        among shards: [Shard], for shard: Shard, _ fleet: RebalanceFleet, regions: Set<String>
+    ) throws -> [Shard] {
+        func region(_ id: String) -> String {
+            fleet.shards.first { $0.id == id }?.region ?? ""
+        }
         for name in options.targets {
             guard let target = shards.first(where: { $0.id == name }) else {
                 throw ShardRegistry.unknown(name)
@@ -49,57 +97,27 @@ extension ShardDrain {
                 throw ControlError(
                     .refused, code: "target-not-open", "shard \(name) is \(target.state)")
             }
-            guard target.region == shard.region else {
+            guard regions.contains(region(name)) else {
                 throw ControlError(
                     .refused, code: "other-region",
-                    "shard \(name) is in region '\(target.region)', the clinics of \(id) are in"
-                        + " '\(shard.region)'",
+                    "shard \(name) is in region '\(region(name))', the clinics of \(id) are in"
+                        + " '\(regions.sorted().joined(separator: "', '"))'",
                     remedy: "Clinics do not leave their region: name shards of the same one.")
             }
         }
         let targets = shards.filter {
-            $0.id != shard.id && $0.state == "open" && $0.region == shard.region
+            $0.id != shard.id && $0.state == "open" && regions.contains(region($0.id))
                 && (options.targets.isEmpty ? $0.weight > 0 : options.targets.contains($0.id))
         }
         guard !targets.isEmpty else {
             throw ControlError(
                 .refused, code: "no-target",
                 shards.contains { $0.id != shard.id && $0.state == "open" }
-                    ? "no other open shard of region '\(shard.region)' takes clinics"
+                    ? "no other open shard of region '\(region(id))' takes clinics"
                     : "shard \(id) is the last open one",
                 remedy: "Add one first: hc-admin shard add ID")
         }
         return targets
-    }
-
-    func candidates(_ targets: [Shard]) async throws -> [PlacementPolicy.Candidate] {
-        var coming: [String: Int] = [:]
-        for target in targets { coming[target.id] = try await weightComing(to: target.id) }
-        return targets.map {
-            PlacementPolicy.Candidate(
-                id: $0.id, isOpen: true,
-                // As for new clinics; a shard that is named is filled whatever its weight.
-                capacity: options.targets.isEmpty ? $0.capacity * $0.weight / 100 : $0.capacity,
-                used: $0.used + (coming[$0.id] ?? 0), tenants: $0.tenants)
-        }
-    }
-
-    /// Of clinics whose move there has not passed its commit point.
-    private func weightComing(to shard: String) async throws -> Int {
-        try await plane.attempt("the moves to shard \(shard) cannot be read") {
-            try await plane.control().execute(
-                Query(
-                    """
-                    SELECT coalesce(sum(coalesce((definition ->> 'weight')::int4, 1)), 0)::int4
-                    FROM move
-                    JOIN placement ON placement.tenant_id = move.tenant_id
-                    JOIN tenant ON tenant.id = move.tenant_id
-                    JOIN tier ON tier.name = tenant.tier
-                    WHERE move.state = 'running' AND direction = 'forward' AND target_shard = $1
-                        AND placement.shard_id <> $1
-                    """, [.text(shard)]), deadline: plane.deadline
-            ).single().int(0)
-        }
     }
 
     struct Census {

@@ -27,6 +27,12 @@ package final class ShardDrain {
         /// Also wait until no way back is kept any more.
         package var waitsForSoaks: Bool
         package var reason: String?
+        /// Pins, groups, dedications, regions and how full a shard may be: as for `rebalance plan`.
+        package var settings = RebalanceSettings()
+        /// Where they are from, for messages.
+        package var rulesFile: String?
+        /// Clinics that are pinned to the shard leave it, too.
+        package var ignoresPins = false
 
         package static let parallels = 0...16
         package static let failures = 0...1000
@@ -234,10 +240,14 @@ package final class ShardDrain {
             stopReason = "shard \(id) was opened again"
             return
         }
-        let targets = try targets(among: shards, for: origin)
-        let plan = DrainPlan.make(census.clinics, to: try await candidates(targets))
-        for clinic in plan.homeless {
-            note(clinic.slug, .failed("no shard has room for it"), left: plan.steps.count)
+        let (targets, plan) = try await plan(for: census, of: origin, among: shards)
+        for clinic in plan.pinned {
+            note(clinic.slug, .failed("it is pinned to shard \(id)"), left: plan.steps.count)
+        }
+        for homeless in plan.homeless {
+            note(
+                homeless.clinic.slug, .failed("no shard has room for it: \(homeless.reason)"),
+                left: plan.steps.count)
         }
         var rest = plan.steps
         var running: [String: Int] = [:]

@@ -116,7 +116,7 @@ extension ShardRegistry {
         ]
     }
 
-    static func some(_ names: [String]) -> String {
-        names.prefix(5).joined(separator: ", ") + (names.count > 5 ? ", …" : "")
+    static func some(_ names: [String], _ separator: String = ", ") -> String {
+        names.prefix(5).joined(separator: separator) + (names.count > 5 ? "\(separator)…" : "")
     }
 }

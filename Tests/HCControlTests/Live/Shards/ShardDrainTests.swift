@@ -213,6 +213,107 @@ struct ShardDrainTests {
         }
     }
 
+    private func rules(_ text: String) throws -> RebalanceSettings {
+        try RebalanceSettings(Array(text.utf8))
+    }
+
+    @Test(
+        "a clinic that is pinned to the shard is named before anything is begun, and moved if that is wanted"
+    )
+    func pinned() async throws {
+        try await withMoveGround { ground in
+            let settings = try rules(#"{"clinics":{"sunrise":{"pin":"s1"}}}"#)
+            let refusal = await controlFailure {
+                _ = try await drain(ground) {
+                    $0.settings = settings
+                    $0.rulesFile = "tenants/rebalance.json"
+                }.run()
+            }
+            #expect(refusal?.code == "pinned" && refusal?.kind == .refused)
+            #expect(
+                refusal?.message.contains("pinned to it in tenants/rebalance.json: 'sunrise'")
+                    == true, "\(String(describing: refusal))")
+            #expect(try await state(ground) == "open", "nothing is begun")
+            let preview = await controlFailure {
+                _ = try await drain(ground) { $0.settings = settings }.preview()
+            }
+            #expect(preview?.code == "pinned")
+            let forced = try await drain(ground) {
+                $0.settings = settings
+                $0.ignoresPins = true
+            }.run()
+            #expect(forced.isEmpty && forced.moved == 2, "\(forced)")
+            // When it is open again the plan brings it back.
+            _ = try await ShardRegistry(plane: ground.plane()).open("s1", reason: nil)
+            let view = try await RebalanceDesk(plane: ground.plane()).view(settings)
+            let plan = RebalancePlanner.plan(view.fleet, rules: settings.rules)
+            #expect(plan.moves.map(\.cause) == [.pin])
+        }
+    }
+
+    @Test("clinics go where the rules let them, as a plan of the rebalancer would")
+    func ruled() async throws {
+        try await withMoveGround { ground in
+            try await ground.addClinics(1)
+            // Two more shards that nobody has to reach: what is planned is looked at.
+            try await ground.psql(
+                ground.control.admin,
+                """
+                INSERT INTO shard (id, dsn_ref, system_id, timeline, database_oid, database_name)
+                VALUES ('s3', 's3', '3', 1, 3, 's3'), ('s4', 's4', '4', 1, 4, 's4');
+                """)
+            let settings = try rules(
+                """
+                {"shards": {"s4": {"dedicatedTo": "chain"}},
+                 "clinics": {"sunrise": {"pin": "s3"}, "lakeside": {"dedicatedTo": "chain"}}}
+                """)
+            let view = try await RebalanceDesk(plane: ground.plane()).view(settings)
+            let shards = try await ShardRegistry(plane: ground.plane()).list()
+            let ruled = drain(ground) { $0.settings = settings }
+            let (targets, plan) = try await ruled.plan(
+                for: try await ruled.census(), of: try #require(shards.first), among: shards)
+            #expect(targets.map(\.id) == ["s2", "s3", "s4"])
+            #expect(
+                plan.steps.map { "\($0.clinic.slug) \($0.target) \($0.cause)" }.sorted() == [
+                    "lakeside s4 drain", "small-1 s2 drain", "sunrise s3 pin",
+                ])
+            // The planner of the rebalancer gives the same.
+            var fleet = view.fleet
+            fleet.shards[0].status = .draining
+            let same = RebalancePlanner.plan(fleet, rules: settings.rules)
+            #expect(
+                same.moves.map { "\(view.slugs[$0.clinic]) \(fleet.shards[$0.target].id)" }
+                    .sorted() == ["lakeside s4", "small-1 s2", "sunrise s3"])
+            let unknown = try rules(#"{"clinics":{"nobody":{"pin":"s1"}}}"#)
+            let refusal = await controlFailure {
+                _ = try await drain(ground) { $0.settings = unknown }.run()
+            }
+            #expect(refusal?.code == "bad-rebalance-settings")
+            #expect(try await state(ground) == "open")
+        }
+    }
+
+    @Test("one of its group that is on its way to a shard counts there already")
+    func groupUnderWay() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let settings = try rules(
+                #"{"clinics":{"sunrise":{"group":"chain"},"lakeside":{"group":"chain"}}}"#)
+            let refusal = await controlFailure {
+                _ = try await drain(ground) { $0.settings = settings }.run()
+            }
+            #expect(refusal?.code == "no-room")
+            #expect(
+                refusal?.message.contains("'lakeside' (s2 has another clinic of its group)")
+                    == true,
+                "\(String(describing: refusal))")
+            #expect(try await ground.carryOn().state == .soaking)
+        }
+    }
+
     @Test("a soak is waited for if that is wanted")
     func soaks() async throws {
         try await withMoveGround { ground in
@@ -243,7 +344,9 @@ struct ShardDrainTests {
             try await ground.psql(control, "UPDATE shard SET capacity = 1 WHERE id = 's2'")
             let full = await refusal()
             #expect(full?.code == "no-room")
-            #expect(full?.message.contains("s2 (0 of 1)") == true, "\(String(describing: full))")
+            #expect(
+                full?.message.contains("'sunrise' (s2 has 1 of 1 in tier weight)") == true,
+                "\(String(describing: full))")
             try await ground.psql(
                 control,
                 """
