@@ -41,7 +41,24 @@ struct MoveStream {
 
     /// The clinic's rows, and once more their keys only.
     func publish() async throws {
-        for name in [name, keysName] {
+        try await publish([(name, isKeys: false), (keysName, isKeys: true)])
+    }
+
+    /// Moves that were begun by a release before `MoveWatch` lack it: it may be made at any time, for each watch has a slot
+    /// of its own, which begins behind it.
+    func publishMissingKeys() async throws {
+        let isThere = try await plane.attempt("the publications cannot be read") {
+            try await plane.shard(reference: publisher.reference, .mover).execute(
+                Query(
+                    "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)",
+                    [.text(keysName)]), deadline: plane.deadline
+            ).single().bool(0)
+        }
+        if !isThere { try await publish([(keysName, isKeys: true)]) }
+    }
+
+    private func publish(_ names: [(name: String, isKeys: Bool)]) async throws {
+        for (name, _) in names {
             try await store.willMake(.publication, name, on: publisher.id, for: move)
         }
         try await plane.attempt("shard \(publisher.id) cannot publish the clinic") {
@@ -65,8 +82,9 @@ struct MoveStream {
             let keys = tables.map { "\($0.name) (\($0.key)) \(filter)" }
             try await execute(
                 on: owner,
-                [(name, rows), (keysName, keys)].flatMap { name, tables -> [Query] in
-                    [
+                names.flatMap { name, isKeys -> [Query] in
+                    let tables = isKeys ? keys : rows
+                    return [
                         .unsafeSQL("DROP PUBLICATION IF EXISTS \(name)"),
                         .unsafeSQL(
                             """

@@ -107,6 +107,7 @@ extension Mover {
     func compare() async throws {
         let stream = try await current()
         _ = try await look(at: stream)
+        try await stream.publishMissingKeys()
         let move = move
         await forgetVerification()
         verification = try await MoveVerification.run(

@@ -169,6 +169,61 @@ struct MovePauseTests {
     }
 
     @Test(
+        "rows are compared a few chunks at a time: what is read on one side is soon read on the other"
+    )
+    func fewChunks() async throws {
+        try await withMoveGround(patients: 20_000) { ground in
+            try FaultPoint.arm("move.verified=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            let plane = ground.plane()
+            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
+            let id = try await store.find(named: "sunrise").id
+            let move = try #require(try await store.claim(id, owner: "one process"))
+            let stream = MoveStream(
+                plane: plane, store: store, move: move,
+                name: MoveStream.name(move, isMirror: false),
+                publisher: try await registry.find("s1"),
+                subscriber: try await registry.find("s2"))
+            let plan = try await TenantDigest.plan(
+                of: move.tenant, source: plane.shard(reference: "s1", .mover),
+                target: plane.shard(reference: "s2", .mover), deadline: ground.deadline)
+            #expect(plan.chunks.count > 32)
+            var looks: [Int] = []
+            _ = try await MoveVerification.run(
+                over: stream, isWatched: false, plane: plane,
+                progress: { rows, _ in looks.append(rows) })
+            #expect(looks.count == (plan.chunks.count + 15) / 16, "\(looks)")
+            #expect(looks.last == plan.rows)
+            #expect(try await ground.carryOn().state == .soaking)
+        }
+    }
+
+    @Test(
+        "the destination's planner is told of a table of which the clinic is a large part, and of no other"
+    )
+    func analyzed() async throws {
+        try await withMoveGround(patients: 1500) { ground in
+            let looked = """
+                SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_stat_user_tables
+                WHERE last_analyze IS NOT NULL
+                """
+            let before = try await ground.psql(ground.shards[1].superuser, looked)
+            #expect(before == "")
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            #expect(
+                try await ground.psql(ground.shards[1].superuser, looked)
+                    == "audit_event practitioner")
+            #expect(
+                try await ground.psql(
+                    ground.shards[1].superuser,
+                    "SELECT reltuples FROM pg_class WHERE relname = 'practitioner'") == "1500")
+        }
+    }
+
+    @Test(
         "of a large clinic the pause reads only what was never found equal, and each row that was changed since"
     )
     func largeClinic() async throws {

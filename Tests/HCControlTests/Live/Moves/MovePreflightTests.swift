@@ -135,6 +135,50 @@ struct MovePreflightTests {
         }
     }
 
+    @Test("a synchronous standby that is behind is a reason, another one a warning")
+    func laggingStandby() async throws {
+        let services = try await offLoop {
+            try LocalServices(shards: 2, servers: 2, replicas: true)
+        }
+        try await withMoveGround(own: services) { ground in
+            let primary = ground.shards[0].superuser
+            let standby = try services.replica(of: ground.shards[0], role: "superuser")
+            func plan() async throws -> MovePlan {
+                try await MovePreflight(plane: ground.plane()).plan("sunrise", to: "s2")
+            }
+            #expect(try await plan().warnings.allSatisfy { !$0.contains("standby") })
+            try await ground.psql(standby, "SELECT pg_wal_replay_pause()")
+            while try await ground.psql(standby, "SELECT pg_get_wal_replay_pause_state()")
+                != "paused"
+            {}
+            // 80 MB of log, which it has and does not look at.
+            for _ in 0..<5 {
+                try await ground.psql(
+                    primary,
+                    "SELECT pg_logical_emit_message(false, 'hc', 'x'); SELECT pg_switch_wal()")
+            }
+            #expect(try await plan().warnings.contains { $0.contains("a standby of shard s1 is") })
+            try await ground.psql(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+            try await ground.psql(primary, "SELECT pg_reload_conf()")
+            while try await ground.psql(
+                primary, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
+                == "0"
+            {}
+            let refusal = await controlFailure { _ = try await plan() }
+            #expect(refusal?.code == "move-refused")
+            #expect(
+                refusal?.message.contains("a synchronous standby of shard s1 is") == true,
+                "\(String(describing: refusal))")
+            try await ground.psql(standby, "SELECT pg_wal_replay_resume()")
+            while try await ground.psql(
+                primary,
+                "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()")
+                == "0"
+            {}
+            #expect(try await plan().warnings.allSatisfy { !$0.contains("standby") })
+        }
+    }
+
     @Test("the process that carries a move on holds the lock that migrations take")
     func holdsLock() async throws {
         try await withMoveGround { ground in

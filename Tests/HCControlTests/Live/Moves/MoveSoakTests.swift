@@ -75,6 +75,30 @@ struct MoveSoakTests {
         }
     }
 
+    @Test(
+        "a clinic goes back though its move was begun before keys were published, and under writers"
+    )
+    func withoutKeys() async throws {
+        try await withMoveGround(patients: 6000) { ground in
+            let load = try await MoveLoad.start(ground)
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            let keys = try await ground.psql(
+                ground.shards[1].superuser,
+                "SELECT pubname FROM pg_publication WHERE pubname LIKE 'hc_mirror_%_keys'")
+            try await ground.psql(ground.shards[1].superuser, "DROP PUBLICATION \(keys)")
+            try await ground.psql(
+                ground.control.admin, "DELETE FROM move_object WHERE name = '\(keys)'")
+            let back = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            try await load.stop()
+            #expect(back.state == .reverted, "\(back.progress.text)")
+            #expect(load.failures == [])
+            #expect(try await load.lost(on: ground.shards[0], ground) == 0)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
+        }
+    }
+
     @Test("the doctor finds what no move has made, and nothing while one soaks")
     func leftovers() async throws {
         try await withMoveGround { ground in
