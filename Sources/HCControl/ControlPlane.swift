@@ -84,6 +84,11 @@ package final class ControlPlane {
 
     var deadline: Deadline { .after(ControlPlane.statementTimeout, from: clocks.monotonic()) }
 
+    /// Whether there is a connection to the control database that was not seen to end.
+    var hasControl: Bool {
+        open["\(configuration.secretsDirectory)/control.admin.conninfo"]?.isUsable == true
+    }
+
     /// The control database, as `hc_control` or, for migrations, as its owner.
     func control(_ role: Role = .control) async throws(ControlError) -> PostgresConnection {
         let name = role == .control ? "admin" : role.rawValue

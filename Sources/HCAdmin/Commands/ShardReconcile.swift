@@ -11,8 +11,11 @@ struct ShardReconcile: Command {
             one, and every pool refuses it: it may lack the last fence. This compares what it would serve with
             the control map, closes the doors of clinics that are elsewhere, restores those whose state it has
             forgotten, tells which moves have lost their way back, and then registers the new identity.
-            Refused (exit 3) while a move of the shard is before its commit point: abort that first. Clinics that
-            are placed here and whose arrival the server has forgotten are not opened, but named (exit 1).
+            Refused (exit 3) while a move of the shard is before its commit point: abort that first. Those past it
+            are carried on; what waits for another shard goes on later, and is named. A clinic whose arrival the
+            server has forgotten is served by the shard it came from, if that still has its rows. Else, if all of
+            what came is here, it is opened as it came, and that is said. Else it is not opened, but named with
+            what to do (exit 1).
             """,
         arguments: [
             .init(name: "SHARD", help: "The shard; its connection files lead to the new server.")
@@ -49,6 +52,10 @@ struct ShardReconcile: Command {
         lines += result.waysBack.map {
             "'\($0.clinic)' cannot be brought back by its move any more: \($0.reason)"
         }
+        lines += result.waiting.map { "the move of '\($0.clinic)' goes on later: \($0.reason)" }
+        let verb = invocation.isDryRun ? "would be served" : "is served"
+        lines += result.recalls.map { "'\($0.clinic)' \(verb) where it came from: \($0.reason)" }
+        lines += result.arrivals.map { "'\($0.clinic)': \($0.reason)" }
         lines += result.lost.map { "'\($0.clinic)' is placed here and is not served: \($0.reason)" }
         return Report(
             json: [
@@ -62,6 +69,9 @@ struct ShardReconcile: Command {
                         ]
                     }),
                 "waysBackLost": ShardReconcile.json(result.waysBack),
+                "movesWaiting": ShardReconcile.json(result.waiting),
+                "recalled": ShardReconcile.json(result.recalls),
+                "openedAsArrived": ShardReconcile.json(result.arrivals),
                 "lost": ShardReconcile.json(result.lost),
             ], text: lines.joined(separator: "\n"),
             status: result.lost.isEmpty ? .done : .failed)

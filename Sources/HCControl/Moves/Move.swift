@@ -70,6 +70,14 @@ package enum MoveStep: String, Sendable, CaseIterable {
         }
     }
 
+    /// Whether the commit point has been passed, now or in the end.
+    var isPastCommit: Bool {
+        switch self {
+        case .committed, .opened, .switched, .soaking, .closing, .purging, .finished: true
+        default: false
+        }
+    }
+
     /// Whether an abort may still win.
     package var isBeforeCommit: Bool {
         switch self {

@@ -152,6 +152,27 @@ struct MoveFence {
         guard !rows.isEmpty else { throw MoveLost() }
     }
 
+    /// As `reopen`, without the control database: under the number of the attempt that comes next.
+    ///
+    /// - Parameter state: how the clinic was served when its door was closed.
+    func openAlone(as state: String) async throws {
+        _ = try await plane.attempt("shard \(origin.id) does not open the clinic again") {
+            try await mover(origin).execute(
+                Query(
+                    """
+                    UPDATE hc_tenant
+                    SET attempt = $2,
+                        state = CASE WHEN state IN ('draining', 'fenced', 'handover') THEN $3 ELSE state END
+                    WHERE tenant_id = $1 AND attempt <= $2 AND epoch = $4
+                        AND state IN ('rw', 'ro', 'suspended', 'draining', 'fenced', 'handover')
+                    """,
+                    [
+                        .id(move.tenant), .int8(move.attempt + 1), .text(state),
+                        .int8(move.epoch),
+                    ]), deadline: plane.deadline)
+        }
+    }
+
     /// How the clinic is to be served, by the control database: it may have been suspended on the way.
     func servedState() async throws -> String {
         let state = try await plane.attempt("the clinic's state cannot be read") {
@@ -336,9 +357,12 @@ struct MoveFence {
     /// S10: the destination serves. Given again it changes nothing.
     ///
     /// - Parameters:
+    ///   - timeline: of the server that is known to have everything that came: another one does not open.
     ///   - state: the clinic's, if it is known.
     ///   - isDurable: waits until it is on the disk. To be given again before anybody relies on that.
-    func open(epoch: Int64, state: String? = nil, isDurable: Bool = true) async throws {
+    func open(
+        epoch: Int64, timeline: Int, state: String? = nil, isDurable: Bool = true
+    ) async throws {
         var served = state.map { MoveFence.doorState($0) } ?? ""
         if served.isEmpty { served = try await servedState() }
         let state = served
@@ -352,10 +376,14 @@ struct MoveFence {
                         """
                         UPDATE hc_tenant SET state = $4, epoch = $3, attempt = $2
                         WHERE tenant_id = $1 AND attempt <= $2
-                            AND (state = 'incoming' OR epoch = $3 AND state IN ('rw', 'ro', 'suspended'))
+                            AND (epoch = $3 AND state IN ('rw', 'ro', 'suspended') OR state = 'incoming' AND $5 =
+                                ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4)
                         RETURNING true
                         """,
-                        [.id(move.tenant), .int8(move.attempt), .int8(epoch), .text(state)]),
+                        [
+                            .id(move.tenant), .int8(move.attempt), .int8(epoch), .text(state),
+                            .int4(Int32(timeline)),
+                        ]),
                 ], deadline: plane.deadline
             )[1].rows
         }

@@ -18,7 +18,7 @@ package struct MoveService {
     }
 
     /// Names who carries a move on in `move.lease_owner`; no other has the same.
-    private func makeOwner() -> String {
+    func makeOwner() -> String {
         var random = SystemRandom()
         return "\(plane.operatorName)/\(UUID.v7(at: plane.clocks.now(), using: &random))"
     }
@@ -60,6 +60,12 @@ package struct MoveService {
             if move.step != seen {
                 tell(move, "")
                 seen = move.step
+            }
+            if move.isForgotten, !move.isLeased {
+                throw ControlError(
+                    .failed, code: "arrival-forgotten",
+                    "the server of shard \(move.destination) has forgotten that '\(move.slug)' came",
+                    remedy: "See 'hc-admin shard reconcile \(move.destination)'.")
             }
             if !move.isLeased, let mover = try await take(id, tell: tell) {
                 _ = try await mover.run()

@@ -85,6 +85,8 @@ package struct MoveStore {
                     WHERE (state IN ('running', 'aborting')
                             OR state = 'soaking' AND (step <> 'soaking' OR soak_until < clock_timestamp()))
                         AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                        -- An operator decides: it is looked at again in case that he has.
+                        AND ((progress ->> 'isForgotten') IS NULL OR updated_at < clock_timestamp() - interval '10 s')
                     ORDER BY step = 'gating' DESC, updated_at LIMIT 100
                     """), deadline: plane.deadline
             ).rows.map { try $0.id(0) }
@@ -206,11 +208,12 @@ package struct MoveStore {
     @discardableResult
     func advance(
         _ move: Move, to step: MoveStep, state: MoveState? = nil, _ more: JSONValue = [:],
-        also queries: [Query] = []
+        also queries: [Query] = [], deadline: Deadline? = nil
     ) async throws -> Int64 {
         let attempt: Int64? = try await plane.attempt("the step cannot be written down") {
             // What goes with the step is done only if the step is.
-            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+            let deadline = deadline ?? plane.deadline
+            return try await plane.control().transaction(deadline: deadline) { transaction in
                 let row = try await transaction.execute(
                     Query(
                         "SELECT move_advance($1, $2, $3, $4, $5, $6)",
@@ -227,6 +230,21 @@ package struct MoveStore {
         }
         guard let attempt else { throw MoveLost() }
         return attempt
+    }
+
+    /// The epoch of the clinic, which has passed the move's commit point.
+    ///
+    /// - Throws: `MoveLost` if it is placed elsewhere.
+    func placementEpoch(of move: Move) async throws -> Int64 {
+        let epoch = try await plane.attempt("the placement cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    "SELECT epoch FROM placement WHERE tenant_id = $1 AND shard_id = $2",
+                    [.id(move.tenant), .text(move.destination)]), deadline: plane.deadline
+            ).singleIfPresent()?.int(0)
+        }
+        guard let epoch else { throw MoveLost() }
+        return Int64(epoch)
     }
 
     /// Who the two servers were when the move began.

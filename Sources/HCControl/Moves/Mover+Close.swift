@@ -6,12 +6,10 @@ import HCTenancy
 /// What is left to be done behind the commit point.
 extension Mover {
     func turnStream() async throws {
+        if move.isRecall { return try await advance(to: .closing) }
         let fence = try await fence()
         let hadFence = try await fence.leave(epoch: move.epoch + 1)
-        func position(_ name: String) -> LogPosition? {
-            move.progress[name]?.asString.flatMap { LogPosition(text: $0) }
-        }
-        let fenced = position("fencePosition")
+        let fenced = move.position("fencePosition")
         let stream = try await current()
         // There is no more to come of it, and if its slot is gone nobody waits for it.
         if try await stream.progress().isStopped { try await stream.enable() }
@@ -34,10 +32,11 @@ extension Mover {
                         ]),
                 ])
         }
-        guard move.direction == .forward else {
+        let isWayBackLost = move.progress["wayBackLost"]?.asString != nil
+        guard move.direction == .forward, !isWayBackLost else {
             return try await advance(to: .closing, [:], also: [kept])
         }
-        guard let drained = position("drainPosition") else {
+        guard let drained = move.position("drainPosition") else {
             throw Fatal(reason: "where the way back begins was not written down")
         }
         try await drop { !$0.name.hasPrefix("hc_mirror") }
@@ -66,12 +65,29 @@ extension Mover {
 
     func close() async throws {
         if move.step == .soaking { return try await advance(to: .closing) }
+        try await requireArrived()
         try await dropAll()
         try FaultPoint.reach("move.closing.done")
         try await advance(to: .purging)
     }
 
+    /// What was left behind goes only when what came is there, and on every standby of it that is heard of: one that takes
+    /// over must not be the only server that ever had the clinic and has it not.
+    private func requireArrived() async throws {
+        let fence = try await fence()
+        guard try await fence.arrival(store).isKnown else {
+            throw ArrivalForgotten(shard: move.destination)
+        }
+        while let bytes = try await fence.standbyLacks() {
+            try lease.require()
+            try await wait(
+                "a standby of shard \(move.destination) to have what came (\(bytes) bytes)",
+                Mover.lookEvery)
+        }
+    }
+
     func purge() async throws {
+        try await requireArrived()
         let fence = try await fence()
         try await fence.purge(fence.origin) { removed in
             try self.lease.require()

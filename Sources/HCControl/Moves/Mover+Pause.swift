@@ -46,8 +46,10 @@ extension Mover {
             throw error
         }
         var fence = try await fence()
+        (servedState, hasSentCommit) = (try await fence.servedState(), false)
         try await advance(to: .gating)
         (fence.move, mirror.move) = (move, move)
+        pauseFence = fence
         let tries = (move.progress["pauseTries"]?.asInteger ?? 0) + 1
         let begin = plane.clocks.monotonic()
         let end = Deadline.after(budget, from: begin)
@@ -55,6 +57,8 @@ extension Mover {
         do {
             outcome = try await closeDoor(fence, verification, until: end, tries: tries)
         } catch let lost as MoveLost {
+            // Nobody can take it over without the control database, and the clinic waits.
+            if !hasSentCommit { _ = await openAlone() }
             throw lost
         } catch let death as FaultPointFailure {
             throw death
@@ -67,12 +71,13 @@ extension Mover {
         }
         switch outcome {
         case .committed(let state):
+            move.step = .committed
             // The clinic waits: its new door is opened before anything is written down. That it is open is on the disk
             // before it is written down, and with the first write that the clinic is told of.
-            try await fence.open(epoch: move.epoch + 1, state: state, isDurable: false)
+            let (epoch, timeline) = (move.epoch + 1, fence.destination.timeline)
+            try await fence.open(epoch: epoch, timeline: timeline, state: state, isDurable: false)
             let (length, openedAt) = (plane.clocks.monotonic() - begin, plane.clocks.now())
-            try await fence.open(epoch: move.epoch + 1)
-            move.step = .committed
+            try await fence.open(epoch: epoch, timeline: timeline)
             try FaultPoint.reach("move.committed.done")
             try await advance(
                 to: .opened,
@@ -156,6 +161,9 @@ extension Mover {
 
     func passCommitPoint(_ more: JSONValue) async throws -> PauseOutcome {
         move.step = .gating
+        // To connect anew takes longer than the clinic shall wait, and until the commit is sent it is known not to be passed.
+        guard plane.hasControl else { return .retry("the control database is away") }
+        hasSentCommit = true
         do {
             let state = try await store.commit(
                 move, more, deadline: .after(.seconds(2), from: plane.clocks.monotonic()))
@@ -204,14 +212,18 @@ extension Mover {
     }
 
     func openAgain(tries: Int64, reason: String) async throws {
+        var isOpen = false
         while true {
             try lease.require()
             do {
                 move.step = .gating
+                if !isOpen, !hasSentCommit, !plane.hasControl { isOpen = await openAlone() }
                 // First the right to pass the commit point is given up, then the door is opened.
                 try await advance(
                     to: .verified,
-                    ["pauseTries": .integer(tries), "lastPause": .string(reason)])
+                    ["pauseTries": .integer(tries), "lastPause": .string(reason)],
+                    deadline: hasSentCommit || isOpen
+                        ? nil : .after(Mover.giveUpPatience, from: plane.clocks.monotonic()))
                 // With the number that the move has from now on.
                 return try await self.fence().reopen()
             } catch is MoveLost {
@@ -221,8 +233,30 @@ extension Mover {
                 (move.step, move.progress) = (.committed, now.progress)
                 return
             } catch {
+                if !isOpen, !hasSentCommit { isOpen = await openAlone() }
                 try await Loop.shared.sleep(for: .milliseconds(20))
             }
+        }
+    }
+
+    /// For the control database to take a pause back, with the door closed.
+    private static let giveUpPatience = Duration.milliseconds(250)
+
+    /// The control database is away: the clinic goes on where it was. Only the process of this attempt can pass the
+    /// commit point, and it has not sent that: it never will, so there is nothing that anybody else would have to say. The
+    /// door is opened under the number that the next attempt will have, lest a statement of the pause that is still on its way
+    /// close it again while nobody could open it (`MoveModel`, `openAloneUnsent`).
+    ///
+    /// - Returns: whether it is open, or somebody else's.
+    private func openAlone() async -> Bool {
+        precondition(!hasSentCommit, "the clinic may be the other shard's")
+        do {
+            try await pauseFence?.openAlone(as: servedState)
+            tell(move, "the door was opened without the control database")
+            return true
+        } catch {
+            tell(move, "the door cannot be opened without the control database: \(error)")
+            return false
         }
     }
 }

@@ -40,6 +40,12 @@ package final class Mover {
     /// Of this process: a successor compares anew.
     var verification: MoveVerification?
     let tell: (Move, String) -> Void
+    /// How the clinic was served when the pause began, by the control database.
+    var servedState = ""
+    /// With the attempt of the pause.
+    var pauseFence: MoveFence?
+    /// Of the pause: its commit may have been passed, or may be later.
+    var hasSentCommit = false
 
     /// Of the log, that the destination may be behind when the pause begins.
     static let lagMax: Int64 = 1 << 20
@@ -86,7 +92,7 @@ package final class Mover {
         await hold?.release()
         await lease.stop()
         switch end {
-        case .success: try await store.release(move)
+        case .success, .failure(is ArrivalForgotten): try await store.release(move)
         case .failure(is MoveLost): break
         case .failure(let error): throw error
         }
@@ -120,6 +126,11 @@ package final class Mover {
             throw death
         } catch is CancellationError {
             throw CancellationError()
+        } catch let forgotten as ArrivalForgotten {
+            // Not by going on: an operator says which server is the shard.
+            try await store.report(
+                move, ["waitingFor": .string("\(forgotten)"), "isForgotten": true])
+            throw forgotten
         } catch {
             failures += 1
             try await wait("\(error)", Duration.milliseconds(min(5000, 100 << min(failures, 6))))
@@ -198,8 +209,12 @@ package final class Mover {
         case .verified: try await pause()
         case .gating: preconditionFailure("a pause ends before the next step")
         case .committed:
-            let epoch = move.epoch + 1
-            try await fence().open(epoch: epoch)
+            let fence = try await fence()
+            let arrival = try await fence.arrival(store)
+            guard arrival.isKnown || arrival.isWhole else {
+                throw ArrivalForgotten(shard: move.destination)
+            }
+            try await fence.open(epoch: move.epoch + 1, timeline: arrival.timeline)
             try FaultPoint.reach("move.committed.done")
             let openedAt = plane.clocks.now()
             let gatedAt = move.progress["gatedAt"]?.asString.flatMap { Timestamp(rfc3339: $0) }
@@ -274,12 +289,15 @@ package final class Mover {
     }
 
     func advance(
-        to step: MoveStep, state: MoveState? = nil, _ more: JSONValue = [:], also: [Query] = []
+        to step: MoveStep, state: MoveState? = nil, _ more: JSONValue = [:], also: [Query] = [],
+        deadline: Deadline? = nil
     ) async throws {
         try lease.require()
         do {
             move.attempt = try await store.advance(
-                move, to: step, state: state, more.adding(["waitingFor": .null]), also: also)
+                move, to: step, state: state,
+                more.adding(["waitingFor": .null, "isForgotten": .null]),
+                also: also, deadline: deadline)
         } catch let lost as MoveLost {
             // It may have been written down by this process, and the answer was lost.
             let now = try await store.find(move.id)

@@ -70,6 +70,9 @@ package final class RebalanceMovers {
             let reason = move.progress["abortReason"]?.asString ?? move.error
             return .failed(reason ?? "it was \(move.state.rawValue)")
         case .running, .aborting:
+            if move.isForgotten, !move.isLeased {
+                return .failed("shard \(move.destination) has forgotten that it came")
+            }
             if !move.isLeased, !running.contains(id) { try await takeOver(id) }
             return .underWay
         }

@@ -5,7 +5,7 @@ import HCTenancy
 
 /// The doors of a shard are made to follow the control map.
 extension ShardReconciliation {
-    private struct Clinic {
+    fileprivate struct Clinic {
         var id: TenantID
         /// Its slug, or its id if the control map does not know it.
         var name: String
@@ -13,7 +13,8 @@ extension ShardReconciliation {
         var place: DoorVerdict.Place?
     }
 
-    func reconcileDoors(_ result: inout Result) async throws {
+    /// - Returns: moves whose arrival was forgotten, and whose clinics the shard they came from can serve again.
+    func reconcileDoors(_ result: inout Result, _ shards: [Shard]) async throws -> [Move] {
         let clinics = try await clinics(of: result.shard)
         let verdicts = clinics.map { DoorVerdict.of($0.door, $0.place, on: id) }
         let late = zip(clinics, verdicts).filter { $0.1 == .mapIsBehind }.map(\.0.name)
@@ -26,6 +27,7 @@ extension ShardReconciliation {
                     "The control database is older than the shard: bring it up to date first, from its own log or standby."
             )
         }
+        var recallable: [Move] = []
         for (clinic, verdict) in zip(clinics, verdicts) {
             let from = clinic.door.map { "\($0.state) at epoch \($0.epoch)" } ?? "unknown"
             func change(_ to: String) {
@@ -37,10 +39,98 @@ extension ShardReconciliation {
             case .leave(let epoch, let shard): change("moved to \(shard) at epoch \(epoch)")
             case .dismiss: change("absent")
             case .lost(let reason, _):
-                result.lost.append(Loss(clinic: clinic.name, reason: reason))
+                // Its move would go on first.
+                if result.isDryRun, result.waiting.contains(where: { $0.clinic == clinic.name }) {
+                    continue
+                }
+                if let move = try await restore(clinic, reason, shards, &result) {
+                    recallable.append(move)
+                    // One that lets in at an epoch of long ago expects nobody any more.
+                    if !result.isDryRun, let door = clinic.door,
+                        DoorVerdict.open.contains(door.state)
+                    {
+                        try await apply(.dismiss, to: clinic, on: result.shard)
+                    }
+                    continue
+                }
             }
             if !result.isDryRun { try await apply(verdict, to: clinic, on: result.shard) }
         }
+        return recallable
+    }
+
+    /// A clinic that is placed here, and that the server does not know to have come.
+    ///
+    /// - Returns: its move, if the shard that it came from can serve it again.
+    private func restore(
+        _ clinic: Clinic, _ reason: String, _ shards: [Shard], _ result: inout Result
+    ) async throws -> Move? {
+        func lose(_ more: String) {
+            result.lost.append(Loss(clinic: clinic.name, reason: "\(reason); \(more)"))
+        }
+        guard let place = clinic.place,
+            let (move, arrival) = try await arrival(of: clinic.id, at: place.epoch)
+        else {
+            lose("no move has brought it: restore the shard from a backup and its log")
+            return nil
+        }
+        // It has just come, or somebody has changed its door by hand: no server has forgotten anything.
+        guard !arrival.isSameServer else {
+            lose("see 'hc-admin move show \(clinic.name)', and give the command again")
+            return nil
+        }
+        let obstacle = try await MoveRecall(plane: plane).obstacle(of: move, shards)
+        guard let obstacle else { return move }
+        guard arrival.isWhole, !obstacle.isForNow, clinic.door?.state == "incoming" else {
+            lose(
+                "it came by move \(move.id.uuid), and \(obstacle.reason). Give the command again when that has changed,"
+                    + " or restore shard \(id) up to \(move.progress["drainPosition"]?.asString ?? "its arrival")"
+                    + " of its log at least")
+            return nil
+        }
+        let state = MoveFence.doorState(place.tenantState)
+        result.doors.append(
+            DoorChange(
+                clinic: clinic.name, from: "incoming at epoch \(clinic.door?.epoch ?? 0)",
+                to: "\(state) at epoch \(place.epoch)"))
+        result.arrivals.append(
+            Loss(
+                clinic: clinic.name,
+                reason: "it is served as it came by move \(move.id.uuid), at "
+                    + "\(move.progress["committedAt"]?.asString ?? "its commit point"): what it was told since"
+                    + " is not on this server"))
+        if !result.isDryRun {
+            try await open(clinic, as: state, place.epoch, arrival.timeline, on: result.shard)
+        }
+        return nil
+    }
+
+    /// As its move would have opened it, if the server is still the one that was looked at.
+    private func open(
+        _ clinic: Clinic, as state: String, _ epoch: Int64, _ timeline: Int, on shard: Shard
+    ) async throws {
+        let isDone = try await plane.attempt("the door of '\(clinic.name)' cannot be opened") {
+            let connection = try await plane.shard(reference: shard.reference, .mover)
+            guard
+                try await ShardIdentity(of: connection, deadline: plane.deadline)?.timeline
+                    == timeline
+            else { return false }
+            return try await connection.execute(
+                Query(
+                    """
+                    UPDATE hc_tenant SET state = $2, epoch = $3
+                    WHERE tenant_id = $1 AND state = 'incoming' AND epoch < $3
+                    """, [.id(clinic.id), .text(state), .int8(epoch)]), deadline: plane.deadline
+            ).affectedRows == 1
+        }
+        guard isDone else { throw doorChanged(clinic) }
+    }
+
+    private func doorChanged(_ clinic: Clinic) -> ControlError {
+        ControlError(
+            .conflict, code: "door-changed",
+            "the door of '\(clinic.name)' was changed by somebody else just now",
+            remedy: "Give the command again.")
     }
 
     private func clinics(of shard: Shard) async throws -> [Clinic] {
@@ -124,11 +214,6 @@ extension ShardReconciliation {
                 queries, deadline: plane.deadline
             ).last?.affectedRows == 1
         }
-        guard isDone else {
-            throw ControlError(
-                .conflict, code: "door-changed",
-                "the door of '\(clinic.name)' was changed by somebody else just now",
-                remedy: "Give the command again.")
-        }
+        guard isDone else { throw doorChanged(clinic) }
     }
 }

@@ -1,19 +1,41 @@
 import HCCore
 import HCIO
 import HCPostgres
+import HCTenancy
 
 /// Moves of a shard whose server is another one now.
 extension ShardReconciliation {
-    /// For moves past their commit point to get to where they soak.
-    private static let patience = Duration.seconds(30)
+    /// For another shard to say that it is there.
+    private static let shardPatience = Duration.seconds(5)
 
-    /// Carries on what has passed its commit point.
+    /// Carries on what has passed its commit point, as far as it goes.
     ///
-    /// - Returns: moves that soak: all others are over.
+    /// - Returns: moves that are not over.
     /// - Throws: `ControlError` (`moves-unsettled`) naming each that has to be settled first.
-    func settledMoves(dryRun: Bool) async throws -> [Move] {
+    func settledMoves(_ shards: [Shard], _ result: inout Result) async throws -> [Move] {
         let store = MoveStore(plane: plane)
         let open = try await store.list(shard: id, isOpen: true, limit: 100_000)
+        try requireCommitted(open)
+        let unfinished = open.filter { !($0.state == .soaking && $0.step == .soaking) }
+        var away: [String: String?] = [:]
+        for move in unfinished {
+            let other = move.source == id ? move.target : move.source
+            if away[other] == nil { away[other] = await absence(of: other, among: shards) }
+            if let reason = away[other] ?? nil {
+                result.waiting.append(Loss(clinic: move.slug, reason: reason))
+            } else if result.isDryRun {
+                result.waiting.append(
+                    Loss(
+                        clinic: move.slug, reason: "its move goes on first (\(move.step.rawValue))")
+                )
+            } else if let reason = try await carryOn(move) {
+                result.waiting.append(Loss(clinic: move.slug, reason: reason))
+            }
+        }
+        return try await store.list(shard: id, isOpen: true, limit: 100_000)
+    }
+
+    private func requireCommitted(_ open: [Move]) throws {
         var reasons: [String] = []
         for move in open where !(move.state == .soaking && move.step == .soaking) {
             if move.state == .running, move.step.isBeforeCommit {
@@ -29,15 +51,25 @@ extension ShardReconciliation {
             }
         }
         guard reasons.isEmpty else { throw unsettled(reasons) }
-        guard !dryRun else { return open }
-        for move in open where !(move.state == .soaking && move.step == .soaking) {
-            guard try await carryOn(move) else {
-                throw unsettled([
-                    "the move of '\(move.slug)' does not go on after its commit point: hc-admin move show \(move.slug)"
-                ])
-            }
+    }
+
+    /// Why a shard has no part in anything now; nil if it has.
+    private func absence(of id: String, among shards: [Shard]) async -> String? {
+        guard let shard = shards.first(where: { $0.id == id }) else { return "shard \(id) is gone" }
+        let own = plane.twin()
+        var reason: String?
+        do {
+            _ = try await own.shard(reference: shard.reference, .mover).execute(
+                Query("SELECT 1"),
+                deadline: .after(
+                    ShardReconciliation.shardPatience, from: plane.clocks.monotonic()))
+        } catch let error as ControlError {
+            reason = "shard \(id) is away: \(error.message)"
+        } catch {
+            reason = "shard \(id) is away: it gives no answer"
         }
-        return try await store.list(shard: id, isOpen: true, limit: 100_000)
+        await own.close()
+        return reason
     }
 
     private func unsettled(_ reasons: [String]) -> ControlError {
@@ -47,19 +79,100 @@ extension ShardReconciliation {
             remedy: "Nothing was changed. Give this command again when that is done.")
     }
 
-    private func carryOn(_ move: Move) async throws -> Bool {
-        let (store, service) = (MoveStore(plane: plane), MoveService(plane: plane))
-        let limit = Deadline.after(ShardReconciliation.patience, from: plane.clocks.monotonic())
-        while !limit.isExpired(at: plane.clocks.monotonic()) {
-            let now = try await store.find(move.id)
-            if now.state.isOver || (now.state == .soaking && now.step == .soaking) { return true }
-            if !now.isLeased, let mover = try await service.take(move.id, tell: { _, _ in }) {
-                _ = try await mover.run()
-                continue
+    /// - Returns: why it does not go on; nil if it is where it soaks, or over.
+    private func carryOn(_ move: Move) async throws -> String? {
+        let limit = Deadline.after(patience, from: plane.clocks.monotonic())
+        while true {
+            let now = try await MoveStore(plane: plane).find(move.id)
+            if now.state.isOver || (now.state == .soaking && now.step == .soaking) { return nil }
+            // What it has forgotten is decided on by its door.
+            if now.isForgotten, !now.isLeased { return nil }
+            guard !limit.isExpired(at: plane.clocks.monotonic()) else {
+                return "it is \(now.step.rawValue) and waits for "
+                    + (now.progress["waitingFor"]?.asString ?? "the process that has it")
+            }
+            if !now.isLeased {
+                let own = plane.twin()
+                if let mover = try await MoveService(plane: own).take(now.id, tell: { _, _ in }) {
+                    try await run(mover, on: own, until: limit)
+                }
+                await own.close()
             }
             try await Loop.shared.sleep(for: .milliseconds(100))
         }
-        return false
+    }
+
+    /// Past its commit point a move goes on for ever: this process leaves it when the time is over.
+    private func run(_ mover: Mover, on own: ControlPlane, until limit: Deadline) async throws {
+        let running = Loop.shared.makeTask { try await mover.run() }
+        let ending = Loop.shared.makeTask { [plane] in
+            do {
+                try await Loop.shared.sleep(for: limit.remaining(at: plane.clocks.monotonic()))
+            } catch {
+                return
+            }
+            running.cancel()
+            // What waits for a server's answer hears that there is none.
+            await own.close()
+        }
+        let end = await running.result
+        ending.cancel()
+        await ending.value
+        guard case .failure(let error) = end, !limit.isExpired(at: plane.clocks.monotonic()),
+            !(error is ArrivalForgotten)
+        else { return }
+        throw error
+    }
+
+    // MARK: What was forgotten
+
+    /// The move that brought a clinic here, of which the server does not know.
+    func arrival(of tenant: TenantID, at epoch: Int64) async throws -> (
+        move: Move, what: MoveArrival
+    )? {
+        let store = MoveStore(plane: plane)
+        guard
+            let move = try await store.list(tenant: tenant, limit: 10).first(where: {
+                $0.step.isPastCommit
+            }), move.destination == id
+        else { return nil }
+        let shard = try await ShardRegistry(plane: plane).find(id)
+        let identities = try await store.identities(of: move.id)
+        return (
+            move,
+            try await MoveArrival.look(
+                at: shard, as: move.direction == .forward ? identities.target : identities.source,
+                drained: move.isRecall ? nil : move.position("drainPosition"), tenant: tenant,
+                epoch: epoch, plane: plane)
+        )
+    }
+
+    /// The shard that the clinic came from serves it from here on.
+    func recall(_ move: Move, _ result: inout Result, _ reason: String?) async throws {
+        result.recalls.append(
+            Loss(
+                clinic: move.slug,
+                reason:
+                    "shard \(id) has forgotten its arrival, and shard \(move.origin) has its rows"))
+        guard !result.isDryRun else { return }
+        let limit = Deadline.after(patience, from: plane.clocks.monotonic())
+        let own = plane.twin()
+        do {
+            let owner = MoveService(plane: own).makeOwner()
+            let mover = try await MoveRecall(plane: own).run(move, owner: owner, reason: reason)
+            try await run(mover, on: own, until: limit)
+        } catch {
+            await own.close()
+            throw error
+        }
+        await own.close()
+        let now = try await MoveStore(plane: plane).find(move.id)
+        guard now.step == .committed else { return }
+        result.waiting.append(
+            Loss(
+                clinic: move.slug,
+                reason: "shard \(now.destination) does not open it: "
+                    + (now.progress["waitingFor"]?.asString ?? "it gives no answer")))
     }
 
     /// The slot of the way back is gone with the former primary, or what followed it has forgotten how far it was.
@@ -67,7 +180,9 @@ extension ShardReconciliation {
     func loseWayBack(
         of move: Move, _ shards: [Shard], _ result: inout Result
     ) async throws {
-        guard move.progress["wayBackLost"] == nil else { return }
+        guard move.progress["wayBackLost"] == nil, move.direction == .forward,
+            [.committed, .opened, .switched, .soaking].contains(move.step)
+        else { return }
         let reason =
             move.target == id
             ? "the slot of its way back was on the former primary of \(id)"
@@ -80,9 +195,11 @@ extension ShardReconciliation {
                     """
                     UPDATE move SET progress = progress || jsonb_build_object('wayBackLost', $2::text),
                         updated_at = clock_timestamp()
-                    WHERE id = $1 AND state = 'soaking'
+                    WHERE id = $1 AND state IN ('soaking', 'running')
                     """, [.id(move.id), .text(reason)]), deadline: plane.deadline)
         }
+        // What a move still has to do it does with what it has made.
+        guard move.state == .soaking, move.step == .soaking else { return }
         let store = MoveStore(plane: plane)
         for object in try await store.objects(of: move.id) {
             guard let shard = shards.first(where: { $0.id == object.shard }),

@@ -9,8 +9,13 @@ import HCTenancy
 /// let in again (invariant I10). So first each door on it is compared with the control map, and made to follow; the
 /// identity is written last. A command that dies in between leaves the shard as closed as it was, and can be given again.
 ///
-/// A clinic whose door was forgotten the other way, placed here and not known to be, is not opened: what the server has
-/// of it is older than its arrival. It is named, and the others are served.
+/// A clinic whose door was forgotten the other way, placed here and not known to be, is served by the shard that it came
+/// from if that still has its rows (`MoveRecall`): the server lacks whatever it was told here. If it is the only one left
+/// that has all that came, it opens, and that is told; if not even that is here, nobody is let in: what was acknowledged
+/// would be missing in silence. It is named with what to do, and the others are served.
+///
+/// Moves that have passed their commit point are carried on first, for a while: what cannot be, for another shard is
+/// away, goes on later by itself, and holds up nobody here.
 @LoopActor
 package struct ShardReconciliation {
     package struct DoorChange: Sendable, Equatable {
@@ -31,6 +36,12 @@ package struct ShardReconciliation {
         package var isDryRun: Bool
         /// Doors that were changed, or would be.
         package var doors: [DoorChange] = []
+        /// Clinics whose door was open and is again: what they were told since they came is not there.
+        package var arrivals: [Loss] = []
+        /// Clinics that the shard they came from serves again, or would.
+        package var recalls: [Loss] = []
+        /// Moves that go on later, and why not now.
+        package var waiting: [Loss] = []
         /// Clinics that are placed here and cannot be served.
         package var lost: [Loss] = []
         /// Moves whose way back is lost.
@@ -40,16 +51,19 @@ package struct ShardReconciliation {
 
         package var outcome: String {
             if isDryRun { return "would-reconcile" }
-            return isSame && doors.isEmpty ? "unchanged" : "reconciled"
+            return isSame && doors.isEmpty && recalls.isEmpty ? "unchanged" : "reconciled"
         }
     }
 
     let plane: ControlPlane
     let id: String
+    /// For a move past its commit point to get to where it soaks.
+    let patience: Duration
 
-    package init(_ shard: String, plane: ControlPlane) {
+    package init(_ shard: String, plane: ControlPlane, patience: Duration = .seconds(30)) {
         id = shard
         self.plane = plane
+        self.patience = patience
     }
 
     private nonisolated static func isSame(
@@ -76,12 +90,16 @@ package struct ShardReconciliation {
         let found = try await ShardInspection(plane: plane).identity(reference: shard.reference)
         try requireSuccessor(found, of: shard, among: shards, isNewSystem: isNewSystem)
         try await requireSchema(shard)
-        let soaking = try await settledMoves(dryRun: dryRun)
         var result = Result(shard: shard, found: found, isDryRun: dryRun)
-        try await reconcileDoors(&result)
-        guard !result.isSame else { return result }
-        for move in soaking { try await loseWayBack(of: move, shards, &result) }
-        if !dryRun { try await register(result, reason) }
+        let open = try await settledMoves(shards, &result)
+        let forgotten = try await reconcileDoors(&result, shards)
+        if !result.isSame {
+            for move in open where !forgotten.contains(where: { $0.id == move.id }) {
+                try await loseWayBack(of: move, shards, &result)
+            }
+            if !dryRun { try await register(result, reason) }
+        }
+        for move in forgotten { try await recall(move, &result, reason) }
         return result
     }
 
@@ -163,7 +181,8 @@ package struct ShardReconciliation {
                         WHERE id = $1 AND system_id = $6 AND timeline = $7 AND database_oid = $8
                             AND NOT EXISTS (
                                 SELECT FROM move WHERE $1 IN (source_shard, target_shard)
-                                    AND state IN ('running', 'aborting'))
+                                    AND (state = 'aborting' OR state = 'running'
+                                        AND step NOT IN ('committed', 'opened', 'switched', 'closing', 'purging')))
                         """,
                         [
                             .text(id), .text(found.identity.systemIdentifier),
@@ -197,6 +216,9 @@ package struct ShardReconciliation {
             "doors": .integer(Int64(result.doors.count)),
             "lost": .integer(Int64(result.lost.count)),
             "waysBack": .integer(Int64(result.waysBack.count)),
+            "arrivals": .integer(Int64(result.arrivals.count)),
+            "recalls": .integer(Int64(result.recalls.count)),
+            "waiting": .integer(Int64(result.waiting.count)),
             "reason": reason.map { .string($0) } ?? .null,
         ]
     }

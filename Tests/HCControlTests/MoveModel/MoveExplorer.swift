@@ -127,6 +127,8 @@ extension MoveModel.Event {
         case .crash(let place): "\(shard(place)) crashes and recovers"
         case .failOver(let place): "\(shard(place)) fails over to its standby"
         case .reconcile(let place): "\(shard(place)) is reconciled"
+        case .recall(let place):
+            "the clinic is taken back from \(shard(place)), which has forgotten it"
         }
     }
 }

@@ -11,10 +11,14 @@ struct MoveModel {
         var hasStandbys = false
         var attemptMax: UInt8 = 2
         var pauseMax: UInt8 = 2
+        /// A commit does not wait for them.
+        var areStandbysLate = false
         var mayBeAborted = false
         /// Each begin and each end of a pause is another attempt: instead of ``MoveRule/unknownEndsAttempt``, which is
         /// then not kept.
         var isPauseAttempt = false
+        /// The control database may be away in a pause.
+        var mayOpenAlone = false
     }
 
     /// What happened, for a trace: an action of a mover or one of these.
@@ -35,6 +39,7 @@ struct MoveModel {
         case crash(Int)
         case failOver(Int)
         case reconcile(Int)
+        case recall(Int)
     }
 
     struct Step {
@@ -106,6 +111,11 @@ struct MoveModel {
                 : "a reader does not see an acknowledged write"
         }
         return nil
+    }
+
+    /// Whether a shard has everything that had come to it at the commit point.
+    private func isWhole(_ world: World, _ shard: Int) -> Bool {
+        world.arrived & ~world[shard: shard].data == 0
     }
 
     // MARK: What movers do
@@ -196,10 +206,11 @@ struct MoveModel {
             guard isMine(world[shard: to]), world[shard: to].door == .incoming else {
                 return (false, nil)
             }
+            world.arrived = world[shard: to].data
             guard keeps(.durableBeforeCommit) else { return (true, nil) }
             set(to, .incoming)
             flush()
-            if keeps(.standbyBeforeCommit) { syncStandby(to) }
+            if keeps(.standbyBeforeCommit) && !scenario.areStandbysLate { syncStandby(to) }
             return (true, violation)
         case .handOver:
             let here = world[shard: from]
@@ -216,7 +227,9 @@ struct MoveModel {
                 world.attempt == mover.attempt || !keeps(.commitNamesAttempt),
                 !world.isAbortWanted || !keeps(.commitRefusesAbort)
             else { return (false, nil) }
-            if world.acknowledged & ~world.excused & ~world[shard: to].data != 0 {
+            // A standby that took over in between may lack it: then the clinic is taken back.
+            let there = scenario.areStandbysLate ? world.arrived : world[shard: to].data
+            if world.acknowledged & ~world.excused & ~there != 0 {
                 violation =
                     "I3: an acknowledged write is not on the destination at the commit point"
             }
@@ -237,10 +250,20 @@ struct MoveModel {
             else { return (false, nil) }
             set(from, .rw)
             return (true, nil)
+        case .openAlone:
+            let here = world[shard: from]
+            let number = mover.attempt + (keeps(.openAloneAsNext) ? 1 : 0)
+            guard !knowsAttempt || here.attempt <= number, here.epoch == mover.base,
+                [.rw, .draining, .fenced, .handover].contains(here.door)
+            else { return (false, nil) }
+            set(from, .rw)
+            world[shard: from].attempt = number
+            return (true, nil)
         case .open:
             let here = world[shard: to]
             guard isMine(here),
-                here.door == .incoming || here.epoch == next(mover.base) && here.door == .rw
+                here.door == .incoming || here.epoch == next(mover.base) && here.door == .rw,
+                here.door == .rw || isWhole(world, to) || !keeps(.openSeesArrival)
             else { return (false, nil) }
             set(to, .rw, epoch: next(mover.base))
             flush()
@@ -258,9 +281,16 @@ struct MoveModel {
             guard record(.opened, to: .soaking) else { return (false, nil) }
             world.streamIsAlive = false
             return (true, nil)
-        case .endSoak: return (record(.soaking, to: .purging), nil)
-        case .purgeOrigin:
-            return purge(from, mover, in: &world)
+        case .endSoak:
+            let there = world[shard: to]
+            if there.epoch != world.epoch && keeps(.purgeSeesArrival) { return (false, nil) }
+            if scenario.hasStandbys, !there.isForeign, keeps(.purgeSeesStandby),
+                world.arrived & ~there.standbyData != 0
+            {
+                return nil
+            }
+            return (record(.soaking, to: .purging), nil)
+        case .purgeOrigin: return purge(from, mover, in: &world)
         case .purgeDestination, .lateFirstPurge:
             return purge(to, mover, in: &world)
         case .recordFinished: return (record(.purging, to: .finished), nil)
@@ -350,6 +380,8 @@ struct MoveModel {
             if isDone { return .reopen }
             return world.step == .committed && world.attempt == mover.attempt ? .open : .none
         case .reopen: return isDone ? .beginPause : .none
+        // When the control database is back, or somebody else has taken it over by then.
+        case .openAlone: return .giveUp
         case .open:
             guard isDone else { return .none }
             return keeps(.openAfterCommit) || world.step == .committed ? .recordOpened : .commit
@@ -390,7 +422,13 @@ struct MoveModel {
 
     private static let isMovedByGhosts: Set<Action> = [
         .gate, .fence, .makeDurable, .handOver, .commit, .giveUp, .reopen, .open, .leave,
-        .beginPause,
+        .beginPause, .openAlone,
+    ]
+
+    /// From the gate on to where the commit is sent.
+    private static let hasNotCommitted: Set<Action> = [
+        .gate, .fence, .fenceBehindBarrier, .drain, .makeDurable, .handOver, .checkIdentities,
+        .commit,
     ]
 
     private func moverSteps(_ number: Int, _ world: World, _ emit: (Step) -> Void) {
@@ -419,6 +457,14 @@ struct MoveModel {
             after[mover: number].action = keeps(.giveUpBeforeReopening) ? .giveUp : .reopen
             emit(Step(event: .giveUpInstead(mover: number), world: after))
         }
+        if scenario.mayOpenAlone,
+            Self.hasNotCommitted.contains(mover.action)
+                || mover.action == .findOut && !keeps(.openAloneUnsent)
+        {
+            var after = world
+            after[mover: number].action = .openAlone
+            emit(Step(event: .giveUpInstead(mover: number), world: after))
+        }
         if mover.action == .beginPause, world.attempt == mover.attempt, world.step == .verified,
             world.isAbortWanted || world.pauses == scenario.pauseMax
                 || world.a.isForeign || world.b.isForeign || !world.streamIsAlive
@@ -440,6 +486,7 @@ struct MoveModel {
                 switch mover.action {
                 case .gate, .fence, .makeDurable, .handOver: after[mover: number].action = .giveUp
                 case .commit: after[mover: number].action = .findOut
+                case .openAlone: after[mover: number].action = .giveUp
                 default: break
                 }
             }
@@ -574,14 +621,42 @@ struct MoveModel {
         }
         for shard in 0...1 where world[shard: shard].isForeign {
             guard !world.step.isBeforeCommit, world.step != .aborting else { continue }
-            var after = world
             let isPlaced = world.placement == shard
+            if isPlaced, keeps(.reconcileSeesArrival), world[shard: shard].epoch != world.epoch,
+                !isWhole(world, shard)
+            {
+                if let after = recall(from: shard, world) {
+                    emit(Step(event: .recall(shard), world: after))
+                }
+                continue
+            }
+            var after = world
             after[shard: shard].isForeign = false
             after[shard: shard].door = isPlaced ? .rw : .moved
             after[shard: shard].epoch = world.epoch
             after[shard: shard].attempt = world.attempt
             emit(Step(event: .reconcile(shard), world: after))
         }
+    }
+
+    /// The clinic is the former shard's again, which has what it had brought; nil if that has removed it.
+    private func recall(from shard: Int, _ world: World) -> World? {
+        guard [.committed, .opened, .soaking].contains(world.step) else { return nil }
+        var after = world
+        after.attempt += 1
+        after.epoch += 1
+        after.placement = 1 - shard
+        after.step = .finished
+        after.streamIsAlive = false
+        after[shard: 1 - shard].door = .rw
+        after[shard: shard].door = .absent
+        after[shard: shard].data = 0
+        after[shard: shard].isForeign = false
+        for place in 0...1 {
+            after[shard: place].attempt = after.attempt
+            after[shard: place].epoch = after.epoch
+        }
+        return after
     }
 
     private func leave(_ shard: Int, in world: inout World) {

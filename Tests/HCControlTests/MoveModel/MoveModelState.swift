@@ -26,6 +26,18 @@ enum MoveRule: String, CaseIterable, Sendable {
     /// The right to pass the commit point is given up before the door is opened again.
     case giveUpBeforeReopening
     case openAfterCommit
+    /// Without the control database the door is opened again only by who has not sent its commit …
+    case openAloneUnsent
+    /// … and as the attempt that comes next, so that nothing of the pause that is still on its way closes it once more.
+    case openAloneAsNext
+    /// A server that took over opens for a clinic only if it has what had come at the commit point.
+    case openSeesArrival
+    /// … by the hand of an operator, too: else the former shard serves it again.
+    case reconcileSeesArrival
+    /// What was left behind is kept until the destination's server knows of the arrival …
+    case purgeSeesArrival
+    /// … and its standby has what came.
+    case purgeSeesStandby
     /// Readers wait, too, before the destination may serve.
     case readersWaitAtHandover
     /// A server that is another than the one registered is used by no router before it was reconciled.
@@ -111,6 +123,8 @@ enum Action: UInt8 {
     case findOut
     case giveUp
     case reopen
+    /// The control database is away, and the mover has not sent its commit.
+    case openAlone
     case open
     case recordOpened
     case leave
@@ -174,6 +188,8 @@ struct World {
     var durableData: UInt8 = 0
     var standbyApplied: UInt8 = 0
     var streamIsAlive = true
+    /// What the destination had when it was made durable: what the commit point stands for.
+    var arrived: UInt8 = 0
 
     var first = MoverState()
     var second = MoverState()
@@ -218,6 +234,7 @@ struct World {
         rest = rest << 3 | UInt64(durable)
         rest = rest << 2 | UInt64(durableData)
         rest = rest << 3 | UInt64(standbyApplied)
+        rest = rest << 2 | UInt64(arrived)
         rest = rest << 1 | UInt64(targetCrashes)
         rest = rest << 1 | UInt64(sourceCrashes)
         rest = rest << 1 | UInt64(failoversA)

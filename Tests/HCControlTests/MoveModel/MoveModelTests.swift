@@ -77,6 +77,26 @@ struct MoveModelTests {
                 $0.isPauseAttempt = true
                 $0.attemptMax = 4
             },
+            scenario("the control database is away in a pause", late) {
+                $0.hasLateWriters = false
+                $0.isPauseAttempt = true
+                $0.attemptMax = 4
+                $0.mayOpenAlone = true
+            },
+            scenario("the control database is away, and a server crashes", crashes) {
+                $0.pauseMax = 1
+                $0.hasLateWriters = false
+                $0.isPauseAttempt = true
+                $0.attemptMax = 4
+                $0.mayOpenAlone = true
+            },
+            scenario("the control database is away on the way back", backLate) {
+                $0.pauseMax = 1
+                $0.hasLateWriters = false
+                $0.isPauseAttempt = true
+                $0.attemptMax = 4
+                $0.mayOpenAlone = true
+            },
             scenario("both servers crash", crashes) {
                 $0.pauseMax = 1
                 $0.hasLateWriters = false
@@ -88,6 +108,12 @@ struct MoveModelTests {
             },
             scenario("the target fails over", failoverB) {
                 $0.hasStandbys = true
+                $0.pauseMax = 1
+                $0.hasLateWriters = false
+            },
+            scenario("the target fails over to a standby that is late", failoverB) {
+                $0.hasStandbys = true
+                $0.areStandbysLate = true
                 $0.pauseMax = 1
                 $0.hasLateWriters = false
             },
@@ -130,6 +156,17 @@ struct MoveModelTests {
         (.unknownEndsAttempt, "late answers", "I2"),
         (.giveUpBeforeReopening, "late answers", "I2"),
         (.openAfterCommit, "two writers", "I1"),
+        (.openSeesArrival, "the target fails over to a standby that is late", "I3"),
+        (.reconcileSeesArrival, "the target fails over to a standby that is late", "I3"),
+        (
+            .purgeSeesArrival, "the target fails over to a standby that is late",
+            "the clinic is stuck"
+        ),
+        (
+            .purgeSeesStandby, "the target fails over to a standby that is late",
+            "the clinic is stuck"
+        ),
+        (.openAloneUnsent, "the control database is away in a pause", "I2"),
         (.readersWaitAtHandover, "two writers", "a reader"),
         (.identityGate, "the source fails over", "I1"),
         (.identitiesAfterDrain, "the target fails over", "I3"),
@@ -149,16 +186,21 @@ struct MoveModelTests {
     /// - `commitNamesStep`: whoever gives up goes on as another attempt if an answer is missing, and `commitNamesAttempt`
     ///   stops the rest. Without `unknownEndsAttempt` it is what is left (`pair`).
     /// - `commitRefusesAbort`: an abort is decided by the step, as the commit is; the wish alone only hurries it.
+    /// - `openAloneAsNext`: whoever takes the move over opens the door again. Without it a statement of the pause that is
+    ///   late closes it, for as long as the control database is away.
     /// - `epochGrows`: doors, attempts and the identity gate keep the rows by themselves. Epochs keep what is not on a
     ///   shard: names of keys in Redis, read models, commit positions; and tell a router whose map is the older one.
     @Test(
         "a rule that others stand behind is not missed alone",
-        arguments: [MoveRule.commitNamesStep, .commitRefusesAbort, .epochGrows])
+        arguments: [MoveRule.commitNamesStep, .commitRefusesAbort, .openAloneAsNext, .epochGrows])
     func redundant(_ rule: MoveRule) {
         for scenario in Self.scenarios {
             // The ways back begin at a second epoch; and a pause that is an attempt concerns the first rule only.
             if rule == .epochGrows && scenario.start.epoch > 1 { continue }
-            if rule != .commitNamesStep && scenario.isPauseAttempt { continue }
+            if scenario.mayOpenAlone != (rule == .openAloneAsNext) { continue }
+            if ![.commitNamesStep, .openAloneAsNext].contains(rule) && scenario.isPauseAttempt {
+                continue
+            }
             let result = MoveExplorer.explore(MoveModel(scenario, without: [rule]))
             #expect(result.finding == nil, "\(scenario.name): \(result.finding?.text ?? "")")
         }
@@ -167,7 +209,7 @@ struct MoveModelTests {
     @Test("every rule is either missed or said to be redundant")
     func complete() {
         let all = Set(Self.needs.map(\.rule)).union([
-            .commitNamesStep, .commitRefusesAbort, .epochGrows,
+            .commitNamesStep, .commitRefusesAbort, .openAloneAsNext, .epochGrows,
         ])
         #expect(all == Set(MoveRule.allCases))
     }

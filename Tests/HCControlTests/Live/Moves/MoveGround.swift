@@ -94,17 +94,54 @@ final class MoveGround {
 
     var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
 
-    /// From here on the files of shard `s1` lead to another server, which has its database and its roles.
-    func leadFirst(to server: Conninfo) throws {
-        shards[0] = shards[0].on(server)
+    /// From here on the files of a shard (1 or 2) lead to another server, which has its database and its roles.
+    func lead(_ number: Int, to server: Conninfo) throws {
+        shards[number - 1] = shards[number - 1].on(server)
+        try find(number)
+    }
+
+    /// The files of a shard lead to it.
+    func find(_ number: Int) throws {
+        let shard = shards[number - 1]
         for (role, conninfo) in [
-            ("owner", shards[0].owner), ("app", shards[0].app), ("mover", shards[0].mover),
-            ("superuser", shards[0].superuser),
+            ("owner", shard.owner), ("app", shard.app), ("mover", shard.mover),
+            ("superuser", shard.superuser),
         ] {
-            try Files.replace(
-                "\(directory)/shards/s1.\(role).conninfo", with: Array("\(conninfo)".utf8),
-                mode: 0o600)
+            try write("\(conninfo)", toFileOf: number, role)
         }
+    }
+
+    /// The files of a shard lead to where no server is.
+    func lose(_ number: Int) throws {
+        for role in ["owner", "app", "mover", "superuser"] {
+            try write("host=\(directory) dbname=none", toFileOf: number, role)
+        }
+    }
+
+    /// The control database is away: its connections end, and its file leads to no server. Returns at once.
+    nonisolated func loseControl() throws {
+        try Files.replace(
+            "\(directory)/control.admin.conninfo",
+            with: Array("host=\(directory) dbname=none".utf8),
+            mode: 0o600)
+        try services.psql(
+            control.superuser,
+            """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+            """)
+    }
+
+    nonisolated func findControl() throws {
+        try Files.replace(
+            "\(directory)/control.admin.conninfo", with: Array("\(control.admin)".utf8), mode: 0o600
+        )
+    }
+
+    private func write(_ conninfo: String, toFileOf number: Int, _ role: String) throws {
+        try Files.replace(
+            "\(directory)/shards/s\(number).\(role).conninfo", with: Array(conninfo.utf8),
+            mode: 0o600)
     }
 
     /// As another process would have it.

@@ -169,6 +169,35 @@ struct MovePauseTests {
     }
 
     @Test(
+        "the control database is lost in the pause: the door is opened again without it, as no commit was sent",
+        arguments: ["move.gated", "move.fenced"])
+    func controlLost(_ point: String) async throws {
+        try await withMoveGround { ground in
+            let mover = try await ground.begin(ground.plane())
+            try FaultPoint.arm(
+                "\(point)=stop@1",
+                perform: { _ in
+                    do {
+                        try ground.loseControl()
+                    } catch {
+                        Issue.record(error)
+                    }
+                })
+            // Its process has lost the move when it ends, and can tell nobody.
+            await #expect(throws: ControlError.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let open = try await ground.psql(
+                ground.shards[0].superuser,
+                "SELECT state FROM hc_tenant WHERE tenant_id = '\(MoveGround.sunrise)'")
+            #expect(open == "rw")
+            try ground.findControl()
+            let move = try await ground.carryOn()
+            #expect(move.state == .soaking, "\(move.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test(
         "rows are compared a few chunks at a time: what is read on one side is soon read on the other"
     )
     func fewChunks() async throws {

@@ -101,7 +101,9 @@ struct MoveSuccessionTests {
             #expect(try await store.commit(zombie, [:], deadline: ground.deadline) == nil)
             await #expect(throws: MoveLost.self) { try await store.advance(zombie, to: .committed) }
             try await other.reserve()
-            await #expect(throws: MoveLost.self) { try await fence.open(epoch: 2) }
+            await #expect(throws: MoveLost.self) {
+                try await fence.open(epoch: 2, timeline: fence.destination.timeline)
+            }
             await #expect(throws: MoveLost.self) { try await fence.reserve() }
             #expect(try await ground.carryOn().state == .soaking)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])

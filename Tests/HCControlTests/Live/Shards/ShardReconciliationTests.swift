@@ -63,7 +63,7 @@ struct ShardReconciliationTests {
             {}
             #expect(try await ground.begin(ground.plane()).run().state == .soaking)
             try await ground.psql(replica, "SELECT pg_promote()")
-            try ground.leadFirst(to: replica)
+            try ground.lead(1, to: replica)
             #expect(try await door(ground, MoveGround.sunrise) == "rw|1", "it lacks the fence")
             await #expect(throws: TenancyError.self) {
                 try await practitioners(ground, MoveGround.lakeside)
@@ -158,6 +158,60 @@ struct ShardReconciliationTests {
             let result = try await reconcile(ground, isNewSystem: true)
             #expect(result.outcome == "reconciled" && result.doors == [])
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test(
+        "a move that goes on elsewhere waits for the shard that is away, and holds up nobody here")
+    func otherAway() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            try await ground.psql(
+                ground.control.admin, "UPDATE shard SET system_id = '1' WHERE id = 's1'")
+            try ground.lose(2)
+            let result = try await reconcile(ground, isNewSystem: true)
+            #expect(result.outcome == "reconciled" && result.lost == [])
+            #expect(result.waiting.map(\.clinic) == ["sunrise"])
+            #expect(result.waiting.first?.reason.contains("shard s2 is away") == true)
+            #expect(result.waysBack.map(\.clinic) == ["sunrise"])
+            #expect(try await door(ground, MoveGround.sunrise) == "moved|2")
+            #expect(try await practitioners(ground, MoveGround.lakeside) == 300)
+            try ground.find(2)
+            let move = try await ground.carryOn()
+            #expect(move.state == .done, "it has no way back: \(move.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("one that does not go on is left when the time is over, and can be carried on later")
+    func stuck() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            // Its server answers, and the clinic's door there is locked.
+            let (services, target) = (ground.services, ground.shards[1].superuser)
+            let lock = try await offLoop {
+                let session = try services.session(target)
+                try session.run("BEGIN; LOCK TABLE hc_tenant IN ACCESS EXCLUSIVE MODE")
+                return session
+            }
+            let result = try await ShardReconciliation(
+                "s1", plane: ground.plane(), patience: .milliseconds(300)
+            ).run(isNewSystem: false, reason: nil, dryRun: false)
+            #expect(result.waiting.map(\.clinic) == ["sunrise"])
+            #expect(result.doors.map(\.to) == ["moved to s2 at epoch 2"])
+            _ = try await offLoop { try lock.run("ROLLBACK") }
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
         }
     }
 
