@@ -7,7 +7,7 @@ extension LintCatalogue {
             Query(
                 """
                 SELECT class.oid, relname::text, relkind, coalesce(pg_relation_filenode(class.oid), 0::oid),
-                    coalesce(pg_stat_get_xact_numscans(class.oid), 0)
+                    coalesce(pg_stat_get_xact_numscans(class.oid), 0), nspname::text
                 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = relnamespace
                 WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' AND nspname <> 'hc_lint'
                 """),
@@ -15,7 +15,7 @@ extension LintCatalogue {
                 """
                 SELECT attrelid, attnum, attname::text, attnotnull, atthasmissing
                 FROM pg_attribute
-                JOIN pg_class AS class ON class.oid = attrelid AND relkind IN ('r', 'p')
+                JOIN pg_class AS class ON class.oid = attrelid AND relkind IN ('r', 'p', 'v', 'm', 'f')
                 JOIN pg_namespace AS space ON space.oid = relnamespace
                 WHERE attnum > 0 AND NOT attisdropped
                     AND nspname <> 'information_schema' AND nspname !~ '^pg_'

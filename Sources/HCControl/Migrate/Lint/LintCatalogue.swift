@@ -4,6 +4,7 @@ import HCPostgres
 struct LintCatalogue: Sendable {
     struct Relation: Sendable {
         var name: String
+        var schema: String
         /// `pg_class.relkind`.
         var kind: String
         var file: UInt64
@@ -11,6 +12,8 @@ struct LintCatalogue: Sendable {
         var scans: Int
 
         var isTable: Bool { kind == "r" || kind == "p" || kind == "m" }
+        /// Statements of programs name it.
+        var isRead: Bool { isTable || kind == "v" || kind == "f" }
     }
 
     struct Column: Sendable {
@@ -68,8 +71,8 @@ struct LintCatalogue: Sendable {
     init(_ results: [PostgresResult], set: MigrationLint.DatabaseSet) throws {
         for row in results[0].rows {
             relations[try row.unsigned(0)] = Relation(
-                name: try row.text(1), kind: try row.text(2), file: try row.unsigned(3),
-                scans: try row.int(4))
+                name: try row.text(1), schema: try row.text(5), kind: try row.text(2),
+                file: try row.unsigned(3), scans: try row.int(4))
         }
         for row in results[1].rows {
             let key = ColumnKey(table: try row.unsigned(0), number: try row.int(1))
@@ -108,4 +111,46 @@ struct LintCatalogue: Sendable {
     }
 
     func name(_ relation: UInt64) -> String { relations[relation]?.name ?? "\(relation)" }
+
+    /// What statements of programs can name: tables, views and their columns, of schema public. A table is column 0.
+    private var readable: [String: ColumnKey] {
+        var names: [String: ColumnKey] = [:]
+        for (identity, relation) in relations where relation.isRead && relation.schema == "public" {
+            names[relation.name] = ColumnKey(table: identity, number: 0)
+        }
+        for (key, column) in columns {
+            guard let table = relations[key.table], names[table.name]?.table == key.table else {
+                continue
+            }
+            names["\(table.name).\(column.name)"] = key
+        }
+        return names
+    }
+
+    /// What could be read under its name at `start` and cannot be any more, each with what it is called now, if it is there
+    /// at all. A view that was made anew is as good as before; a table or column has lost what was in it.
+    func lost(since start: LintCatalogue) -> Set<Problem> {
+        let names = readable
+        func isLost(_ name: String, _ key: ColumnKey) -> Bool {
+            guard let now = names[name] else { return true }
+            return now != key && start.relations[key.table]?.isTable == true
+        }
+        var problems: Set<Problem> = []
+        for (name, key) in start.readable where isLost(name, key) {
+            // Where the table is lost, that says it.
+            let table = ColumnKey(table: key.table, number: 0)
+            if key != table, isLost(start.name(key.table), table) { continue }
+            let now = called(key).map { ", which is now \($0)" } ?? ""
+            problems.insert(Problem(rule: .takesAway, object: name + now))
+        }
+        return problems
+    }
+
+    /// Nil if it is gone.
+    private func called(_ key: ColumnKey) -> String? {
+        guard key.number == 0 else { return columns[key]?.name }
+        return relations[key.table].map {
+            $0.schema == "public" ? $0.name : "\($0.schema).\($0.name)"
+        }
+    }
 }

@@ -59,7 +59,10 @@ struct LintExamination {
     func inTransaction(looks: Bool) async throws -> Outcome {
         try await connection.transaction(deadline: deadline) { transaction in
             var record: Record?
-            if looks { record = Record(start: try await look(transaction)) }
+            if looks {
+                record = Record(
+                    start: try await look(transaction), isWaitedFor: step.servesFrom != nil)
+            }
             for statement in statements {
                 try await run(statement) { () throws(PostgresError) in
                     try await transaction.executeScript(statement.text)
@@ -76,7 +79,8 @@ struct LintExamination {
     /// A migration with a statement that PostgreSQL takes only outside a transaction: one after the other.
     func outsideTransaction() async throws -> Outcome {
         var record = Record(
-            start: try await connection.transaction(deadline: deadline) { try await look($0) })
+            start: try await connection.transaction(deadline: deadline) { try await look($0) },
+            isWaitedFor: step.servesFrom != nil)
         var findings: [LintFinding] = []
         var isNeeded = false
         for statement in statements {
@@ -277,9 +281,12 @@ extension LintExamination {
         private var found: [(problem: LintCatalogue.Problem, line: Int)] = []
         /// Rules of the schema that are broken now and were not before the migration, and since which line.
         private var open: [LintCatalogue.Problem: Int] = [:]
+        /// Every program that serves is known to do without what is taken away.
+        private let isWaitedFor: Bool
 
-        init(start: LintCatalogue) {
+        init(start: LintCatalogue, isWaitedFor: Bool) {
             self.start = start
+            self.isWaitedFor = isWaitedFor
             last = start
         }
 
@@ -287,10 +294,10 @@ extension LintExamination {
             var step = LintStep(start: start, before: last, after: seen)
             step.isBare = isBare
             found += step.problems().map { ($0, statement.line) }
-            open = open.filter { seen.problems.contains($0.key) }
-            for problem in seen.problems.subtracting(start.problems) where open[problem] == nil {
-                open[problem] = statement.line
-            }
+            let lost = isWaitedFor ? [] : seen.lost(since: start)
+            let problems = seen.problems.subtracting(start.problems).union(lost)
+            open = open.filter { problems.contains($0.key) }
+            for problem in problems where open[problem] == nil { open[problem] = statement.line }
             last = seen
         }
 

@@ -20,6 +20,8 @@ package enum LintRule: String, Sendable, CaseIterable {
     case foreignKey = "foreign-key"
     case validateAtOnce = "validate-at-once"
     case longLock = "long-lock"
+    // What programs that serve read meanwhile.
+    case takesAway = "takes-away"
     // What the schema of a shard is like afterwards.
     case tenantColumn = "tenant-column"
     case primaryKey = "primary-key"
@@ -132,6 +134,12 @@ package enum LintRule: String, Sendable, CaseIterable {
             (
                 "a table that nobody can use meanwhile stays locked for further work",
                 "one migration for each table that is changed; rows are changed in a migration of their own"
+            )
+        case .takesAway:
+            (
+                "programs that serve and still ask for it fail from this statement on",
+                "in contract.sql of a migration in phases; or a release that does without comes first, and migration.json "
+                    + #"names in "servesFrom" the migration which that release knows: then the run waits for the others"#
             )
         case .tenantColumn:
             (

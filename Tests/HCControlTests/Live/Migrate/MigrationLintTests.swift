@@ -39,6 +39,13 @@ struct MigrationLintTests {
         var backfill: String?
         var contract: String?
         var verify: String?
+        var servesFrom: Int?
+
+        init(_ sql: String, servesFrom: Int, _ rules: LintRule...) {
+            self.sql = sql
+            self.servesFrom = servesFrom
+            self.rules = Set(rules)
+        }
 
         init(
             _ sql: String = "ALTER TABLE cache_tag ADD COLUMN total bigint",
@@ -55,6 +62,7 @@ struct MigrationLintTests {
         var migration: Migration {
             var terms = MigrationTerms()
             terms.isTransactional = isTransactional
+            terms.servesFrom = servesFrom
             return Migration(
                 version: 0, name: "", checksum: "c", sql: sql, backfill: backfill,
                 contract: contract, verify: verify, down: down, terms: terms)
@@ -160,6 +168,32 @@ struct MigrationLintTests {
         Form(
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1; GRANT EXECUTE ON FUNCTION f() TO PUBLIC",
             .publicFunction),
+        // What programs that serve read meanwhile.
+        Form("ALTER TABLE patient DROP COLUMN version", .takesAway),
+        Form("ALTER TABLE patient DROP COLUMN version", servesFrom: 5),
+        Form("ALTER TABLE patient RENAME COLUMN version TO edition", .takesAway),
+        Form("ALTER TABLE patient RENAME COLUMN version TO edition", servesFrom: 5),
+        Form("DROP TABLE cache_tag CASCADE", .takesAway),
+        Form("DROP TABLE cache_tag CASCADE", servesFrom: 5),
+        Form("ALTER TABLE cache_tag RENAME TO cache_label", .takesAway),
+        Form("CREATE SCHEMA old; ALTER TABLE cache_tag SET SCHEMA old", .takesAway),
+        Form("DO $$ BEGIN ALTER TABLE patient DROP COLUMN version; END $$", .takesAway),
+        Form(
+            "ALTER TABLE patient DROP COLUMN version; ALTER TABLE patient ADD COLUMN version int",
+            .takesAway),
+        Form("ALTER TABLE patient ADD COLUMN a text; ALTER TABLE patient RENAME a TO b"),
+        Form("ALTER TABLE patient ADD COLUMN a text; ALTER TABLE patient DROP COLUMN a"),
+        Form(
+            """
+            ALTER TABLE patient RENAME COLUMN version TO edition;
+            ALTER TABLE patient RENAME COLUMN edition TO version
+            """),
+        Form("DROP INDEX appointment_time"),
+        Form("ALTER TABLE patient ALTER COLUMN version DROP DEFAULT"),
+        Form("ALTER TABLE patient ALTER COLUMN version DROP NOT NULL"),
+        Form(
+            "ALTER TABLE cache_tag DROP COLUMN count",
+            contract: "SELECT 1", .takesAway),
         // Phases.
         Form(backfill: "SELECT 0::bigint, NULL::text WHERE $1::uuid <> $2::text::uuid OR $3 > 0"),
         Form(
@@ -285,6 +319,24 @@ struct MigrationLintTests {
         #expect(findings.map(\.file) == ["shard/000\(number)-lint\(number)/up.sql"])
         #expect(findings.map(\.object) == ["session"])
         #expect(LintRule.allCases.allSatisfy { !$0.reason.isEmpty && !$0.safeForm.isEmpty })
+    }
+
+    @Test("what is taken away is named, with the line and what it is called now")
+    func takenAway() async throws {
+        let findings = try await check([
+            """
+            ALTER TABLE patient ADD COLUMN a text;
+            ALTER TABLE patient RENAME COLUMN version TO edition;
+
+            ALTER TABLE patient DROP COLUMN sealed
+            """,
+            "CREATE VIEW tag AS SELECT tag FROM cache_tag",
+            "DROP VIEW tag; CREATE VIEW tag AS SELECT tag, count FROM cache_tag",
+            "DROP VIEW tag",
+        ])
+        #expect(
+            findings.filter { $0.rule == .takesAway }.map { "\($0.line) \($0.object)" }
+                == ["2 patient.version, which is now edition", "4 patient.sealed", "1 tag"])
     }
 
     @Test("no scratch database is left, neither by a check nor by one that was killed")
