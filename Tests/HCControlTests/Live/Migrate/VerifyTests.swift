@@ -82,6 +82,43 @@ struct VerifyTests {
         }
     }
 
+    /// `migrate up --shard`, and what comes before the shards.
+    @Test(
+        "outside of waves, too, whose process dies before the verification does not leave it out",
+        arguments: ["s01", "control"])
+    func killedAlone(database: String) async throws {
+        try await withWaveGround(shards: 1) { ground in
+            let verify = "SELECT 'tier ' || name FROM tier"
+            let extra = Migration(
+                version: ground.catalog.control.count + 1, name: "later", checksum: "c",
+                sql: "SELECT 1", verify: verify)
+            let runner = MigrationRunner(
+                plane: ground.plane(),
+                catalog: MigrationCatalog(
+                    control: ground.catalog.control + [extra],
+                    shard: ground.catalog(adding: Self.up, verify: Self.verify).shard))
+            func up() async throws -> [MigrationRunner.Applied] {
+                database == "control"
+                    ? try await runner.upControl(dryRun: false)
+                    : try await runner.upShards(only: database, dryRun: false)
+            }
+            try await insertEmpty(ground, shard: 0)
+            try await ground.psql(
+                ground.control.owner, "INSERT INTO tier (name, definition) VALUES ('bad', '{}')")
+            try FaultPoint.arm("migrate.before-verify=fail@1", perform: { _ in })
+            defer { FaultPoint.disarm() }
+            await #expect(throws: FaultPointFailure.self) { _ = try await up() }
+            FaultPoint.disarm()
+            for _ in 1...2 {
+                let error = await waveFailure { _ = try await up() }
+                #expect(error?.code == "verify-failed")
+            }
+            try await ground.psql(ground.control.owner, "DELETE FROM tier")
+            try await ground.psql(ground.shards[0].superuser, "DELETE FROM cache_tag")
+            #expect(try await up().isEmpty)
+        }
+    }
+
     @Test("it cannot change anything")
     func readsOnly() async throws {
         try await withWaveGround(shards: 1) { ground in
