@@ -40,6 +40,7 @@ extension MigrationRunner {
             \(preamble(migration, before: migration.version - 1))
             \(migration.sql)
             ;
+            \(SchemaMark.keep);
             \(MigrationRunner.ledgerLine(of: migration));
             """
         try await run(script, on: target, migration.terms, what)

@@ -122,6 +122,7 @@ extension MigrationRunner {
             \(script)
             ;
             DELETE FROM public.hc_backfill WHERE version = \(migration.version);
+            \(SchemaMark.keep);
             UPDATE public.hc_schema
             SET phase = NULL, serves_from = \(servesFrom), fingerprint = public.hc_schema_fingerprint()
             WHERE version = \(migration.version);

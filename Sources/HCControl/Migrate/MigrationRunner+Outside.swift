@@ -37,6 +37,7 @@ extension MigrationRunner {
                 try await script(
                     """
                     \(MigrationRunner.guardOfLedger(last: migration.version - 1));
+                    \(SchemaMark.keep);
                     \(MigrationRunner.ledgerLine(of: migration))
                     """, connection, terms, watch, what)
                 try await script(

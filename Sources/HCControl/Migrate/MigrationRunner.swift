@@ -126,7 +126,13 @@ package struct MigrationRunner {
             applied += try await up(
                 connection, shard.id, reference: shard.reference, catalog.shard, dryRun: dryRun)
             guard !dryRun else { continue }
-            let fingerprint = try await fingerprint(of: connection, shard.id)
+            // By its ledger: what somebody has changed by hand since is not made right by being written down.
+            let fingerprint = try await plane.attempt("the ledger of \(shard.id) cannot be read") {
+                try await connection.execute(
+                    Query("SELECT fingerprint FROM hc_schema ORDER BY version DESC LIMIT 1"),
+                    deadline: plane.deadline
+                ).single().text(0)
+            }
             try await registry.recordSchema(
                 id: shard.id, version: catalog.shard.count, fingerprint: fingerprint)
         }
@@ -182,12 +188,18 @@ package struct MigrationRunner {
     }
 
     func requireNoMoves(_ shard: Shard) async throws {
-        let moves = try await MoveStore(plane: plane).list(shard: shard.id, isOpen: true, limit: 5)
-        guard !moves.isEmpty else { return }
-        throw ControlError(
+        let moves = try await MoveStore(plane: plane).list(shard: shard.id, isOpen: true)
+        if let problem = MigrationRunner.problem(moves: moves, at: shard) { throw problem }
+    }
+
+    /// - Returns: nil if none of them is from or to the shard.
+    static func problem(moves: [Move], at shard: Shard) -> ControlError? {
+        let here = moves.filter { $0.source == shard.id || $0.target == shard.id }
+        guard !here.isEmpty else { return nil }
+        return ControlError(
             .refused, code: "moves-open",
             "shard \(shard.id) cannot be migrated while clinics are on the move: "
-                + moves.map { "\($0.slug) (\($0.step.rawValue))" }.joined(separator: ", "),
+                + here.prefix(5).map { "\($0.slug) (\($0.step.rawValue))" }.joined(separator: ", "),
             remedy:
                 "Wait for those that run; end those that soak with 'hc-admin move finalize SLUG'.")
     }
@@ -256,47 +268,5 @@ package struct MigrationRunner {
             database: shard.id, catalog: catalog.shard,
             applied: await ledger(of: connection, shard.id)
         ).pending
-    }
-
-    func ledger(
-        of connection: PostgresConnection, _ database: String
-    ) async throws -> [MigrationPlan.Applied] {
-        try await plane.attempt("the ledger of \(database) cannot be read") {
-            let exists = try await connection.execute(
-                [Query("SELECT to_regclass('public.hc_schema') IS NOT NULL")],
-                deadline: plane.deadline)
-            guard try exists[0][0].bool(0) else { return [] }
-            let rows = try await connection.execute(
-                [
-                    // As JSON: ledgers from before there were phases have no such column.
-                    Query(
-                        """
-                        SELECT version, name, checksum, to_jsonb(line) ->> 'phase'
-                        FROM hc_schema AS line ORDER BY version
-                        """)
-                ],
-                deadline: plane.deadline)[0]
-            return try rows.rows.map { row in
-                let phase = try row.textIfPresent(3)
-                guard phase == nil || phase.flatMap(MigrationPlan.Phase.init) != nil else {
-                    throw ControlError(
-                        .refused, code: "migration-unknown",
-                        "the ledger of \(database) has the unknown phase '\(phase ?? "")'",
-                        remedy: "Use the newest release of hc-admin.")
-                }
-                return MigrationPlan.Applied(
-                    version: try row.int(0), name: try row.text(1), checksum: try row.text(2),
-                    phase: phase.flatMap(MigrationPlan.Phase.init))
-            }
-        }
-    }
-
-    func fingerprint(
-        of connection: PostgresConnection, _ database: String
-    ) async throws -> String {
-        try await plane.attempt("the schema of \(database) cannot be read") {
-            try await connection.execute(
-                [Query("SELECT hc_schema_fingerprint()")], deadline: plane.deadline)[0][0].text(0)
-        }
     }
 }

@@ -182,17 +182,20 @@ package struct RolloutStore {
         }
     }
 
+    /// Keeps it, and says how far it has come: nothing else is written for each shard.
+    ///
     /// - Returns: whether the abort is wanted; nil if the rollout is not this process' any more.
-    func renew(_ rollout: Rollout) async throws -> Bool? {
+    func renew(_ rollout: Rollout, shardsDone: Int = 0) async throws -> Bool? {
         try await plane.control().execute(
             Query(
                 """
-                UPDATE migration_rollout SET lease_until = clock_timestamp() + $3 * interval '1 ms'
+                UPDATE migration_rollout SET lease_until = clock_timestamp() + $3 * interval '1 ms',
+                    shards_done = greatest(shards_done, $4)
                 WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING abort_wanted
                 """,
                 [
                     .uuid(rollout.id), .int8(rollout.attempt),
-                    .int8(RolloutStore.lease.inMilliseconds),
+                    .int8(RolloutStore.lease.inMilliseconds), .int4(Int32(shardsDone)),
                 ]), deadline: .after(RolloutStore.lease, from: plane.clocks.monotonic())
         ).singleIfPresent()?.bool(0)
     }
@@ -215,21 +218,22 @@ package struct RolloutStore {
 
     /// Ends it or leaves it to whoever repairs what is wrong.
     func end(
-        _ rollout: Rollout, as state: Rollout.State, failed: [String] = [], problem: String? = nil
+        _ rollout: Rollout, as state: Rollout.State, shardsDone: Int = 0, failed: [String] = [],
+        problem: String? = nil
     ) async throws {
         try await write(
             rollout,
             Query(
                 """
                 UPDATE migration_rollout SET state = $3, failed_shards = $4, problem = $5, lease_until = NULL,
-                    updated_at = clock_timestamp(),
+                    shards_done = greatest(shards_done, $6), updated_at = clock_timestamp(),
                     finished_at = CASE WHEN $3 <> 'halted' THEN clock_timestamp() END
                 WHERE id = $1 AND attempt = $2 AND state = 'running'
                 RETURNING id
                 """,
                 [
                     .uuid(rollout.id), .int8(rollout.attempt), .text(state.rawValue),
-                    .texts(failed), .optional(problem),
+                    .texts(failed), .optional(problem), .int4(Int32(shardsDone)),
                 ]))
     }
 
@@ -284,27 +288,34 @@ package struct RolloutStore {
     // MARK: History
 
     /// Writes down that a migration begins at a shard.
+    ///
+    /// - Parameter changesSchema: then only if no clinic is on the move from or to it.
+    /// - Returns: nil if one is; nothing was written then.
     func began(
-        _ version: Int, _ name: String, _ checksum: String, shard: String, wave: Int,
-        fingerprint: String, _ rollout: Rollout
-    ) async throws -> UUID {
+        _ migration: Migration, named name: String, shard: String, wave: Int, fingerprint: String,
+        changesSchema: Bool = false, _ rollout: Rollout
+    ) async throws -> UUID? {
         var random = SystemRandom()
         let id = UUID.v7(at: plane.clocks.now(), using: &random)
-        try await plane.attempt("the history of shard \(shard) cannot be written") {
-            _ = try await plane.control().execute(
+        return try await plane.attempt("the history of shard \(shard) cannot be written") {
+            try await plane.control().execute(
                 Query(
                     """
                     INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
                         fingerprint_before, rollout_id, started_at)
-                    VALUES ($1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp())
+                    SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
+                    WHERE NOT ($9 AND EXISTS (
+                        SELECT FROM move
+                        WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
+                    RETURNING id
                     """,
                     [
-                        .uuid(id), .text(shard), .int4(Int32(version)),
-                        .text(name), .text(checksum), .int4(Int32(wave)),
-                        .text(fingerprint), .uuid(rollout.id),
-                    ]), deadline: plane.deadline)
+                        .uuid(id), .text(shard), .int4(Int32(migration.version)),
+                        .text(name), .text(migration.checksum), .int4(Int32(wave)),
+                        .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
+                    ]), deadline: plane.deadline
+            ).singleIfPresent()?.uuid(0)
         }
-        return id
     }
 
     /// How a verification is called in the history.
@@ -328,16 +339,19 @@ package struct RolloutStore {
     }
 
     /// Writes down how it ended: with the new fingerprint, or with an error.
-    func ended(_ run: UUID, fingerprint: String?, error: String?) async throws {
+    ///
+    /// - Parameter further: what is to be written with it.
+    func ended(
+        _ run: UUID, fingerprint: String?, error: String?, with further: [Query] = []
+    ) async throws {
+        let line = Query(
+            """
+            UPDATE migration_run SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END,
+                fingerprint_after = $2, error = $3, finished_at = clock_timestamp()
+            WHERE id = $1 AND state = 'running'
+            """, [.uuid(run), .optional(fingerprint), .optional(error)])
         try await plane.attempt("the history of migrations cannot be written") {
-            _ = try await plane.control().execute(
-                Query(
-                    """
-                    UPDATE migration_run SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END,
-                        fingerprint_after = $2, error = $3, finished_at = clock_timestamp()
-                    WHERE id = $1 AND state = 'running'
-                    """, [.uuid(run), .optional(fingerprint), .optional(error)]),
-                deadline: plane.deadline)
+            _ = try await plane.control().execute([line] + further, deadline: plane.deadline)
         }
     }
 

@@ -28,7 +28,7 @@ extension WaveRunner {
         }
         problems += WaveRunner.strangers(shards.compactMap { lines[$0.id] })
         let gate = WaveRunner.divide(&lines)
-        problems += await moves(of: shards.compactMap { lines[$0.id] })
+        problems += try await moves(of: shards.compactMap { lines[$0.id] })
         guard problems.isEmpty else { throw WaveRunner.combined(problems) }
         let planned = waves.waves.map { $0.compactMap { lines[$0] } }
         return Plan(waves: planned, estimates: try await estimates(planned), gate: gate)
@@ -59,24 +59,27 @@ extension WaveRunner {
     }
 
     /// Clinics on the move, where the schema is about to change.
-    private func moves(of lines: [Line]) async -> [ControlError] {
-        await inParallel(lines.filter { $0.pending.contains(where: \.changesSchema) }) {
-            [catalog] plane, line -> ControlError? in
-            do {
-                try await MigrationRunner(plane: plane, catalog: catalog).requireNoMoves(line.shard)
-                return nil
-            } catch {
-                return WaveRunner.problem(error, line.shard.id)
-            }
-        }.compactMap { $0 }
+    private func moves(of lines: [Line]) async throws -> [ControlError] {
+        let open = try await MoveStore(plane: plane).list(isOpen: true, limit: WaveRunner.movesMax)
+        return lines.compactMap { line in
+            guard line.pending.contains(where: \.changesSchema) else { return nil }
+            return MigrationRunner.problem(moves: open, at: line.shard)
+        }
     }
 
+    /// Clinics that are on the move at once: far more than there ever are.
+    private static let movesMax = 100_000
+
     /// What each of them has, in their order.
-    func look(at shards: [Shard]) async -> [Result<Line, ControlError>] {
+    private func look(at shards: [Shard]) async -> [Result<Line, ControlError>] {
         await inParallel(shards) { [catalog] plane, shard in
             do {
-                let runner = MigrationRunner(plane: plane, catalog: catalog)
-                return .success(try await WaveRunner.look(at: shard, runner))
+                let sight = try await MigrationRunner(plane: plane, catalog: catalog).look(
+                    at: shard)
+                return .success(
+                    Line(
+                        shard: shard, version: sight.version, mark: sight.mark,
+                        pending: sight.pending))
             } catch {
                 return .failure(WaveRunner.problem(error, shard.id))
             }
@@ -96,19 +99,6 @@ extension WaveRunner {
             return open.canary
         }
         return (shards.first { $0.state == "open" } ?? shards[0]).id
-    }
-
-    static func look(
-        at shard: Shard, _ runner: MigrationRunner
-    ) async throws -> Line {
-        let connection = try await runner.plane.shard(reference: shard.reference, .owner)
-        let pending = try await runner.pending(shard, connection)
-        let version = try await runner.version(of: shard, connection)
-        return Line(
-            shard: shard, version: version,
-            fingerprint: version == 0
-                ? "" : try await runner.fingerprint(of: connection, shard.id),
-            pending: pending)
     }
 
     /// Of shards at the same version, those whose schema is not that of most of them.

@@ -41,13 +41,14 @@ package final class WaveRunner {
     package struct Line: Sendable {
         package let shard: Shard
         package let version: Int
-        package let fingerprint: String
+        let mark: SchemaMark
         /// What this run does,
         package internal(set) var pending: [MigrationStep]
         /// and what comes after it: a step for which processes that serve may have to be waited for begins a run of its
         /// own, when all shards have what is before it.
         package internal(set) var later: [MigrationStep] = []
 
+        package var fingerprint: String { mark.fingerprint }
         var stepsLeft: Int { pending.count + later.count }
     }
 
@@ -93,6 +94,8 @@ package final class WaveRunner {
     private let spare = SpareConnections()
 
     private var failures: [Failure] = []
+    /// As what each shard came out.
+    private var marks: [String: SchemaMark] = [:]
     private var applied: [MigrationRunner.Applied] = []
     private var death: FaultPointFailure?
     private var machine = RolloutMachine(waves: [])
@@ -191,14 +194,13 @@ package final class WaveRunner {
         guard failures.isEmpty else { throw try await halt(plan, rollout, store) }
         guard machine.ending == .done else {
             guard isAbortWanted else { throw RolloutStore.lost }
-            try await store.end(rollout, as: .aborted)
+            try await store.end(rollout, as: .aborted, shardsDone: machine.done)
             throw ControlError(
                 .refused, code: "rollout-aborted",
                 "aborted: \(machine.done) of \(plan.lines.count) shards are at version \(rollout.version)",
                 remedy: "What was applied stays applied; 'hc-admin migrate up' begins anew.")
         }
-        try await store.note(rollout, wave: plan.waves.count - 1, shardsDone: machine.done)
-        try await store.end(rollout, as: .done)
+        try await store.end(rollout, as: .done, shardsDone: machine.done)
     }
 
     /// Looked at before anything is begun.
@@ -214,15 +216,10 @@ package final class WaveRunner {
     ) async {
         do {
             let runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
-            if line.pending.contains(where: \.changesSchema) {
-                try await runner.requireNoMoves(line.shard)
-            }
             let isDone = try await apply(line, wave: wave, rollout, runner)
             guard isDone else { return machine.leftOff(line.shard.id) }
             machine.migrated(line.shard.id)
             tell(plan, wave: wave)
-            try await RolloutStore(plane: plane).note(
-                rollout, wave: wave, shardsDone: machine.done)
         } catch let error as FaultPointFailure {
             death = error
             machine.leftOff(line.shard.id)
@@ -241,46 +238,82 @@ package final class WaveRunner {
     private func apply(
         _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
     ) async throws -> Bool {
-        let (shard, store) = (line.shard, RolloutStore(plane: runner.plane))
-        var fingerprint = line.fingerprint
-        try await verifyAgain(line, wave: wave, rollout, runner)
+        let shard = line.shard
+        if rollout.attempt > 1 { try await verifyAgain(line, wave: wave, rollout, runner) }
         for step in line.pending {
             guard mayGoOn else { return false }
-            let connection = try await runner.plane.shard(reference: shard.reference, .owner)
-            let run = try await store.began(
-                step.version, step.name, step.migration.checksum, shard: shard.id, wave: wave,
-                fingerprint: fingerprint, rollout)
-            let isDone: Bool
-            do {
-                try FaultPoint.reach("migrate.before-apply")
-                isDone = try await runner.take(
-                    step,
-                    at: .init(
-                        connection: connection, database: shard.id, reference: shard.reference),
-                    while: { mayGoOn })
-                try FaultPoint.reach("migrate.after-apply")
-            } catch {
-                if !(error is FaultPointFailure) {
-                    try await store.ended(run, fingerprint: nil, error: "\(error)")
-                }
-                throw error
-            }
-            fingerprint = try await runner.fingerprint(of: connection, shard.id)
-            guard isDone else {
-                try await store.ended(run, fingerprint: nil, error: "it was stopped half-way")
-                return false
-            }
-            try await store.ended(run, fingerprint: fingerprint, error: nil)
+            let isDone = try await take(step, at: shard, from: line, wave: wave, rollout, runner)
+            guard isDone else { return false }
             applied.append(.init(database: shard.id, version: step.version, name: step.name))
             if step.isLast {
                 try await verify(
-                    step.migration, line.shard, wave: wave, fingerprint, rollout, runner)
+                    step.migration, shard, wave: wave, mark(of: line).fingerprint, rollout, runner)
             }
         }
-        try await ShardRegistry(plane: runner.plane).recordSchema(
-            id: shard.id, version: line.pending.last?.version ?? line.version,
-            fingerprint: fingerprint)
+        if line.pending.isEmpty {
+            // What was applied by a process that died may not have been written down.
+            try await ShardRegistry(plane: runner.plane).recordSchema(
+                id: shard.id, version: line.version, fingerprint: line.fingerprint)
+        }
         return true
+    }
+
+    /// One step, its line in the history, and what all processes are told of the shard.
+    ///
+    /// - Returns: false if it was not to go on.
+    private func take(
+        _ step: MigrationStep, at shard: Shard, from line: Line, wave: Int, _ rollout: Rollout,
+        _ runner: MigrationRunner
+    ) async throws -> Bool {
+        let store = RolloutStore(plane: runner.plane)
+        let before = mark(of: line)
+        let target = MigrationRunner.Target(
+            connection: try await runner.plane.shard(reference: shard.reference, .owner),
+            database: shard.id, reference: shard.reference)
+        let run = try await begin(step, at: shard, wave: wave, before.fingerprint, rollout, runner)
+        let outcome: MigrationRunner.Outcome?
+        do {
+            try FaultPoint.reach("migrate.before-apply")
+            let isDone = try await runner.take(step, at: target, while: { mayGoOn })
+            try FaultPoint.reach("migrate.after-apply")
+            outcome = isDone ? try await runner.outcome(of: step, at: target, from: before) : nil
+        } catch {
+            if !(error is FaultPointFailure) {
+                try await store.ended(run, fingerprint: nil, error: "\(error)")
+            }
+            throw error
+        }
+        guard let outcome else {
+            try await store.ended(run, fingerprint: nil, error: "it was stopped half-way")
+            return false
+        }
+        marks[shard.id] = outcome.mark
+        let fingerprint = outcome.mark.fingerprint
+        try await store.ended(
+            run, fingerprint: fingerprint, error: nil,
+            with: [
+                ShardRegistry.record(
+                    id: shard.id, version: step.version, fingerprint: fingerprint,
+                    servesFrom: outcome.servesFrom)
+            ])
+        return true
+    }
+
+    private func mark(of line: Line) -> SchemaMark { marks[line.shard.id] ?? line.mark }
+
+    /// - Throws: `ControlError` (`moves-open`) while a clinic is on the move, if the step changes the schema.
+    private func begin(
+        _ step: MigrationStep, at shard: Shard, wave: Int, _ fingerprint: String,
+        _ rollout: Rollout, _ runner: MigrationRunner
+    ) async throws -> UUID {
+        while true {
+            let run = try await RolloutStore(plane: runner.plane).began(
+                step.migration, named: step.name, shard: shard.id, wave: wave,
+                fingerprint: fingerprint, changesSchema: step.changesSchema, rollout)
+            if let run { return run }
+            // If it has ended by now, it is in nobody's way.
+            try await runner.requireNoMoves(shard)
+        }
     }
 
     /// What a process before this one has applied in the same run, and not found good: it died, or something was wrong.
@@ -304,8 +337,9 @@ package final class WaveRunner {
         guard migration.verify != nil else { return }
         let store = RolloutStore(plane: runner.plane)
         let run = try await store.began(
-            migration.version, RolloutStore.verification(of: migration), migration.checksum,
-            shard: shard.id, wave: wave, fingerprint: fingerprint, rollout)
+            migration, named: RolloutStore.verification(of: migration), shard: shard.id,
+            wave: wave, fingerprint: fingerprint, rollout)
+        guard let run else { preconditionFailure("moves are in no verification's way") }
         do {
             let connection = try await runner.plane.shard(reference: shard.reference, .owner)
             try FaultPoint.reach("migrate.before-verify")
@@ -326,40 +360,39 @@ package final class WaveRunner {
     ///
     /// - Returns: the canary's fingerprint.
     private func gate(_ wave: [Line], _ canary: String) async -> String {
-        let wanted = Dictionary(uniqueKeysWithValues: wave.map { ($0.shard.id, $0.later.count) })
         var reference = canary
-        let shards = wave.map(\.shard)
-        for (shard, result) in zip(shards, await look(at: shards)) {
+        for (line, result) in zip(wave, await lookAgain(at: wave)) {
+            let shard = line.shard.id
             switch result {
             case .failure(let problem):
-                failures.append(Failure(shard.id, problem))
+                failures.append(Failure(shard, problem))
             case .success(let now):
-                if reference.isEmpty { reference = now.fingerprint }
-                guard now.pending.count != wanted[shard.id] || now.fingerprint != reference
-                else { continue }
-                failures.append(
-                    Failure(
-                        shard: shard.id, code: "schema-differs",
-                        message: "shard \(shard.id) has not come out as the canary did:"
-                            + " version \(now.version), fingerprint \(now.fingerprint.prefix(16))"
-                            + " and not \(reference.prefix(16))"))
+                let fingerprint = now.mark.fingerprint
+                if reference.isEmpty { reference = fingerprint }
+                if now.pending.count != line.later.count || fingerprint != reference {
+                    failures.append(
+                        Failure(
+                            shard: shard, code: "schema-differs",
+                            message: "shard \(shard) has not come out as the canary did:"
+                                + " version \(now.version), fingerprint \(fingerprint.prefix(16))"
+                                + " and not \(reference.prefix(16))"))
+                }
+                if let waits = now.lockWaits { failures.append(Failure(shard, waits)) }
             }
-        }
-        for (shard, problem) in zip(shards, await lockWaits(of: shards)) {
-            if let problem { failures.append(Failure(shard.id, problem)) }
         }
         return reference
     }
 
-    private func lockWaits(of shards: [Shard]) async -> [ControlError?] {
-        await inParallel(shards) { [catalog, options] plane, shard -> ControlError? in
+    private func lookAgain(
+        at wave: [Line]
+    ) async -> [Result<MigrationRunner.Sight, ControlError>] {
+        await inParallel(wave) { [self] plane, line in
             do {
-                try await MigrationRunner(plane: plane, catalog: catalog).requireNoLockWaits(
-                    on: plane.shard(reference: shard.reference, .owner), shard.id,
-                    above: options.lockWaitMax)
-                return nil
+                return .success(
+                    try await MigrationRunner(plane: plane, catalog: catalog).look(
+                        at: line.shard, knowing: mark(of: line), lockWaitMax: options.lockWaitMax))
             } catch {
-                return WaveRunner.problem(error, shard.id)
+                return .failure(WaveRunner.problem(error, line.shard.id))
             }
         }
     }
@@ -393,7 +426,8 @@ package final class WaveRunner {
     ) async throws -> ControlError {
         let shards = failures.map(\.shard)
         let text = failures.map(\.message).joined(separator: "\n")
-        try await store.end(rollout, as: .halted, failed: shards, problem: text)
+        try await store.end(
+            rollout, as: .halted, shardsDone: machine.done, failed: shards, problem: text)
         return ControlError(
             .failed, code: "rollout-halted",
             "halted at shard \(shards.joined(separator: ", ")) (\(failures[0].code)); \(machine.done) of"
@@ -423,7 +457,9 @@ package final class WaveRunner {
             }
             let asked = own.clocks.monotonic()
             do {
-                guard let wanted = try await RolloutStore(plane: own).renew(rollout) else {
+                let wanted = try await RolloutStore(plane: own).renew(
+                    rollout, shardsDone: machine.done)
+                guard let wanted else {
                     isLost = !Task.isCancelled
                     break
                 }

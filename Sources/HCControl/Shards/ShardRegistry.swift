@@ -193,21 +193,22 @@ package struct ShardRegistry {
         let servesFrom = try await servesFrom(reference: reference)
         try await plane.attempt("the schema of shard \(id) cannot be recorded") {
             _ = try await plane.control().execute(
-                [
-                    Query(
-                        """
-                        UPDATE shard SET schema_version = $2, schema_fingerprint = $3, schema_serves_from = $4,
-                            updated_at = now()
-                        WHERE id = $1
-                            AND (schema_version, schema_fingerprint, schema_serves_from)
-                                IS DISTINCT FROM ($2, $3, $4)
-                        """,
-                        [
-                            .text(id), .int4(Int32(version)), .text(fingerprint),
-                            .int4(Int32(servesFrom)),
-                        ])
-                ], deadline: plane.deadline)
+                ShardRegistry.record(
+                    id: id, version: version, fingerprint: fingerprint, servesFrom: servesFrom),
+                deadline: plane.deadline)
         }
+    }
+
+    static func record(id: String, version: Int, fingerprint: String, servesFrom: Int) -> Query {
+        Query(
+            """
+            UPDATE shard SET schema_version = $2, schema_fingerprint = $3, schema_serves_from = $4,
+                updated_at = now()
+            WHERE id = $1
+                AND (schema_version, schema_fingerprint, schema_serves_from)
+                    IS DISTINCT FROM ($2, $3, $4)
+            """,
+            [.text(id), .int4(Int32(version)), .text(fingerprint), .int4(Int32(servesFrom))])
     }
 
     private func servesFrom(reference: String) async throws -> Int {

@@ -181,6 +181,66 @@ struct WaveRunnerTests {
         }
     }
 
+    @Test("what is changed by hand behind a migration, and before its gate, is found by the gate")
+    func changedMeanwhile() async throws {
+        try await withWaveGround { ground in
+            let before = try await ground.versions()
+            let holder = try await ground.session(ground.shards[2].owner)
+            _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
+            let next = ground.catalog(adding: Self.additive)
+            let run = Loop.shared.makeTask {
+                await waveFailure {
+                    var options = WaveRunner.Options()
+                    options.parallel = 1
+                    _ = try await WaveRunner(
+                        plane: ground.plane(), catalog: next, options: options
+                    ).up()
+                }
+            }
+            let begun =
+                "SELECT count(*) FROM migration_run WHERE shard_id = 's03' AND state = 'running'"
+            let deadline = ground.deadline
+            while try await ground.psql(ground.control.admin, begun) != "1" {
+                try #require(!deadline.isExpired(at: Loop.shared.now), "the third is not begun")
+            }
+            try await ground.psql(ground.shards[1].superuser, "GRANT SELECT ON hc_load TO hc_app")
+            _ = try await offLoop { try holder.run("COMMIT") }
+            let error = try await run.value
+            #expect(error?.message.contains("halted at shard s02 (schema-differs)") == true)
+            #expect(try await ground.versions().dropFirst(3) == before.dropFirst(3))
+        }
+    }
+
+    /// It takes longer than most migrations do.
+    @Test("the fingerprint is made before the run and in the migration's transaction, and never again")
+    func fingerprints() async throws {
+        try await withWaveGround(shards: 3) { ground in
+            for shard in ground.shards {
+                try await ground.psql(
+                    shard.superuser,
+                    "ALTER DATABASE \(shard.database.name) SET track_functions = 'all'")
+            }
+            #expect(
+                try await runner(ground, ground.catalog(adding: Self.additive)).up().count == 3)
+            for shard in ground.shards {
+                // What a session has counted is told at its end at the latest.
+                let others = """
+                    SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    """
+                let deadline = ground.deadline
+                while try await ground.psql(shard.superuser, others) != "0" {
+                    try #require(!deadline.isExpired(at: Loop.shared.now), "sessions are left")
+                }
+                #expect(
+                    try await ground.psql(
+                        shard.superuser,
+                        "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'hc_schema_fingerprint'"
+                    ) == "2")
+            }
+        }
+    }
+
     @Test("of two operators the second is told who is at it, and does nothing")
     func twoOperators() async throws {
         try await withWaveGround(shards: 3) { ground in
