@@ -13,10 +13,15 @@ struct MigrateUp: Command {
             left, and servers (--health) that answer worse than they may. Given again, it goes on where it
             stopped. It asks for a lock for 100 ms at a time, and names who holds it when it gives up. What takes
             something away (a contract, servesFrom) waits until every process that serves knows the migration: it then
-            says which do not, and is given again when they have been upgraded.
+            says which do not, and is given again when they have been upgraded. A run whose process is gone is gone on with
+            as it is, ten seconds later; one whose process is stuck (--take-over) when that has lost it by its own clock.
             """,
         options: WaveText.options + HealthProbe.options + [
-            .value("shard", "ID", "Only this shard, outside of any run of waves.")
+            .value("shard", "ID", "Only this shard, outside of any run of waves."),
+            .flag(
+                "take-over",
+                "Take the run from a process that renews it and has not got on for a minute."),
+            .reason,
         ],
         changes: true,
         examples: [
@@ -27,7 +32,14 @@ struct MigrateUp: Command {
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
         var options = try WaveText.options(invocation)
         options.health = try HealthProbe.make(invocation, environment.clocks)
+        options.takesOver = invocation.flag("take-over")
+        options.reason = try invocation.reason()
         let shard = invocation.option("shard")
+        guard shard == nil || !options.takesOver else {
+            throw UsageError(
+                "'--take-over' is of a run of waves, '--shard' is outside of any",
+                invocation.specification)
+        }
         if invocation.isDryRun, shard == nil {
             return try await MigratePlanCommand.report(invocation, environment, withSQL: false)
         }

@@ -108,6 +108,11 @@ enum WaveText {
         if rollout.state == .running, rollout.leaseLeft == nil {
             text += "\nits process is gone: 'hc-admin migrate up' goes on"
         }
+        if rollout.state == .running, rollout.isStuck {
+            text +=
+                "\nits process has begun and ended nothing for"
+                + " \(rollout.silence.inMilliseconds / 1000) s: if it is stuck, 'hc-admin migrate up --take-over'"
+        }
         if !rollout.failedShards.isEmpty {
             text += "\nhalted at \(rollout.failedShards.joined(separator: ", "))"
         }

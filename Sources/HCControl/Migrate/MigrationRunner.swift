@@ -43,6 +43,8 @@ package struct MigrationRunner {
     let locks: LockRetry
     /// Nobody serves a scratch database.
     var asksServers = true
+    /// Asked before each attempt to get locks: whether nobody else has taken over what this is a part of.
+    var isOurs: @LoopActor @Sendable () -> Bool = { true }
 
     package init(
         plane: ControlPlane, catalog: MigrationCatalog, locks: LockRetry = LockRetry()

@@ -25,14 +25,19 @@ package struct Rollout: Sendable {
     package let operatorName: String
     /// For how long nobody else can take it over; nil if anybody can.
     package let leaseLeft: Duration?
+    /// Since it last got on: began or ended something.
+    package let silence: Duration
 
     package var isOpen: Bool { state == .running || state == .halted }
+    /// Somebody has it and does not get on: it can be taken from him.
+    package var isStuck: Bool { leaseLeft != nil && silence >= RolloutStore.stuckAfter }
 
     static let columns = """
         id, state, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
         attempt, operator_name,
         CASE WHEN lease_until > clock_timestamp()
-            THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END
+            THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END,
+        (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::int8
         """
 
     init(_ row: PostgresRow) throws {
@@ -54,6 +59,7 @@ package struct Rollout: Sendable {
         attempt = Int64(try row.int(9))
         operatorName = try row.text(10)
         leaseLeft = try row.intIfPresent(11).map { .milliseconds($0) }
+        silence = .milliseconds(try row.int(12))
     }
 
     package var json: JSONValue {
@@ -65,6 +71,7 @@ package struct Rollout: Sendable {
             "failedShards": .array(failedShards.map { .string($0) }),
             "problem": problem.map { .string($0) } ?? .null, "operator": .string(operatorName),
             "isCarriedOn": .bool(leaseLeft != nil),
+            "silentSeconds": .integer(silence.inMilliseconds / 1000),
         ]
     }
 }
@@ -75,6 +82,9 @@ package struct RolloutStore {
     /// How long a process has a rollout without renewing it.
     static let lease = Duration.seconds(10)
     static let renewEvery = Duration.seconds(2)
+    /// A process that renews its lease and has begun and ended nothing for so long may be stuck. It may as well wait for
+    /// one long statement: whether it is taken over is for a person to say.
+    nonisolated static let stuckAfter = Duration.seconds(60)
 
     let plane: ControlPlane
 
@@ -170,10 +180,73 @@ package struct RolloutStore {
                 + (other.map {
                     " to version \($0.version): \($0.shardsDone) of \($0.shardsTotal) done"
                 } ?? ""),
-            remedy:
-                "See 'hc-admin migrate status'; if that process is gone, its run can be taken over"
-                + (left.map { " in \($0) s." } ?? " now."))
+            remedy: "See 'hc-admin migrate status'; "
+                + (other?.isStuck == true
+                    ? "it has begun and ended nothing for \(RolloutStore.seconds(other)) s: if it is stuck, take it over"
+                        + " with 'hc-admin migrate up --take-over'."
+                    : "if that process is gone, its run can be taken over"
+                        + (left.map { " in \($0) s." } ?? " now.")))
     }
+
+    private static func seconds(_ rollout: Rollout?) -> Int64 {
+        (rollout?.silence.inMilliseconds ?? 0) / 1000
+    }
+
+    /// Takes the run from a process that has it and does not get on. That one is told with the next thing that it writes or
+    /// would begin; what it has begun at a shard is brought to its end there, or undone. Returns when by that process' own
+    /// clock it has the run no more: then anybody can go on.
+    ///
+    /// Does nothing if nobody has it.
+    ///
+    /// - Throws: `ControlError` (`rollout-live`) if it has got on lately.
+    func takeOver(reason: String?) async throws {
+        guard let open = try await last(), open.state == .running, open.leaseLeft != nil else {
+            return
+        }
+        let left = try await plane.attempt("the run of migrations cannot be taken over") {
+            try await plane.control().transaction(deadline: plane.deadline) {
+                transaction -> Duration? in
+                let row = try await transaction.execute(
+                    Query(
+                        """
+                        UPDATE migration_rollout SET attempt = attempt + 1, lease_owner = $3
+                        WHERE id = $1 AND attempt = $2 AND state = 'running'
+                            AND updated_at <= clock_timestamp() - $4 * interval '1 ms'
+                        RETURNING (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8
+                        """,
+                        [
+                            .uuid(open.id), .int8(open.attempt), .text(plane.operatorName),
+                            .int8(RolloutStore.stuckAfter.inMilliseconds),
+                        ])
+                ).singleIfPresent()
+                guard let row else { return nil }
+                _ = try await transaction.execute(
+                    plane.audit(
+                        "migrate.take-over", subject: "\(open.id)",
+                        detail: [
+                            "from": .string(open.operatorName),
+                            "silentSeconds": .integer(RolloutStore.seconds(open)),
+                            "reason": reason.map { .string($0) } ?? .null,
+                        ]))
+                return .milliseconds(max(0, try row.int(0)))
+            }
+        }
+        guard let left else {
+            throw ControlError(
+                .conflict, code: "rollout-live",
+                "\(open.operatorName)'s run of migrations is alive: it got on \(RolloutStore.seconds(open)) s ago",
+                remedy:
+                    "Wait for it, or end it with 'hc-admin migrate abort'. It can be taken over when it has begun and"
+                    + " ended nothing for \(RolloutStore.stuckAfter.inMilliseconds / 1000) s.")
+        }
+        plane.progress(
+            "the run is taken from \(open.operatorName); in \((left.inMilliseconds + 999) / 1000) s it goes on"
+        )
+        try await Loop.shared.sleep(for: left + RolloutStore.margin)
+    }
+
+    /// Behind the end of a lease: a clock's resolution and more.
+    private static let margin = Duration.milliseconds(100)
 
     /// Refuses while somebody carries a rollout on.
     package func requireNone() async throws {
@@ -185,17 +258,23 @@ package struct RolloutStore {
     /// Keeps it, and says how far it has come: nothing else is written for each shard.
     ///
     /// - Returns: whether the abort is wanted; nil if the rollout is not this process' any more.
-    func renew(_ rollout: Rollout, shardsDone: Int = 0) async throws -> Bool? {
+    ///
+    /// - Parameter gotOn: since it was renewed before.
+    func renew(
+        _ rollout: Rollout, shardsDone: Int = 0, gotOn: Bool = true
+    ) async throws -> Bool? {
         try await plane.control().execute(
             Query(
                 """
                 UPDATE migration_rollout SET lease_until = clock_timestamp() + $3 * interval '1 ms',
-                    shards_done = greatest(shards_done, $4)
+                    shards_done = greatest(shards_done, $4),
+                    updated_at = CASE WHEN $5 THEN clock_timestamp() ELSE updated_at END
                 WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING abort_wanted
                 """,
                 [
                     .uuid(rollout.id), .int8(rollout.attempt),
                     .int8(RolloutStore.lease.inMilliseconds), .int4(Int32(shardsDone)),
+                    .bool(gotOn),
                 ]), deadline: .after(RolloutStore.lease, from: plane.clocks.monotonic())
         ).singleIfPresent()?.bool(0)
     }
@@ -264,7 +343,9 @@ package struct RolloutStore {
                     .unsafeSQL(
                         """
                         UPDATE migration_rollout
-                        SET abort_wanted = true, updated_at = clock_timestamp(),
+                        SET abort_wanted = true,
+                            updated_at = CASE WHEN lease_until > clock_timestamp() THEN updated_at
+                                ELSE clock_timestamp() END,
                             state = CASE WHEN lease_until > clock_timestamp() THEN state ELSE 'aborted' END,
                             finished_at = CASE WHEN lease_until > clock_timestamp() THEN NULL
                                 ELSE clock_timestamp() END
@@ -290,32 +371,46 @@ package struct RolloutStore {
     /// Writes down that a migration begins at a shard.
     ///
     /// - Parameter changesSchema: then only if no clinic is on the move from or to it.
-    /// - Returns: nil if one is; nothing was written then.
+    /// - Returns: nil if one is, or was: nothing was written then.
+    /// - Throws: `ControlError` (`rollout-lost`), with nothing written, if the rollout is not this process' any more.
     func began(
         _ migration: Migration, named name: String, shard: String, wave: Int, fingerprint: String,
         changesSchema: Bool = false, _ rollout: Rollout
     ) async throws -> UUID? {
         var random = SystemRandom()
         let id = UUID.v7(at: plane.clocks.now(), using: &random)
-        return try await plane.attempt("the history of shard \(shard) cannot be written") {
+        let results = try await plane.attempt("the history of shard \(shard) cannot be written") {
             try await plane.control().execute(
-                Query(
-                    """
-                    INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
-                        fingerprint_before, rollout_id, started_at)
-                    SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
-                    WHERE NOT ($9 AND EXISTS (
-                        SELECT FROM move
-                        WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
-                    RETURNING id
-                    """,
-                    [
-                        .uuid(id), .text(shard), .int4(Int32(migration.version)),
-                        .text(name), .text(migration.checksum), .int4(Int32(wave)),
-                        .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
-                    ]), deadline: plane.deadline
-            ).singleIfPresent()?.uuid(0)
+                [
+                    Query(
+                        """
+                        SELECT 1 FROM migration_rollout WHERE id = $1 AND attempt = $2 AND state = 'running'
+                        """, [.uuid(rollout.id), .int8(rollout.attempt)]),
+                    Query(
+                        """
+                        INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
+                            fingerprint_before, rollout_id, started_at)
+                        SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
+                        WHERE NOT ($9 AND EXISTS (
+                            SELECT FROM move
+                            WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
+                            AND EXISTS (
+                                SELECT FROM migration_rollout
+                                WHERE id = $8 AND attempt = $10 AND state = 'running')
+                        RETURNING id
+                        """,
+                        [
+                            .uuid(id), .text(shard), .int4(Int32(migration.version)),
+                            .text(name), .text(migration.checksum), .int4(Int32(wave)),
+                            .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
+                            .int8(rollout.attempt),
+                        ]),
+                ], deadline: plane.deadline)
         }
+        guard results[0].count == 1, results[1].count == 1 || changesSchema else {
+            throw RolloutStore.lost
+        }
+        return try results[1].singleIfPresent()?.uuid(0)
     }
 
     /// How a verification is called in the history.

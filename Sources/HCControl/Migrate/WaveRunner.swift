@@ -19,6 +19,9 @@ package final class WaveRunner {
         package var health: Health?
         /// For how long somebody on a shard may be waiting for a lock when its wave is over.
         package var lockWaitMax = Duration.seconds(2)
+        /// Whether a run is taken from a process that has it and does not get on, and what the audit says why.
+        package var takesOver = false
+        package var reason: String?
 
         package init() {}
     }
@@ -104,6 +107,8 @@ package final class WaveRunner {
     /// Why the last steps were not begun: processes that serve have to be upgraded before.
     package private(set) var waits: ControlError?
     private var leaseEnds: MonotonicTime
+    /// When something was last begun or ended.
+    private var gotOnAt: MonotonicTime
     private let startedAt: MonotonicTime
 
     package init(
@@ -116,6 +121,7 @@ package final class WaveRunner {
         self.locks = locks
         startedAt = plane.clocks.monotonic()
         leaseEnds = startedAt
+        gotOnAt = startedAt
     }
 
     /// One run after the other, until every shard has everything, or processes that serve have to be upgraded before the
@@ -126,6 +132,7 @@ package final class WaveRunner {
     package func up() async throws -> [MigrationRunner.Applied] {
         defer { spare.close() }
         let store = RolloutStore(plane: plane)
+        if options.takesOver { try await store.takeOver(reason: options.reason) }
         try await store.requireNone()
         while true {
             let plan = try await plan()
@@ -203,9 +210,16 @@ package final class WaveRunner {
         try await store.end(rollout, as: .done, shardsDone: machine.done)
     }
 
+    /// Nobody else has the run: what was begun may be tried again.
+    private var isOurs: Bool {
+        gotOnAt = plane.clocks.monotonic()
+        return !isLost && gotOnAt < leaseEnds
+    }
+
     /// Looked at before anything is begun.
     private var mayGoOn: Bool {
-        if death != nil || isAbortWanted || isLost || plane.clocks.monotonic() >= leaseEnds {
+        gotOnAt = plane.clocks.monotonic()
+        if death != nil || isAbortWanted || isLost || gotOnAt >= leaseEnds {
             machine.stop()
         }
         return failures.isEmpty && machine.mayGoOn
@@ -215,7 +229,8 @@ package final class WaveRunner {
         _ line: Line, wave: Int, _ plan: Plan, _ rollout: Rollout, _ plane: ControlPlane
     ) async {
         do {
-            let runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
+            var runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
+            runner.isOurs = { [self] in isOurs }
             let isDone = try await apply(line, wave: wave, rollout, runner)
             guard isDone else { return machine.leftOff(line.shard.id) }
             machine.migrated(line.shard.id)
@@ -339,7 +354,7 @@ package final class WaveRunner {
         let run = try await store.began(
             migration, named: RolloutStore.verification(of: migration), shard: shard.id,
             wave: wave, fingerprint: fingerprint, rollout)
-        guard let run else { preconditionFailure("moves are in no verification's way") }
+        guard let run else { throw RolloutStore.lost }
         do {
             let connection = try await runner.plane.shard(reference: shard.reference, .owner)
             try FaultPoint.reach("migrate.before-verify")
@@ -401,6 +416,7 @@ package final class WaveRunner {
     private func watch(_ wave: Int, _ before: inout ServerHealth?) async {
         guard let health = options.health, let earlier = before else { return }
         do {
+            gotOnAt = plane.clocks.monotonic() + health.bounds.watch
             try await Loop.shared.sleep(for: health.bounds.watch)
             let now = try await health.look()
             let between = now.since(earlier)
@@ -449,6 +465,7 @@ package final class WaveRunner {
     /// process begins nothing more before the lease has run out on the control database's.
     private func renew(_ rollout: Rollout) async {
         let own = plane.twin()
+        var toldAt = startedAt
         while !Task.isCancelled, !isLost {
             do {
                 try await Loop.shared.sleep(for: RolloutStore.renewEvery)
@@ -458,13 +475,14 @@ package final class WaveRunner {
             let asked = own.clocks.monotonic()
             do {
                 let wanted = try await RolloutStore(plane: own).renew(
-                    rollout, shardsDone: machine.done)
+                    rollout, shardsDone: machine.done, gotOn: gotOnAt >= toldAt)
                 guard let wanted else {
                     isLost = !Task.isCancelled
                     break
                 }
                 isAbortWanted = isAbortWanted || wanted
                 leaseEnds = asked + RolloutStore.lease
+                toldAt = asked
             } catch {
                 // The control database does not answer: what is left of the lease is left.
                 continue

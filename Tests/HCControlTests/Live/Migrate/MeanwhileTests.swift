@@ -62,6 +62,88 @@ struct MeanwhileTests {
         }
     }
 
+    @Test(
+        "who hangs is taken over on demand: his statement ends as it would, and he begins nothing more"
+    )
+    func takenOver() async throws {
+        try await withWaveGround(shards: 3) { ground in
+            let count = ground.catalog.shard.count
+            // One statement that waits for longer than the test takes, with the lease renewed beside it.
+            var terms = MigrationTerms()
+            terms.lockTimeout = .seconds(300)
+            let catalog = ground.catalog(adding: Self.additive, terms: terms)
+            let holder = try await ground.session(ground.shards[0].owner)
+            _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
+            @LoopActor func run(
+                _ name: String, takesOver: Bool = false
+            ) -> Task<(applied: [String], error: ControlError?), any Error> {
+                var options = WaveRunner.Options()
+                options.takesOver = takesOver
+                options.reason = takesOver ? "it hangs" : nil
+                let runner = WaveRunner(
+                    plane: ground.plane(name), catalog: catalog, options: options)
+                return Loop.shared.makeTask {
+                    var applied: [String] = []
+                    let error = await waveFailure {
+                        applied = try await runner.up().map(\.database)
+                    }
+                    return (applied, error)
+                }
+            }
+            func renewed() async throws {
+                let lease = try await ground.psql(
+                    ground.control.owner, "SELECT lease_until FROM migration_rollout")
+                try await wait(
+                    ground,
+                    "SELECT count(*) FROM migration_rollout WHERE lease_until > '\(lease)'")
+            }
+            let ann = run("ann")
+            try await wait(
+                ground,
+                "SELECT count(*) FROM migration_run WHERE shard_id = 's01' AND state = 'running'")
+            // It has just begun something.
+            let early = try await run("bob", takesOver: true).value.error
+            #expect(early?.code == "rollout-live" && early?.kind == .conflict)
+            #expect(early?.message.contains("ann's run of migrations is alive") == true)
+            // Since then only the lease is renewed, which does not make it look alive.
+            try await renewed()
+            try await renewed()
+            try await ground.psql(
+                ground.control.owner,
+                "UPDATE migration_rollout SET updated_at = updated_at - interval '61 s'")
+            try await renewed()
+            let last = try #require(try await RolloutStore(plane: ground.plane("bob")).last())
+            #expect(last.isStuck)
+            let refused = try await run("bob").value.error
+            #expect(refused?.code == "rollout-running")
+            #expect(refused?.remedy?.contains("--take-over") == true)
+
+            let bob = run("bob", takesOver: true)
+            try await wait(ground, "SELECT count(*) FROM migration_rollout WHERE attempt = 2")
+            _ = try await offLoop { try holder.run("COMMIT") }
+            let lost = try await ann.value
+            #expect(lost.error?.code == "rollout-lost")
+            #expect(try await ground.versions() == [count + 1, count, count])
+            let done = try await bob.value
+            #expect(done.error == nil && done.applied.sorted() == ["s02", "s03"])
+            #expect(try await ground.versions() == [count + 1, count + 1, count + 1])
+            #expect(
+                try await ground.psql(
+                    ground.control.owner,
+                    """
+                    SELECT state, attempt FROM migration_rollout;
+                    SELECT action, operator_name, detail ->> 'from', detail ->> 'reason'
+                    FROM operator_audit ORDER BY seq
+                    """)
+                        == """
+                        done|3
+                        migrate.up|ann||
+                        migrate.take-over|bob|ann|it hangs
+                        migrate.up|bob||
+                        """)
+        }
+    }
+
     @Test("a clinic that begins to move is not migrated away from under its move")
     func moved() async throws {
         try await withWaveGround(shards: 3) { ground in

@@ -212,7 +212,9 @@ struct WaveRunnerTests {
     }
 
     /// It takes longer than most migrations do.
-    @Test("the fingerprint is made before the run and in the migration's transaction, and never again")
+    @Test(
+        "the fingerprint is made before the run and in the migration's transaction, and never again"
+    )
     func fingerprints() async throws {
         try await withWaveGround(shards: 3) { ground in
             for shard in ground.shards {
@@ -316,6 +318,15 @@ struct WaveRunnerTests {
             }
             let ending = await waveFailure { try await store.end(first, as: .halted) }
             #expect(noting?.code == "rollout-lost" && ending?.code == "rollout-lost")
+            let beginning = await waveFailure {
+                _ = try await store.began(
+                    next.shard[0], named: "again", shard: "s01", wave: 0, fingerprint: "", first)
+            }
+            #expect(beginning?.code == "rollout-lost")
+            #expect(
+                try await ground.psql(
+                    ground.control.admin, "SELECT count(*) FROM migration_run WHERE name = 'again'")
+                    == "0")
             #expect(try await store.renew(first) == nil)
             #expect(try await rollout(ground).state == .done)
         }
