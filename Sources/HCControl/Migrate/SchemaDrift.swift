@@ -13,6 +13,10 @@ package struct SchemaDrift {
         /// counts them.
         package var extra: [String] = []
         package var missing: [String] = []
+        /// What the shard knows of those of them that it has, and of some that it has not any more, by fact.
+        package internal(set) var origins: [String: SchemaOrigin] = [:]
+        /// Whether the shard keeps when its transactions were committed.
+        package internal(set) var keepsTimes = false
         /// Why it could not be looked at.
         package var problem: String?
         package var isDifferent = false
@@ -50,6 +54,8 @@ package struct SchemaDrift {
             let found = Set(try await facts(of: shards[index]))
             lines[index].extra = found.subtracting(wanted).sorted()
             lines[index].missing = wanted.subtracting(found).sorted()
+            (lines[index].origins, lines[index].keepsTimes) = try await SchemaOrigin.find(
+                lines[index].extra + lines[index].missing, at: shards[index], plane)
         }
         return lines
     }

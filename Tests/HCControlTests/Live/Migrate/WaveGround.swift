@@ -20,9 +20,12 @@ final class WaveGround {
     /// The migrations as they are, and as they would be with one more of a test's own.
     let catalog: MigrationCatalog
 
-    static func make(shards count: Int) async throws -> WaveGround {
+    static func make(
+        shards count: Int,
+        on servers: @escaping @Sendable () throws -> LocalServices = LocalServices.shared
+    ) async throws -> WaveGround {
         let (services, control, shards) = try await offLoop {
-            let services = try LocalServices.shared()
+            let services = try servers()
             return (
                 services, try services.makeControlDatabase(),
                 try (0..<count).map { _ in try services.makeShardDatabase() }
@@ -100,9 +103,11 @@ final class WaveGround {
     }
 
     /// As another process would have it.
-    func plane(_ name: String = "ann") -> ControlPlane {
+    func plane(
+        _ name: String = "ann", progress: @escaping @Sendable (String) -> Void = { _ in }
+    ) -> ControlPlane {
         let plane = ControlPlane(
-            configuration: configuration, clocks: .system, operatorName: name, progress: { _ in })
+            configuration: configuration, clocks: .system, operatorName: name, progress: progress)
         planes.append(plane)
         return plane
     }
@@ -151,9 +156,11 @@ final class WaveGround {
 /// Runs `body` on a ground of its own.
 @LoopActor
 func withWaveGround(
-    shards: Int = 10, _ body: @LoopActor (WaveGround) async throws -> Void
+    shards: Int = 10,
+    on servers: @escaping @Sendable () throws -> LocalServices = LocalServices.shared,
+    _ body: @LoopActor (WaveGround) async throws -> Void
 ) async throws {
-    let ground = try await WaveGround.make(shards: shards)
+    let ground = try await WaveGround.make(shards: shards, on: servers)
     do {
         try await body(ground)
     } catch {
