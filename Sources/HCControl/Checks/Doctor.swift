@@ -64,6 +64,7 @@ package struct Doctor {
             await check("moves of \(shard.id)") { try await leftovers(of: shard) }
         }
         await check("shards alike") { alike(shards) }
+        await check("programs") { try await programs(shards) }
         await check("clinics being made") { try await unfinished() }
         return findings
     }

@@ -18,6 +18,8 @@ package struct ServingProcess: Sendable {
     /// Since its last report.
     package let silence: Duration
 
+    package var isLive: Bool { silence < ProcessRegistry.silenceMax }
+
     package var json: JSONValue {
         func range(_ range: SchemaRange) -> JSONValue {
             [
@@ -46,7 +48,7 @@ package struct ProcessRegistry {
 
     /// A process that has been silent for so long is gone. One that only cannot report looks at the ledger of each of its
     /// shards every second by then (`SchemaMachine`), and refuses those that it does not know.
-    package static let silenceMax = Duration.seconds(30)
+    package nonisolated static let silenceMax = Duration.seconds(30)
 
     let plane: ControlPlane
 
@@ -54,9 +56,15 @@ package struct ProcessRegistry {
         self.plane = plane
     }
 
-    /// By host and number. None if the control database has no table for them yet: then no program that looks at ledgers
-    /// has ever served.
+    /// By host and number.
     package func live() async throws -> [ServingProcess] {
+        try await reported().filter(\.isLive)
+    }
+
+    /// Those too of which nothing was heard lately: they ended without a word, or cannot report. After a day they are
+    /// forgotten. None if the control database has no table for them yet: then no program that looks at ledgers has ever
+    /// served.
+    func reported() async throws -> [ServingProcess] {
         try await plane.attempt("the processes that serve cannot be read") {
             let connection = try await plane.control()
             let exists = try await connection.execute(
@@ -69,11 +77,8 @@ package struct ProcessRegistry {
                     """
                     SELECT name, host, process_id, version, control_lowest, control_highest, shard_lowest, shard_highest,
                         refused, (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::int8
-                    FROM program_process
-                    WHERE seen_at > clock_timestamp() - $1 * interval '1 ms'
-                    ORDER BY host, process_id
-                    """, [.int8(ProcessRegistry.silenceMax.inMilliseconds)]),
-                deadline: plane.deadline
+                    FROM program_process ORDER BY host, process_id
+                    """), deadline: plane.deadline
             ).rows.map { try ServingProcess($0) }
         }
     }

@@ -40,6 +40,50 @@ struct ProcessRegistryTests {
         }
     }
 
+    @Test(
+        "the doctor names those that cannot serve what there is, and those that have fallen silent")
+    func doctor() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let plane = ground.plane()
+            func findings() async throws -> [Doctor.Finding] {
+                let shards = try await ShardRegistry(plane: plane).list()
+                return try await Doctor(plane: plane, catalog: ground.catalog).programs(shards)
+            }
+            let (control, shard) = (ground.catalog.control.count, ground.catalog.shard.count)
+            #expect(try await findings().isEmpty)
+            // Newer ones add, so the older goes on; it says itself what it met at s01.
+            try await report(ground, "old", control: control, shard: shard - 1)
+            let told = try await findings()
+            #expect(told.map(\.verdict) == [.failed])
+            #expect(told[0].detail.hasSuffix("cannot work with s01: too new"), "\(told)")
+
+            try await ground.psql(
+                ground.control.owner, "UPDATE program_process SET refused = '[]', shard_highest = 4"
+            )
+            for each in ground.shards {
+                try await ground.psql(
+                    each.owner, "UPDATE hc_schema SET serves_from = 5 WHERE version = \(shard)")
+            }
+            try await ground.psql(
+                ground.control.owner,
+                "UPDATE program_process SET control_lowest = 100, control_highest = 100")
+            let unfit = try await findings()
+            #expect(unfit.map(\.verdict) == [.failed, .failed])
+            let details = unfit.map(\.detail).sorted().joined(separator: "\n")
+            #expect(
+                details.contains("old (process 7, release 1.2.3) cannot work with s01, s02: its"))
+            #expect(details.contains("cannot work with the control database: its schema is at"))
+
+            try await ground.psql(
+                ground.control.owner,
+                "UPDATE program_process SET seen_at = clock_timestamp() - interval '31 s'")
+            let silent = try await findings()
+            #expect(silent.map(\.verdict) == [.warning])
+            #expect(
+                silent[0].detail.contains("old (process 7, release 1.2.3) said nothing for 31 s"))
+        }
+    }
+
     @Test("a control database from before reports is no error")
     func before() async throws {
         try await withWaveGround(shards: 1) { ground in
