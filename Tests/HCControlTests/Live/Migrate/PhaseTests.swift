@@ -1,3 +1,4 @@
+import Glibc
 import HCCore
 import HCIO
 import HCTesting
@@ -302,6 +303,42 @@ struct PhaseTests {
             }
             #expect(!isDone && asked == 3)
             #expect(try await superuser(ground, Self.unfilled) == "15")
+        }
+    }
+
+    @Test("it waits while a replica's receiver is stopped, and goes on when that follows again")
+    func stoppedReplica() async throws {
+        try await withWaveGround(shards: 1, on: LocalServices.replicated) { ground in
+            try await populate(ground)
+            let replica = try ground.services.conninfo("shards/s1.r1.superuser")
+            let receiver = try #require(
+                pid_t(await ground.psql(replica, "SELECT pid FROM pg_stat_wal_receiver")))
+            #expect(kill(receiver, SIGSTOP) == 0)
+            defer { kill(receiver, SIGCONT) }
+            // More than it may be behind.
+            _ = try await superuser(
+                ground,
+                """
+                SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 1 << 20)))
+                FROM generate_series(1, 3)
+                """)
+            let (told, tell) = AsyncStream.makeStream(of: String.self)
+            let catalog = catalog(ground, contract: nil, lagMax: 1 << 20)
+            let plane = ground.plane(progress: { _ = tell.yield($0) })
+            let run = Loop.shared.makeTask {
+                defer { tell.finish() }
+                return try await WaveRunner(plane: plane, catalog: catalog, options: .init()).up()
+            }
+            var hasWaited = false
+            for await line in told where line.contains("waits for a reader of the log") {
+                hasWaited = true
+                break
+            }
+            #expect(hasWaited)
+            #expect(try await superuser(ground, Self.unfilled) == "15")
+            kill(receiver, SIGCONT)
+            #expect(try await run.value.count == 2)
+            #expect(try await superuser(ground, Self.unfilled) == "0")
         }
     }
 
