@@ -86,8 +86,6 @@ struct MoveSoakTests {
                 ground.shards[1].superuser,
                 "SELECT pubname FROM pg_publication WHERE pubname LIKE 'hc_mirror_%_keys'")
             try await ground.psql(ground.shards[1].superuser, "DROP PUBLICATION \(keys)")
-            try await ground.psql(
-                ground.control.admin, "DELETE FROM move_object WHERE name = '\(keys)'")
             let back = try await MoveService(plane: ground.plane()).revert(
                 "sunrise", reason: nil, tell: { _, _ in }
             ).run()
