@@ -97,6 +97,41 @@ struct AbandonedWorkTests {
         await fixture.stop()
     }
 
+    @Test("a connection that breaks gives up its GET and finishes its POST")
+    func broken() async throws {
+        for (method, isFinished) in [(HTTPMethod.get, false), (.post, true)] {
+            let work = Work()
+            let fixture = try fixture(work)
+            let stream = SippingStream()
+            fixture.serve(stream)
+            stream.give("\(method.name) / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            try await work.gate.arrivals(1)
+            stream.leave()
+            try await Loop.shared.lookAround()
+            work.gate.open()
+            try await work.wait { !work.finished.isEmpty || !work.givenUp.isEmpty }
+            #expect(work.finished == (isFinished ? [method] : []))
+            await fixture.stop()
+        }
+    }
+
+    @Test("what takes too long is given up, also what asks for a change")
+    func tooLong() async throws {
+        let (work, clock) = (Work(), ManualClock())
+        let fixture = try fixture(work, clock: clock)
+        let client = try await fixture.connect()
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        let other = try await HTTP2Client.connect(fixture)
+        other.send { $0.headers(1, FrameBuilder.post + [("content-length", "0")]) }
+        try await work.gate.arrivals(2)
+        fixture.advance(by: .seconds(32))
+        #expect(try await client.answer()?.status == 503)
+        #expect(try await other.answer().status == "503")
+        try await work.wait { work.givenUp == [.post, .post] }
+        for client in [client, other.raw] { client.close() }
+        await fixture.stop()
+    }
+
     @Test("a stream that is reset gives up its GET and finishes its POST")
     func streams() async throws {
         let work = Work()

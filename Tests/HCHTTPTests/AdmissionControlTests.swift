@@ -53,6 +53,29 @@ struct AdmissionControlTests {
         return control.admit(lane, delay: delay, now: now, using: &random) == .admitted
     }
 
+    @Test("nobody exceeds the hard limit, however little a clinic has in flight")
+    func hardLimit() {
+        var limits = AdmissionControl.Limits()
+        limits.inFlightMax = 8
+        limits.inFlightMin = 2
+        var random = SeededRandom(seed: 1)
+        var control = AdmissionControl(limits: limits, now: .zero)
+        for _ in 0..<limits.inFlightMax {
+            let decision = control.admit(
+                .safety, of: "large", delay: .zero, now: .zero, using: &random)
+            #expect(decision == .admitted)
+        }
+        for lane in RequestLane.allCases {
+            let decision = control.admit(
+                lane, of: "small", delay: .zero, now: .zero, using: &random)
+            guard case .refused(.full, _) = decision else {
+                Issue.record("\(lane) was let in")
+                continue
+            }
+        }
+        #expect(control.inFlight == limits.inFlightMax)
+    }
+
     @Test("lanes are refused one after the other as the worker fills, and care last")
     func order() {
         var limits = AdmissionControl.Limits()

@@ -52,6 +52,15 @@ struct EncoderTests {
         }
     }
 
+    @Test("others have their turn between two slices")
+    func turns() async throws {
+        let pool = EncoderPool()
+        let content = [UInt8](repeating: 0x61, count: 4 * pool.configuration.sliceBytes)
+        let before = Loop.shared.statistics.ticks
+        _ = await pool.encode(.bytes(content), .gzip)
+        #expect(Loop.shared.statistics.ticks - before >= 3)
+    }
+
     @Test("memory of brotli states is kept up to its bound, and used again")
     func brotliMemory() throws {
         let memory = BrotliMemory(keptBytesMax: 1 << 20)

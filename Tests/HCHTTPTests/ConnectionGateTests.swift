@@ -145,6 +145,18 @@ struct EvictionSweepTests {
         #expect(choose(idle + fresh) == 39)
     }
 
+    @Test("of many who could leave so many are compared")
+    func candidates() {
+        var looked = 0
+        var sweep = EvictionSweep()
+        let found = sweep.next(of: EvictionSweep.placesMax, now: Self.time(1)) { _ in
+            looked += 1
+            return .idle(since: Self.time(0))
+        }
+        #expect(found != nil)
+        #expect(looked == EvictionSweep.candidatesMax)
+    }
+
     @Test("the sweep looks at so many places and goes on where it stopped")
     func bounded() {
         var looked = 0

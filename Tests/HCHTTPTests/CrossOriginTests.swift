@@ -12,7 +12,7 @@ struct CrossOriginTests {
 
     private let registry = MetricsRegistry()
 
-    /// `sunrise` lets one origin in, `lakeside` none, and there is no other host.
+    /// `sunrise` lets two origins in, `lakeside` none, `careless` what is none, and there is no other host.
     private func fixture() throws -> ServerFixture {
         var router = Router<Context>()
         router.add(RouteDescription(.get, "/v1/things", name: "list", access: .open)) { _, _ in
@@ -31,6 +31,7 @@ struct CrossOriginTests {
                             "https://desk.example:8443", "https://portal.example",
                         ])
                     case "lakeside": CrossOriginPolicy(origins: [])
+                    case "careless": CrossOriginPolicy(origins: ["null", "*"])
                     default: nil
                     }
                 },
@@ -43,7 +44,9 @@ struct CrossOriginTests {
     /// What is asked of an unknown host is not found.
     private struct HostStage: Middleware {
         func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry {
-            guard ["sunrise", "lakeside"].contains(request.host) else { throw Problem.notFound }
+            guard ["sunrise", "lakeside", "careless"].contains(request.host) else {
+                throw Problem.notFound
+            }
             return .next
         }
     }
@@ -128,7 +131,17 @@ struct CrossOriginTests {
             fixture, "OPTIONS", origin: origin, fields: CrossOriginTests.preflight)
         #expect(preflight.status == 403)
         #expect(preflight.content.contains("origin-not-allowed"))
+        #expect(preflight.values("Vary") == ["Origin"])
         #expect(fields(preflight) == [])
+        await fixture.stop()
+    }
+
+    @Test("what names no origin is let in by no list", arguments: ["null", "*"])
+    func careless(origin: String) async throws {
+        let fixture = try fixture()
+        let answer = try await send(fixture, "GET", host: "careless", origin: origin)
+        #expect(answer.status == 200)
+        #expect(fields(answer) == [])
         await fixture.stop()
     }
 

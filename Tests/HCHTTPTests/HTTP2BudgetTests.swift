@@ -61,6 +61,17 @@ struct HTTP2BudgetTests {
         #expect(closed.transcript.hasFailed)
     }
 
+    @Test("streams beyond the number that may be open are refused, and so many of them end it")
+    func refusedStreams() {
+        var limits = HTTP2Limits()
+        limits.concurrentStreamsMax = 1
+        let outcome = flood(limits) { builder, count in
+            if count == 1 { builder.headers(1, FrameBuilder.post, ends: false) }
+            builder.headers(UInt32(2 * count + 1))
+        }
+        expectCalm(outcome, .resetFlood, after: 201)
+    }
+
     @Test("a client that resets now and then is served for ever")
     func politeResets() {
         let outcome = flood(max: 2000, pause: .milliseconds(60)) { builder, count in

@@ -536,4 +536,34 @@ struct HTTP2RuleTests {
         #expect(values == [3: 100, 4: 262_144, 6: 32_768, 8: 1, 9: 1])
         #expect(transcript.frames.last?.type == 8)
     }
+
+    @Test("what comes after the answer is dropped")
+    func answeredEarly() {
+        let driver = HTTP2Driver()
+        var builder = FrameBuilder.opening
+        builder.headers(1, FrameBuilder.post, ends: false)
+        driver.send(builder)
+        driver.answer(0)
+        builder = FrameBuilder()
+        builder.data(1, "late")
+        driver.send(builder)
+        #expect(driver.transcript.events.last == "answered early")
+        #expect(driver.transcript.contents[0] == nil)
+        #expect(!driver.session.hasFailed)
+    }
+
+    @Test("only the answer to the PING behind the first GOAWAY tells that the client knows it")
+    func drainPing() {
+        let driver = HTTP2Driver()
+        driver.send(FrameBuilder.opening)
+        driver.session.announceEnd()
+        var builder = FrameBuilder()
+        builder.ping(flags: 1)
+        driver.send(builder)
+        #expect(!driver.transcript.events.contains("ping acknowledged"))
+        builder = FrameBuilder()
+        builder.frame(6, flags: 1, HTTP2Session.drainPing)
+        driver.send(builder)
+        #expect(driver.transcript.events.last == "ping acknowledged")
+    }
 }

@@ -115,6 +115,43 @@ struct ProtectionServerTests {
         await fixture.stop()
     }
 
+    @Test("who has not got all of an answer makes no room, nor a stream in progress")
+    func unfinished() async throws {
+        for wireProtocol in [HTTPWireProtocol.http1, .http2] {
+            let gate = Gate()
+            var configuration = HTTPServerConfiguration()
+            configuration.connectionsMax = 1
+            let fixture = try ServerFixture(configuration: configuration) { _ in
+                if wireProtocol == .http2 { try await gate.pass() }
+                return HTTPResponse(.ok, body: .bytes([UInt8](repeating: 0x61, count: 32 << 10)))
+            }
+            let stream = SippingStream()
+            fixture.serve(stream, using: wireProtocol)
+            if wireProtocol == .http2 {
+                stream.sip(64 << 10)
+                var opening = FrameBuilder.opening
+                opening.headers(1)
+                stream.give(opening.bytes)
+                try await gate.arrivals(1)
+            } else {
+                stream.give(Self.get)
+                try await Loop.shared.wait { fixture.metrics.requests.value == 1 }
+                try await Loop.shared.lookAround()
+            }
+            #expect(try await isReset(fixture))
+            #expect(!stream.isClosed, "\(wireProtocol)")
+            let before = stream.takenCount
+            gate.open()
+            stream.sip(64 << 10)
+            try await Loop.shared.wait { stream.takenCount > before + 32 << 10 }
+            // With all of it taken it is idle, and leaves for another.
+            let newcomer = try await served(fixture)
+            #expect(stream.isClosed, "\(wireProtocol)")
+            newcomer.close()
+            await fixture.stop()
+        }
+    }
+
     @Test("a flood of silent connections drives out itself, not those who have asked something")
     func flood() async throws {
         let clock = ManualClock()
@@ -168,6 +205,28 @@ struct ProtectionServerTests {
         client.send("\r\n")
         #expect(try await client.answer()?.status == 200)
         client.close()
+        await fixture.stop()
+    }
+
+    @Test("nor does a client of HTTP/2 that takes what was made for it in sips")
+    func slowReaderOfHTTP2() async throws {
+        let clock = ManualClock()
+        let fixture = try ServerFixture(clock: clock) { _ in
+            HTTPResponse(.ok, body: .bytes([UInt8](repeating: 0x61, count: 60 << 10)))
+        }
+        let stream = SippingStream()
+        fixture.serve(stream, using: .http2)
+        var opening = FrameBuilder.opening
+        opening.headers(1)
+        stream.give(opening.bytes)
+        try await Loop.shared.wait { fixture.metrics.requests.value == 1 }
+        for _ in 0..<20 where !stream.isClosed {
+            stream.sip(1)
+            fixture.advance(by: .seconds(29))
+        }
+        #expect(stream.isClosed)
+        #expect(fixture.metrics.timeouts(.answer) == 1)
+        #expect(fixture.metrics.timeouts(.write) == 0)
         await fixture.stop()
     }
 
@@ -262,6 +321,8 @@ final class SippingStream: ByteStream {
     private var room = 0
     private(set) var takenCount = 0
     private(set) var isClosed = false
+    private(set) var isReading = true
+    private(set) var isWriteShut = false
     private var wantsWrite = false
 
     func give(_ text: String) { give(Array(text.utf8)) }
@@ -283,7 +344,7 @@ final class SippingStream: ByteStream {
     }
 
     func start(delegate: any ByteStreamDelegate, reading: Bool) { self.delegate = delegate }
-    func setReading(_ isOn: Bool) {}
+    func setReading(_ isOn: Bool) { isReading = isOn }
     func setWriteInterest(_ isOn: Bool) { wantsWrite = isOn }
 
     func write(_ bytes: UnsafeRawBufferPointer) -> StreamWrite {
@@ -293,7 +354,7 @@ final class SippingStream: ByteStream {
         return count > 0 ? .wrote(count) : .wouldBlock
     }
 
-    func shutdownWrite() {}
+    func shutdownWrite() { isWriteShut = true }
 
     func close() {
         isClosed = true

@@ -125,6 +125,12 @@ struct RequestOriginTests {
         ("X-Forwarded-For: 192.0.2.256\r\n", .malformed),
         ("X-Forwarded-For: 192.0.2.7:\r\n", .malformed),
         ("X-Forwarded-For: 192.0.2.7:65536\r\n", .malformed),
+        ("X-Forwarded-For: 192.0.2.7:+80\r\n", .malformed),
+        ("X-Forwarded-For: _" + String(repeating: "a", count: 64) + "\r\n", .malformed),
+        (
+            "Forwarded: "
+                + (1...17).map { "name\($0)=1" }.joined(separator: ";") + "\r\n", .malformed
+        ),
         ("X-Forwarded-For: 192.0.2.7 192.0.2.8\r\n", .malformed),
         ("X-Forwarded-For: [192.0.2.7]\r\n", .malformed),
         ("X-Forwarded-For: [2001:db8::7\r\n", .malformed),

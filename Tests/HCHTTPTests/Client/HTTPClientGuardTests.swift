@@ -80,6 +80,53 @@ struct HTTPClientGuardTests {
         server.stop()
     }
 
+    @Test("a name that was refused, or led nowhere, is looked up again")
+    func forgotten() async throws {
+        let server = try FaultServer { connection, _ in connection.answer() }
+        var answers: [SocketAddress] = [
+            .ipv4(address: 0x0A00_0001, port: 0), .ipv4(address: 0x7F00_0002, port: 0),
+            .loopback(port: 0),
+        ]
+        let rules = GuardRules(
+            ports: [server.port], allowsPlainHTTP: true,
+            exceptions: [try #require(AddressBlock("127.0.0.0/8"))])
+        let client = HTTPClient(
+            configuration(rules), lookup: NameLookup { _, _ in [answers.removeFirst()] })
+        let request = OutboundRequest.testing(.get, server.url("/", host: "fickle.example"))
+        for error in [HTTPClientError.refusedAddress(.address(.private)), .connect] {
+            await #expect(throws: error) {
+                try await client.send(request, deadline: self.deadline)
+            }
+        }
+        #expect(try await client.send(request, deadline: deadline).status == .ok)
+        // Now it is remembered.
+        #expect(try await client.send(request, deadline: deadline).status == .ok)
+        server.stop()
+    }
+
+    @Test("of a name's addresses so many are tried")
+    func manyAddresses() async throws {
+        let server = try FaultServer { connection, _ in connection.answer() }
+        for count in [OutboundResolver.addressesMax - 1, OutboundResolver.addressesMax] {
+            let wrong = (0..<count).map {
+                SocketAddress.ipv4(address: 0x7F00_0002 + UInt32($0), port: 0)
+            }
+            var configuration = HTTPClientConfiguration(.trusted)
+            configuration.retry = .never
+            let client = HTTPClient(
+                configuration, lookup: NameLookup { _, _ in wrong + [.loopback(port: 0)] })
+            let request = OutboundRequest.testing(.get, server.url("/", host: "many.example"))
+            if count < OutboundResolver.addressesMax {
+                #expect(try await client.send(request, deadline: deadline).status == .ok)
+            } else {
+                await #expect(throws: HTTPClientError.connect) {
+                    try await client.send(request, deadline: self.deadline)
+                }
+            }
+        }
+        server.stop()
+    }
+
     /// A transfer that nothing has checked yet: what curl itself is told to do.
     private func transfer(
         _ url: String, _ addresses: [SocketAddress], _ rules: GuardRules?, _ multi: CurlMulti

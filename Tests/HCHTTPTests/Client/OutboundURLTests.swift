@@ -62,6 +62,7 @@ struct OutboundURLTests {
         ("http://4294967296/", .oddAddress), ("http://999999999999999999999/", .oddAddress),
         ("http://[]/", .oddAddress), ("http://[::1%25eth0]/", .oddAddress),
         ("http://[fe80::1%eth0]/", .oddAddress), ("http://[127.0.0.1]/", .oddAddress),
+        ("http://[::1\u{0}]/", .oddAddress),
         ("http://[::ffff:127.1]/", .oddAddress), ("http://[1:2:3]/", .oddAddress),
         ("http://[v1.x]/", .oddAddress), ("http://[::1 ]/", .oddAddress),
         ("http://a:/", .port), ("http://a:0/", .port), ("http://a:080/", .port),

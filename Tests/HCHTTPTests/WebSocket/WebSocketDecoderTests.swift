@@ -67,6 +67,7 @@ struct WebSocketDecoderTests {
         Case("a ping without a mask", bytes: [0x89, 0x00], [], .unmasked),
         // Reserved bits and opcodes.
         Case("RSV1", [RawFrame(0xC1, [0x41])], [], .reservedBits),
+        Case("RSV1 on an empty message", [RawFrame(0xC1)], [], .reservedBits),
         Case("RSV2", [RawFrame(0xA1, [0x41])], [], .reservedBits),
         Case("RSV3", [RawFrame(0x91, [0x41])], [], .reservedBits),
         Case("RSV on a ping", [RawFrame(0xF9)], [], .reservedBits),

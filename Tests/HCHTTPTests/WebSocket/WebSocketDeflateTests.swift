@@ -207,6 +207,9 @@ struct WebSocketDeflateTests {
         Case("a reserved block type", [RawFrame(0xC1, [0xFF, 0xFF])], [], .invalidDeflate),
         Case("cut off in a block", [RawFrame(0xC2, [0xF2, 0x48])], [], .invalidDeflate),
         Case(
+            "cut off in a stored block, at a whole byte",
+            [RawFrame(0xC2, [0x00, 0x05, 0x00, 0xFA, 0xFF])], [], .invalidDeflate),
+        Case(
             "a stored block whose lengths disagree",
             [RawFrame(0xC2, [0x00, 0x05, 0x00, 0x00, 0x00, 0x41])], [], .invalidDeflate),
         Case(

@@ -54,6 +54,11 @@ struct WebSocketServerTests {
         Handshake("the second choice", changed("Upgrade", to: "h2c, websocket"), 101),
         Handshake("no Upgrade", changed("Upgrade"), 426, .noUpgrade),
         Handshake("another protocol", changed("Upgrade", to: "h2c"), 426, .noUpgrade),
+        Handshake(
+            "more subprotocols than anybody speaks",
+            WebSocketFixture.handshake(with: [
+                ("Sec-WebSocket-Protocol", (0...32).map { "p\($0)" }.joined(separator: ","))
+            ]), 400, .subprotocols),
         Handshake("no Connection", changed("Connection"), 426, .noUpgrade),
         Handshake("Connection: close", changed("Connection", to: "close"), 426, .noUpgrade),
         Handshake(
@@ -520,6 +525,98 @@ struct WebSocketServerTests {
         client.raw.close()
         _ = try await fixture.endings()
         await fixture.stop()
+    }
+
+    // MARK: What waits
+
+    /// A socket whose client takes what the test says.
+    private func open(_ fixture: WebSocketFixture) async throws -> SippingStream {
+        let stream = SippingStream()
+        fixture.fixture.serve(stream)
+        stream.sip(1 << 20)
+        stream.give(WebSocketFixture.handshake())
+        try await Loop.shared.wait { fixture.endpoint.count == 1 }
+        return stream
+    }
+
+    @Test("so many messages wait for a handler, and so many bytes", arguments: [1, 40_000])
+    func inbox(size: Int) async throws {
+        let gate = Gate()
+        var received = 0
+        let fixture = try WebSocketFixture { socket in
+            try await gate.pass()
+            while try await socket.receive() != nil { received += 1 }
+        }
+        let stream = try await open(fixture)
+        let configuration = fixture.endpoint.configuration
+        let max =
+            size == 1
+            ? configuration.inboxMessagesMax : configuration.inboxBytesMax / size + 1
+        let frame = RawFrame.binary([UInt8](repeating: 1, count: size)).masked()
+        for _ in 1..<max { stream.give(frame) }
+        #expect(stream.isReading)
+        stream.give(frame)
+        #expect(!stream.isReading)
+        gate.open()
+        try await Loop.shared.wait { received == max }
+        #expect(stream.isReading)
+        stream.leave()
+        await fixture.stop()
+    }
+
+    @Test("nothing is taken for sending behind our good-bye")
+    func afterGoodBye() async throws {
+        var taken: [Bool] = []
+        let fixture = try WebSocketFixture { socket in
+            socket.close(.normal)
+            let message = WebSocketMessage(.text, validated: [0x61])
+            taken = [socket.trySend(message), socket.push(message)]
+            await #expect(throws: WebSocketEnding.self) { try await socket.send(message) }
+        }
+        let client = try await fixture.open()
+        client.send(.close(1000))
+        #expect(try await client.rest() == [.close(1000)])
+        #expect(taken == [false, false])
+        await fixture.stop()
+    }
+
+    @Test("a handler that waits for something else is cancelled when its client has gone")
+    func cancelled() async throws {
+        let gate = Gate()
+        var isCancelled = false
+        let fixture = try WebSocketFixture { _ in
+            do {
+                try await gate.pass()
+            } catch is CancellationError {
+                isCancelled = true
+            }
+        }
+        let stream = try await open(fixture)
+        try await gate.arrivals(1)
+        stream.leave()
+        try await Loop.shared.wait { isCancelled }
+        await fixture.stop()
+    }
+
+    @Test("a queue holds so many messages however small, and control frames wait for a frame begun")
+    func queue() {
+        var configuration = WebSocketConfiguration()
+        configuration.queueMessagesMax = 2
+        var queue = WebSocketSendQueue()
+        queue.append([1, 2, 3])
+        #expect(queue.hasRoom(for: 1, configuration))
+        queue.append([4])
+        #expect(!queue.hasRoom(for: 0, configuration))
+        queue.advance(2)
+        queue.appendUrgent([9])
+        var sent: [UInt8] = []
+        while !queue.isEmpty {
+            var scratch: [UInt8] = []
+            let piece = queue.withNext(gathering: &scratch, upTo: 100) { Array($0) }
+            sent += piece
+            queue.advance(piece.count)
+        }
+        #expect(sent == [3, 9, 4])
     }
 }
 
