@@ -57,6 +57,18 @@ import Testing
         #expect(Loop.shared.statistics.ticks >= ticks + 3)
     }
 
+    @Test("a timer that has run is not pending, and cancelling it counts for nothing")
+    func hasRun() async throws {
+        let done = Waiter<Void>()
+        let timer = Loop.shared.schedule(after: .zero) { done.succeed(()) }
+        #expect(timer.isPending)
+        try await done.wait(until: .soon)
+        #expect(!timer.isPending)
+        let before = Loop.shared.timers.count
+        timer.cancel()
+        #expect(Loop.shared.timers.count == before)
+    }
+
     @Test("what a cancelled timer captured is let go at once")
     func release() {
         weak var captured: Flag?
@@ -135,6 +147,15 @@ import Testing
             try await withDeadline(deadline) { throw Failure() }
         }
         #expect(try await withDeadline(.never) { 8 } == 8)
+        // Of so many that what other tests have does not count.
+        let before = Loop.shared.statistics.timers
+        for _ in 0..<500 {
+            try await withDeadline(deadline) {}
+            let waiter = Waiter<Void>()
+            Loop.shared.atEndOfTick { waiter.succeed(()) }
+            try await waiter.wait(until: deadline)
+        }
+        #expect(Loop.shared.statistics.timers < before + 250)
     }
 
     @Test("a body is not begun when the deadline has passed")
