@@ -210,6 +210,110 @@ struct EventFeedTests {
         try await worker.platform.tell("a")
         try await other.wait(worker.deadline) { other.events.count == 2 }
         #expect(listener.events.count == 1)
+        // Nor what it missed, if it is turned away while it comes back.
+        worker.audience.shut = []
+        try await worker.follow(listener, ["a"], after: listener.events.first?.sequence)
+        #expect(listener.events.count == 2)
+        worker.feed.leave(listener, of: LivePlatform.sunrise)
+        worker.audience.shut = [ObjectIdentifier(listener)]
+        let before = listener.heard
+        try await worker.follow(listener, ["a"], after: listener.events.first?.sequence)
+        #expect(listener.heard == before)
+        await worker.stop()
+    }
+
+    @Test("what cannot be published stays in the outbox, and goes out when it can be")
+    func notPublished() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await Worker(try await LivePlatform.makeGround(), redis)
+        let key = RedisArgument.text(
+            try worker.platform.context(LivePlatform.sunrise).tenant.redisPrefix
+                + EventStream.name)
+        // Something that nothing can be added to.
+        _ = try await worker.client.send(["SET", key, "x"], deadline: worker.deadline)
+        let told = try await worker.platform.tell("a")
+        try await Loop.shared.wait { worker.counter("hc_events_left_to_sweeper_total") == 1 }
+        // What was published meanwhile has been forgotten.
+        try await worker.platform.tell("a", at: LivePlatform.hillview)
+        var rounds = 0
+        while try await worker.platform.left > 1, rounds < 1000 { rounds += 1 }
+        #expect(try await worker.platform.left == 1)
+        _ = try await worker.client.send(["DEL", key], deadline: worker.deadline)
+        let listener = Listener()
+        try await worker.follow(listener, ["a"])
+        await worker.sweeper.sweep()
+        try await listener.wait(worker.deadline) { listener.entities == [told] }
+        #expect(try await worker.platform.left == 0)
+        await worker.stop()
+    }
+
+    @Test("so many messages wait in a process for Redis; the sweeper takes the others")
+    func waitingMax() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await Worker(try await LivePlatform.makeGround(), redis) {
+            $0.waitingMax = 0
+        }
+        let listener = Listener()
+        try await worker.follow(listener, ["a"])
+        let told = try await worker.platform.tell("a")
+        // Nobody is to hear of this one, by whichever way it goes.
+        try await worker.platform.tell()
+        #expect(worker.counter("hc_events_left_to_sweeper_total") == 2)
+        #expect(try await worker.platform.left == 2)
+        await worker.sweeper.sweep()
+        try await listener.wait(worker.deadline) { listener.entities == [told] }
+        #expect(worker.counter("hc_events_published_total") == 1)
+        #expect(worker.counter("hc_events_swept_total") == 2)
+        #expect(try await worker.platform.left == 0)
+        await worker.stop()
+    }
+
+    @Test("what a clinic's stream keeps has an end: in time, and in the ids that it remembers")
+    func streamBounds() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await Worker(try await LivePlatform.makeGround(), redis) {
+            $0.rememberedMax = 3
+        }
+        let listener = Listener()
+        try await worker.follow(listener, ["a"])
+        for _ in 0..<10 { try await worker.platform.tell("a") }
+        // A message that is for nobody is not published.
+        try await worker.platform.tell()
+        try await listener.wait(worker.deadline) { listener.events.count == 10 }
+        var rounds = 0
+        while try await worker.platform.left > 0, rounds < 1000 { rounds += 1 }
+        #expect(worker.counter("hc_events_published_total") == 10)
+        let prefix = try worker.platform.context(LivePlatform.sunrise).tenant.redisPrefix
+        for name in ["events", "events:run", "events:ids"] {
+            let life = try await worker.client.send(
+                ["PTTL", .text(prefix + name)], deadline: worker.deadline
+            ).asInteger
+            #expect(try #require(life) > 0, "\(name)")
+        }
+        let ids = try await worker.client.send(
+            ["ZCARD", .text(prefix + "events:ids")], deadline: worker.deadline)
+        #expect(ids.asInteger == 3)
+        await worker.stop()
+    }
+
+    @Test("a clinic that nobody follows any more, or could not follow, is not read")
+    func unused() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await Worker(try await LivePlatform.makeGround(), redis)
+        let listener = Listener()
+        try await worker.follow(listener, ["a"])
+        #expect(worker.feed.position(of: LivePlatform.sunrise) != nil)
+        worker.feed.leave(listener, topics: ["a"], of: LivePlatform.sunrise)
+        #expect(worker.feed.position(of: LivePlatform.sunrise) == nil)
+        await #expect(throws: TenancyError.eventsUnavailable(retryAfter: .seconds(1))) {
+            try await worker.feed.join(
+                listener, topics: ["a"], after: nil, request: EventJoinRequest(id: nil),
+                in: try worker.platform.context(LivePlatform.sunrise).tenant,
+                deadline: Deadline(.zero))
+        }
+        // By when another clinic is followed this one would be, too.
+        try await worker.follow(Listener(), ["a"], at: LivePlatform.hillview)
+        #expect(worker.feed.position(of: LivePlatform.sunrise) == nil)
         await worker.stop()
     }
 

@@ -163,6 +163,16 @@ struct RoutingTests {
         let audited = try await platform.psql(
             platform.first.mover, "SELECT count(*) FROM audit_event")
         #expect(audited == "1\n")
+        let context = try platform.context(LivePlatform.sunrise)
+        let count = try await context.transaction(.read, deadline: platform.deadline) {
+            try await $0.execute(LivePlatform.allPractitioners).count
+        }
+        #expect(count == 0)
+        await #expect(throws: TenancyError.readOnly) {
+            try await context.transaction(.write, deadline: platform.deadline) {
+                try await $0.execute(LivePlatform.allPractitioners).count
+            }
+        }
         try await set("suspended")
         await #expect(throws: TenancyError.suspended) {
             try await platform.names(LivePlatform.sunrise)

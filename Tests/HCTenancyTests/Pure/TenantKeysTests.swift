@@ -41,6 +41,43 @@ struct TenantKeysTests {
         }
     }
 
+    @Test("what is sealed is bound to its clinic and its place, whatever the key is")
+    func sameSecrets() throws {
+        let master = try Sample.master()
+        let secrets = try (0..<3).map { _ in try SecretBytes(randomCount: AEADKey.keyCount) }
+        func keys(_ tenant: TenantID) throws -> TenantKeys {
+            let kek = try KeyWrap(version: 1, key: secrets[0])
+            func binding(_ purpose: WrappedKey.Purpose) -> KeyBinding {
+                KeyBinding(tenant: tenant.uuid, purpose: purpose.rawValue, version: 1)
+            }
+            var wrapped = [
+                WrappedKey(
+                    purpose: .kek, version: 1, state: .active, masterKeyID: master.id,
+                    wrappingVersion: nil, wrapped: try master.wrap(secrets[0], as: binding(.kek)))
+            ]
+            for (purpose, secret) in [(WrappedKey.Purpose.data, secrets[1]), (.index, secrets[2])] {
+                wrapped.append(
+                    WrappedKey(
+                        purpose: purpose, version: 1, state: .active, masterKeyID: nil,
+                        wrappingVersion: 1, wrapped: try kek.wrap(secret, as: binding(purpose))))
+            }
+            return try TenantKeys(of: tenant, wrapped: wrapped, master: master)
+        }
+        let (here, there) = (try keys(one), try keys(two))
+        let sealed = try here.seal([1], table: "patient", column: "sealed", row: row).bytes
+        #expect(try here.open(sealed, table: "patient", column: "sealed", row: row) == [1])
+        #expect(throws: TenancyError.sealBroken) {
+            try there.open(sealed, table: "patient", column: "sealed", row: row)
+        }
+        var (place, other) = (AssociatedData(), AssociatedData())
+        place.append("slots")
+        other.append("services")
+        let copy = try here.seal([2], as: place)
+        #expect(try here.open(copy, as: place) == [2])
+        #expect(throws: TenancyError.sealBroken) { try here.open(copy, as: other) }
+        #expect(throws: TenancyError.sealBroken) { try there.open(copy, as: place) }
+    }
+
     @Test("one clinic's wrapped keys do not open as another's, nor one purpose as another")
     func wrapBinding() throws {
         let master = try Sample.master()
