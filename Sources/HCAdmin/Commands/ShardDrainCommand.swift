@@ -1,6 +1,7 @@
 import HCControl
 import HCCore
 import HCIO
+import HCTenancy
 
 struct ShardDrainCommand: Command {
     static let specification = CommandSpecification(
