@@ -9,14 +9,13 @@ column is added again and again, and taken away. What requests wait for locks is
 """
 
 import asyncio
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 
-from move_clients import Clinic, quantile
+from clinic import Ledger, load, quantile, run
 
 # What is run, and how often. A second of other work is what a larger shard, or one on a server of its own, takes: what the run
 # adds to it is the runner's.
@@ -72,28 +71,6 @@ async def reader(platform, shard, stop):
     await process.wait()
 
 
-async def load(clinics, rate, stop):
-    due, tasks, count = time.monotonic(), set(), 0
-    while not stop.is_set():
-        due += 1 / rate
-        await asyncio.sleep(max(0, due - time.monotonic()))
-        count += 1
-        task = asyncio.create_task(clinics[count % len(clinics)].one(due, count % 3 == 0))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    if tasks:
-        await asyncio.wait(tasks)
-
-
-async def run(command, *words):
-    process = await asyncio.create_subprocess_exec(
-        command, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    out, err = await process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{out.decode()}{err.decode()}")
-    return json.loads(out)
-
-
 def write_migration(migrations, sql):
     newest = sorted(name for name in os.listdir(f"{migrations}/shard") if name.endswith("-bench"))[-1]
     with open(f"{migrations}/shard/{newest}/up.sql", "w") as file:
@@ -126,15 +103,16 @@ def own_times(platform):
 
 
 async def main():
-    port, state, shards, rate, command = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
+    port, state, shards, rate, command = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), [sys.argv[5]]
     platform = Platform(state, shards)
-    clinics = [Clinic(f"{state}/bench/fleet{number:02d}.json", port) for number in range(1, shards + 1)]
+    clinics = [Ledger(f"{state}/bench/fleet{number:02d}.json", port) for number in range(1, shards + 1)]
     for clinic in clinics:
         await clinic.prepare()
     migrations = f"{state}/bench/migrations"
     platform.log_waits(True)
     stop, spans, rests, runs, waits = asyncio.Event(), [], [], [], []
-    tasks = [asyncio.create_task(load(clinics, rate, stop))]
+    tasks = [asyncio.create_task(load(
+        lambda number, due: clinics[number % len(clinics)].one(due, number % 3 == 0), rate, stop))]
     tasks += [asyncio.create_task(reader(platform, f"s{number}", stop)) for number in range(1, shards + 1, 8)]
     try:
         await asyncio.sleep(5)

@@ -16,71 +16,40 @@ import subprocess
 import sys
 import time
 
+from clinic import PATIENCE, Clinic, quantile
+
 ROUNDS = 3
 # Units a second of the tier, and the costs of requests.
 UNITS, READ, SEARCH, WRITE = 20, 1, 10, 20
-PATIENCE = 30.0
 
 
-class Clinic:
+class Visitor(Clinic):
+    """Asks for what the classes of routes are measured by."""
+
     def __init__(self, name, port, directory):
-        owner = json.load(open(f"{directory}/{name}.json"))
-        self.credentials = {"email": owner["ownerEmail"], "password": owner["ownerPassword"]}
-        self.host, self.port, self.idle, self.number = f"{name}.localhost", port, [], 0
-
-    async def ask(self, method, path, body=None, token=None):
-        """One request on a connection of its own or one that is idle; returns status and content."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
-        content = b"" if body is None else json.dumps(body).encode()
-        self.number += 1
-        head = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", f"Content-Length: {len(content)}"]
-        if body is not None:
-            head.append("Content-Type: application/json")
-        if token is not None:
-            head.append(f"Authorization: Bearer {token}")
-        if method == "POST" and token is not None:
-            head.append(f"Idempotency-Key: noisy-{os.getpid()}-{self.number}-{random.getrandbits(40)}")
-        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + content)
-        status = int((await reader.readline()).split()[1])
-        length, close = 0, False
-        while (line := await reader.readline()) not in (b"\r\n", b""):
-            name, _, value = line.decode().partition(":")
-            if name.lower() == "content-length":
-                length = int(value)
-            if name.lower() == "connection" and "close" in value:
-                close = True
-        answer = await reader.readexactly(length)
-        if close:
-            writer.close()
-        else:
-            self.idle.append((reader, writer))
-        return status, answer
+        super().__init__(f"{directory}/{name}.json", port)
+        self.stranger = Clinic(f"{directory}/{name}.json", port)
 
     async def prepare(self):
-        status, answer = await self.ask("POST", "/v1/auth/login", self.credentials)
-        if status != 200:
-            raise SystemExit(f"{self.host}: login answered {status}")
-        self.token = json.loads(answer)["accessToken"]
-        _, answer = await self.ask("GET", "/v1/patients?limit=20", token=self.token)
-        self.patients = [item["id"] for item in json.loads(answer)["items"]]
-        _, answer = await self.ask("GET", "/v1/practitioners?limit=20", token=self.token)
-        self.practitioners = [item["id"] for item in json.loads(answer)["items"]]
+        await self.login()
+        self.patients = await self.identifiers("/v1/patients?limit=20")
+        self.practitioners = await self.identifiers("/v1/practitioners?limit=20")
 
     def read(self):
-        return self.ask("GET", f"/v1/patients/{random.choice(self.patients)}", token=self.token)
+        return self.ask("GET", f"/v1/patients/{random.choice(self.patients)}")
 
     def search(self):
-        return self.ask("GET", "/v1/patients?limit=10", token=self.token)
+        return self.ask("GET", "/v1/patients?limit=10")
 
     def write(self):
         start = time.time() + 86400 * random.randint(30, 30000)
         text = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) for at in (start, start + 300)]
         return self.ask("POST", "/v1/appointments", {
             "patientId": random.choice(self.patients), "practitionerId": random.choice(self.practitioners),
-            "startsAt": text[0], "endsAt": text[1], "reason": "bench"}, token=self.token)
+            "startsAt": text[0], "endsAt": text[1], "reason": "bench"}, key=f"noisy-{os.getpid()}-{random.getrandbits(60)}")
 
-    def login(self):
-        return self.ask("POST", "/v1/auth/login", dict(self.credentials, password="wrong-" + str(random.random())))
+    def guess(self):
+        return self.stranger.ask("POST", "/v1/auth/login", dict(self.credentials, password="wrong-" + str(random.random())))
 
 
 async def offer(streams, seconds, outcome):
@@ -112,7 +81,7 @@ async def offer(streams, seconds, outcome):
 async def noise(port, directory):
     """A hundred times the tier, in each class by itself, until standard input ends."""
     os.nice(5)
-    clinic = Clinic("noisy", port, directory)
+    clinic = Visitor("noisy", port, directory)
     await clinic.prepare()
     print("ready", flush=True)
     counts = {}
@@ -122,19 +91,15 @@ async def noise(port, directory):
 
     task = asyncio.ensure_future(offer(
         [(clinic.read, 100 * UNITS / READ / 4), (clinic.search, 100 * UNITS / SEARCH),
-         (clinic.write, 100 * UNITS / WRITE), (clinic.login, 100 * UNITS / WRITE / 4)], 3600, outcome))
+         (clinic.write, 100 * UNITS / WRITE), (clinic.guess, 100 * UNITS / WRITE / 4)], 3600, outcome))
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     task.cancel()
     print(json.dumps(counts), flush=True)
     os._exit(0)
 
 
-def quantile(values, share):
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1000 if values else float("nan")
-
-
 async def measure(port, seconds, directory):
-    clinics = [Clinic(f"quiet{number:02}", port, directory) for number in range(1, 21)]
+    clinics = [Visitor(f"quiet{number:02}", port, directory) for number in range(1, 21)]
     for clinic in clinics:
         await clinic.prepare()
     half = UNITS / 2
@@ -173,7 +138,7 @@ async def measure(port, seconds, directory):
     print(f"{'':34} {'requests':>10} {'p50 ms':>9} {'p99 ms':>9}")
     for is_noisy, name in ((False, "the others, alone"), (True, "the others, beside the noise")):
         values = latencies[is_noisy]
-        print(f"{name:34} {len(values):>10} {quantile(values, .5):>9.2f} {quantile(values, .99):>9.2f}")
+        print(f"{name:34} {len(values):>10} {quantile(values, .5) * 1000:>9.2f} {quantile(values, .99) * 1000:>9.2f}")
     total = sum(noisy.values())
     print(f"the noise: {total} requests, of them " + ", ".join(
         f"{count} answered {status if status != '0' else 'nothing'}" for status, count in sorted(noisy.items())))
