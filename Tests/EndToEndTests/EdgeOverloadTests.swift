@@ -1,4 +1,6 @@
+import CLinux
 import HCCore
+import HCIO
 import HCTesting
 import Testing
 
@@ -48,6 +50,51 @@ extension EndToEnd {
             #expect(grown("bulk") == Double(shed))
             for lane in ["entry", "interactive", "safety"] { #expect(grown(lane) == 0, "\(lane)") }
             #expect(after.sum("hc_http_requests_in_flight", [:]) == 0)
+        }
+
+        @Test("what comes without a login is counted for its address, not for the clinic alone")
+        func strangers() throws {
+            let platform = try RunningPlatform.shared("overload", ["HC_WORKERS": "1"])
+            // A clinic that lets an address knock forty times an hour, and what one login costs in the first hour of a Redis.
+            let narrow = try JSONReader.parse(
+                """
+                {"name":"narrow","rates":[
+                    {"name":"tenant","scope":"tenant","algorithm":"token-bucket",
+                        "units":1000,"per":"1s","burst":10000},
+                    {"name":"strangers","scope":"address","classes":["login","otp"],
+                        "algorithm":"sliding-window","units":40,"per":"1h"}]}
+                """)
+            let file = try JSONReader.parse(
+                Array(Repository.contents(of: Repository.path("tenants/tiers.json")).utf8))
+            var tiers = JSONObject()
+            tiers.set(.array((file["tiers"]?.asArray ?? []) + [narrow]), for: "tiers")
+            let path = platform.directory + "/tiers.json"
+            try Files.replace(path, with: Array(JSONValue.object(tiers).text.utf8))
+            defer { unlink(path) }
+            for arguments in [
+                ["tier", "apply", "--file", path, "--reason", "test", "--yes"],
+                ["tenant", "create", "narrow", "--name", "Narrow", "--tier", "narrow", "--json"],
+            ] {
+                let done = try platform.admin(arguments)
+                #expect(done.status == 0, "\(done.output)")
+            }
+            // No WebSocket, no ticket: as cheap for who asks as anything can be.
+            for _ in 0..<10 {
+                let answer = try platform.curl("GET", "narrow", "/v1/events/ws")
+                #expect(answer.status == 426, "\(answer.body)")
+            }
+            let foreign = try platform.login("sunrise")
+            let answers = try (0..<40).map { _ in
+                try platform.curl("GET", "narrow", "/v1/auth/me", token: foreign)
+            }
+            let told = answers.map(\.status)
+            #expect(told.prefix(5).allSatisfy { $0 == 404 }, "\(told)")
+            let refused = try #require(answers.last)
+            #expect(refused.status == 429)
+            #expect(try refused.json["rule"] == "strangers")
+            #expect(refused.header("Retry-After") != nil)
+            // Nothing is done for them: they are told so in any case.
+            #expect(try platform.curl("GET", "narrow", "/v1/auth/me").status == 401)
         }
 
         @Test(

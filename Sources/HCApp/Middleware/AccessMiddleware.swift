@@ -80,7 +80,7 @@ final class AccessMiddleware: Middleware {
                 isExact: limits.isExact, deadline: request.deadline)
             return try admit(answer.limit, context)
         }
-        let claims = try await claims(of: request, tenant)
+        let claims = try await claims(of: request, context, tenant)
         let answer = await tenant.gate(
             session: claims.session, user: claims.account.uuid, address: address,
             class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
@@ -92,7 +92,7 @@ final class AccessMiddleware: Middleware {
     }
 
     private func claims(
-        of request: HTTPRequest, _ tenant: TenantContext
+        of request: HTTPRequest, _ context: RequestContext, _ tenant: TenantContext
     ) async throws -> AccessClaims {
         guard let token = AccessMiddleware.bearer(request.headers) else {
             throw ClinicError(.unauthenticated)
@@ -101,12 +101,25 @@ final class AccessMiddleware: Middleware {
             return try auth.verify(token, in: tenant)
         } catch {
             if error.code == .tenantMismatch {
-                // A good token of another clinic: recorded, and answered as if there were nothing here.
-                try await auth.recordTenantMismatch(
-                    in: tenant, requestID: request.id.description, deadline: request.deadline)
+                try await recordMismatch(request, context, tenant)
             }
             throw error
         }
+    }
+
+    /// A good token of another clinic: recorded, and answered as if there were nothing here. Whoever has one makes this
+    /// clinic's shard write, so it is counted as what comes without a login. Of the limit nothing is told as long as it
+    /// lets through: a host that does not exist has none.
+    private func recordMismatch(
+        _ request: HTTPRequest, _ context: RequestContext, _ tenant: TenantContext
+    ) async throws {
+        let answer = await tenant.gate(
+            session: nil, address: LimitAddress(request.remoteAddress),
+            class: RouteClass.ticket.limitClass, cost: RouteClass.ticket.cost,
+            deadline: request.deadline)
+        if !answer.limit.isAllowed { try admit(answer.limit, context) }
+        try await auth.recordTenantMismatch(
+            in: tenant, requestID: request.id.description, deadline: request.deadline)
     }
 
     private func admit(_ limit: RateDecision, _ context: RequestContext) throws(Problem) {

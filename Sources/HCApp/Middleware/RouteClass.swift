@@ -11,6 +11,7 @@ import HCTenancy
 /// | search   | search     | 10    | with leased units                                                       |
 /// | booking  | booking    | 20    | with leased units: a time is given once whatever the limit lets through |
 /// | login    | login      | 20    | exactly: guessing passwords                                             |
+/// | ticket   | login      | 1     | with leased units: of what comes without a login an address gets little |
 /// | otp      | otp        | 20    | exactly: guessing codes, and each one sent costs money                  |
 /// | export   | export     | 500   | exactly: each one is much work, and much data                           |
 /// | upload   | upload     | 20    | exactly: each one is much to keep                                       |
@@ -22,6 +23,8 @@ enum RouteClass: String, CaseIterable {
     case write
     case booking
     case login
+    /// Open to anybody who brings a secret of one use: of rules by the clinic alone an outsider could take all.
+    case ticket
     case otp
     case export
     case upload
@@ -39,14 +42,14 @@ enum RouteClass: String, CaseIterable {
         switch self {
         case .search, .export, .upload: .bulk
         case .login, .otp: .entry
-        case .platform, .read, .write, .booking: .interactive
+        case .platform, .read, .write, .booking, .ticket: .interactive
         }
     }
 
     var cost: RequestCost {
         switch self {
         case .platform: .nothing
-        case .read: .read
+        case .read, .ticket: .read
         case .search: .search
         case .write, .booking, .login, .otp, .upload: .write
         case .export: .export
@@ -59,7 +62,7 @@ enum RouteClass: String, CaseIterable {
         case .platform, .read, .write: .default
         case .search: .search
         case .booking: .booking
-        case .login: .login
+        case .login, .ticket: .login
         case .otp: .otp
         case .export: .export
         case .upload: .upload
@@ -70,7 +73,7 @@ enum RouteClass: String, CaseIterable {
     var isExact: Bool {
         switch self {
         case .login, .otp, .export, .upload: true
-        case .platform, .read, .search, .write, .booking: false
+        case .platform, .read, .search, .write, .booking, .ticket: false
         }
     }
 }

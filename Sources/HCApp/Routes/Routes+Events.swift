@@ -32,7 +32,7 @@ extension Routes {
             return response
         }
         table.addOpen(
-            .get, "/v1/events/ws", "followEvents", class: .read,
+            .get, "/v1/events/ws", "followEvents", class: .ticket,
             "The clinic's events over a WebSocket; the ticket is the authentication."
         ) { request, tenant in
             // What is no WebSocket at all costs nobody a ticket.
