@@ -10,12 +10,17 @@ extension ShardReconciliation {
         /// Its slug, or its id if the control map does not know it.
         var name: String
         var door: DoorVerdict.Door?
+        /// The door's, when it was looked at: a move that changes it leaves another.
+        var attempt: Int64 = 0
         var place: DoorVerdict.Place?
     }
 
     /// - Returns: moves whose arrival was forgotten, and whose clinics the shard they came from can serve again.
     func reconcileDoors(_ result: inout Result, _ shards: [Shard]) async throws -> [Move] {
         let clinics = try await clinics(of: result.shard)
+        try FaultPoint.reach("reconcile.doors-read")
+        // A move that was begun, or was carried on, while the others were settled may have closed one of these doors.
+        if !result.isDryRun { try await requireNoneBegun() }
         let verdicts = clinics.map { DoorVerdict.of($0.door, $0.place, on: id) }
         let late = zip(clinics, verdicts).filter { $0.1 == .mapIsBehind }.map(\.0.name)
         guard late.isEmpty else {
@@ -136,7 +141,8 @@ extension ShardReconciliation {
     private func clinics(of shard: Shard) async throws -> [Clinic] {
         let doors = try await plane.attempt("the clinics of shard \(id) cannot be read") {
             try await plane.shard(reference: shard.reference, .mover).execute(
-                Query("SELECT tenant_id, state, epoch FROM hc_tenant"), deadline: plane.deadline
+                Query("SELECT tenant_id, state, epoch, attempt FROM hc_tenant"),
+                deadline: plane.deadline
             ).rows
         }
         var clinics: [TenantID: Clinic] = [:]
@@ -144,7 +150,8 @@ extension ShardReconciliation {
             let tenant: TenantID = try row.id(0)
             clinics[tenant] = Clinic(
                 id: tenant, name: "\(tenant.uuid)",
-                door: DoorVerdict.Door(state: try row.text(1), epoch: Int64(try row.int(2))))
+                door: DoorVerdict.Door(state: try row.text(1), epoch: Int64(try row.int(2))),
+                attempt: Int64(try row.int(3)))
         }
         let places = try await plane.attempt("the placements cannot be read") {
             try await plane.control().execute(
@@ -198,16 +205,23 @@ extension ShardReconciliation {
         for step in steps {
             queries.append(
                 .unsafeSQL(
-                    "UPDATE hc_tenant SET state = $2 WHERE tenant_id = $1 AND state IN (\(step.from))",
-                    [.id(clinic.id), .text(step.to)]))
+                    """
+                    UPDATE hc_tenant SET state = $2
+                    WHERE tenant_id = $1 AND state IN (\(step.from)) AND attempt = $3
+                    """,
+                    [.id(clinic.id), .text(step.to), .int8(clinic.attempt)]))
         }
         if let leaves {
             queries.append(
                 Query(
                     """
                     UPDATE hc_tenant SET state = 'moved', epoch = $2, moved_to = $3
-                    WHERE tenant_id = $1 AND state = 'handover' AND epoch <= $2
-                    """, [.id(clinic.id), .int8(leaves.epoch), .text(leaves.shard)]))
+                    WHERE tenant_id = $1 AND state = 'handover' AND epoch <= $2 AND attempt = $4
+                    """,
+                    [
+                        .id(clinic.id), .int8(leaves.epoch), .text(leaves.shard),
+                        .int8(clinic.attempt),
+                    ]))
         }
         let isDone = try await plane.attempt("the door of '\(clinic.name)' cannot be changed") {
             try await plane.shard(reference: shard.reference, .mover).execute(

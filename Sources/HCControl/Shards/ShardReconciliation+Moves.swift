@@ -72,6 +72,14 @@ extension ShardReconciliation {
         return reason
     }
 
+    /// Once more, when the doors have been read.
+    ///
+    /// - Throws: `ControlError` (`moves-unsettled`) naming each move that was begun since.
+    func requireNoneBegun() async throws {
+        try requireCommitted(
+            try await MoveStore(plane: plane).list(shard: id, isOpen: true, limit: 100_000))
+    }
+
     private func unsettled(_ reasons: [String]) -> ControlError {
         ControlError(
             .refused, code: "moves-unsettled",

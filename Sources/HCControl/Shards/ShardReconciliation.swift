@@ -92,6 +92,7 @@ package struct ShardReconciliation {
         try await requireSchema(shard)
         var result = Result(shard: shard, found: found, isDryRun: dryRun)
         let open = try await settledMoves(shards, &result)
+        try FaultPoint.reach("reconcile.moves-settled")
         let forgotten = try await reconcileDoors(&result, shards)
         if !result.isSame {
             for move in open where !forgotten.contains(where: { $0.id == move.id }) {

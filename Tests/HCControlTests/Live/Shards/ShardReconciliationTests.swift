@@ -140,6 +140,58 @@ struct ShardReconciliationTests {
         }
     }
 
+    @Test("a door that a move has closed since it was looked at stays closed")
+    func closedMeanwhile() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            let (services, origin) = (ground.services, ground.shards[0].superuser)
+            try await ground.psql(
+                origin,
+                "UPDATE hc_tenant SET state = 'ro' WHERE tenant_id = '\(MoveGround.sunrise)'")
+            try FaultPoint.arm("reconcile.doors-read=stop@1") { _ in
+                do {
+                    try services.psql(
+                        origin,
+                        """
+                        UPDATE hc_tenant SET state = 'draining', attempt = attempt + 1
+                        WHERE tenant_id = '\(MoveGround.sunrise)'
+                        """)
+                } catch {
+                    fatalError("\(error)")
+                }
+            }
+            let refusal = await controlFailure { _ = try await reconcile(ground) }
+            FaultPoint.disarm()
+            #expect(refusal?.code == "door-changed")
+            #expect(try await door(ground, MoveGround.sunrise) == "draining|1")
+        }
+    }
+
+    @Test("a move that was begun since the moves were looked at is not broken into")
+    func begunMeanwhile() async throws {
+        try await withMoveGround { ground in
+            try await recordSchemas(ground)
+            let (services, admin) = (ground.services, ground.control.admin)
+            try FaultPoint.arm("move.handed-over=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            try await ground.psql(admin, "UPDATE move SET state = 'done'")
+            try FaultPoint.arm("reconcile.moves-settled=stop@1") { _ in
+                do {
+                    try services.psql(admin, "UPDATE move SET state = 'running'")
+                } catch {
+                    fatalError("\(error)")
+                }
+            }
+            let refusal = await controlFailure { _ = try await reconcile(ground) }
+            FaultPoint.disarm()
+            #expect(refusal?.code == "moves-unsettled")
+            #expect(try await door(ground, MoveGround.sunrise) == "handover|1")
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
     @Test("a move that has passed its commit point is carried on first")
     func pastCommit() async throws {
         try await withMoveGround { ground in
