@@ -29,7 +29,8 @@ final class MoveWatch {
     private let changesMax: Int
     private var relations: [UInt32: LogicalMessage.Relation] = [:]
     private var transaction: UInt32 = 0
-    private var barrier: Int64 = 0
+    /// Numbers are times: the next may be smaller, if a clock was set back.
+    private var barriers: Set<Int64> = []
     private var waiter: Waiter<Void>?
 
     /// Changed rows that are remembered: some 20 MB.
@@ -150,7 +151,7 @@ final class MoveWatch {
         let values = Dictionary(
             zip(relation.columns, row).map { ($0, $1) }, uniquingKeysWith: { first, _ in first })
         if relation.name == "hc_barrier" {
-            barrier = max(barrier, values["seq"]?.flatMap { Int64($0) } ?? 0)
+            if let number = values["seq"]?.flatMap({ Int64($0) }) { barriers.insert(number) }
             waiter?.succeed(())
             return
         }
@@ -207,7 +208,7 @@ final class MoveWatch {
     ///
     /// - Throws: `ControlError` if it hears no more; `DeadlineExceeded`.
     func awaitBarrier(_ number: Int64, deadline: Deadline) async throws {
-        while barrier < number {
+        while !barriers.contains(number) {
             try requireWhole()
             let waiter = Waiter<Void>()
             self.waiter = waiter

@@ -223,6 +223,28 @@ struct MoveWatchTests {
         }
     }
 
+    @Test("a barrier is waited for though one of a clock that was ahead was heard of before")
+    func barriers() async throws {
+        try await withVerified { ground, plane, move, stream in
+            let plan = try await TenantDigest.plan(
+                of: move.tenant, source: plane.shard(reference: "s1", .mover),
+                target: plane.shard(reference: "s2", .mover), deadline: ground.deadline)
+            let watch = try await MoveWatch.open(on: stream, plan: plan, plane: plane)
+            try await ground.psql(
+                ground.shards[0].superuser,
+                """
+                INSERT INTO hc_barrier (tenant_id, move_id, seq)
+                VALUES ('\(MoveGround.sunrise)', '\(move.id.uuid)', 2000)
+                """)
+            try await watch.awaitBarrier(2000, deadline: ground.deadline)
+            await #expect(throws: DeadlineExceeded.self) {
+                try await watch.awaitBarrier(
+                    1000, deadline: .after(.milliseconds(20), from: Loop.shared.now))
+            }
+            await watch.stop()
+        }
+    }
+
     @Test("one that more was changed than it can remember says so, and one that was cut off")
     func lost() async throws {
         try await withVerified { ground, plane, move, stream in
