@@ -42,24 +42,26 @@ struct MoveFence {
     ///
     /// - Throws: `MoveLost` if a later attempt has been here.
     func becomeKnown() async throws {
-        for shard in [origin, destination] {
-            let isLater = try await plane.attempt("shard \(shard.id) does not take the attempt") {
-                try await mover(shard).execute(
-                    [
-                        .unsafeSQL(
-                            "SELECT pg_advisory_xact_lock(\(MoveFence.lockClass), hashtext('\(move.tenant.uuid)'))"
-                        ),
-                        Query(
-                            "UPDATE hc_tenant SET attempt = $2 WHERE tenant_id = $1 AND attempt < $2",
-                            [.id(move.tenant), .int8(move.attempt)]),
-                        Query(
-                            """
-                            SELECT EXISTS (SELECT FROM hc_tenant WHERE tenant_id = $1 AND attempt > $2)
-                            """, [.id(move.tenant), .int8(move.attempt)]),
-                    ], deadline: plane.deadline)[2].single().bool(0)
-            }
-            guard !isLater else { throw MoveLost() }
+        for shard in [origin, destination] { try await becomeKnown(on: shard) }
+    }
+
+    func becomeKnown(on shard: Shard) async throws {
+        let isLater = try await plane.attempt("shard \(shard.id) does not take the attempt") {
+            try await mover(shard).execute(
+                [
+                    .unsafeSQL(
+                        "SELECT pg_advisory_xact_lock(\(MoveFence.lockClass), hashtext('\(move.tenant.uuid)'))"
+                    ),
+                    Query(
+                        "UPDATE hc_tenant SET attempt = $2 WHERE tenant_id = $1 AND attempt < $2",
+                        [.id(move.tenant), .int8(move.attempt)]),
+                    Query(
+                        """
+                        SELECT EXISTS (SELECT FROM hc_tenant WHERE tenant_id = $1 AND attempt > $2)
+                        """, [.id(move.tenant), .int8(move.attempt)]),
+                ], deadline: plane.deadline)[2].single().bool(0)
         }
+        guard !isLater else { throw MoveLost() }
     }
 
     // MARK: The destination
@@ -415,6 +417,25 @@ struct MoveFence {
         }
         guard closed[3].affectedRows == 1, try await hasLeft(epoch) else { throw MoveLost() }
         return false
+    }
+
+    /// Transactions of programs, of whatever clinic, that began at the origin before its door was changed last. One that
+    /// is older than any tier lets a transaction be is no request's.
+    func transactionsFromBefore() async throws -> Int {
+        try await plane.attempt("the transactions of shard \(origin.id) cannot be read") {
+            try await plane.shard(reference: origin.reference, .superuser).execute(
+                Query(
+                    """
+                    SELECT count(*) FROM pg_stat_activity JOIN hc_tenant ON xact_start < changed_at
+                    WHERE tenant_id = $1 AND datname = current_database() AND usename = 'hc_app'
+                        AND xact_start > clock_timestamp() - $2 * interval '1 ms'
+                    """,
+                    [
+                        .id(move.tenant),
+                        .int8(TierTimeouts.range.upperBound.inMilliseconds),
+                    ]), deadline: plane.deadline
+            ).single().int(0)
+        }
     }
 
     private func hasLeft(_ epoch: Int64) async throws -> Bool {

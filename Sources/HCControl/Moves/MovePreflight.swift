@@ -173,16 +173,19 @@ package struct MovePreflight {
     private func compareSchemas(
         _ source: Shard, _ target: Shard, _ reasons: inout [String]
     ) async throws {
-        var found: [(version: Int, fingerprint: String)] = []
+        var found: [(version: Int, fingerprint: String, unended: [String])] = []
         for shard in [source, target] {
             let row = try await plane.attempt("the schema of shard \(shard.id) cannot be read") {
                 try await plane.shard(reference: shard.reference, .mover).execute(
                     Query(
-                        "SELECT coalesce(max(version), 0), hc_schema_fingerprint() FROM hc_schema"),
-                    deadline: plane.deadline
+                        """
+                        SELECT coalesce(max(version), 0), hc_schema_fingerprint(),
+                            coalesce(array_agg(version::text) FILTER (WHERE phase = 'expanded'), '{}')
+                        FROM hc_schema
+                        """), deadline: plane.deadline
                 ).single()
             }
-            found.append((try row.int(0), try row.text(1)))
+            found.append((try row.int(0), try row.text(1), try row.texts(2)))
         }
         for (shard, schema) in zip([source, target], found)
         where schema.version < MovePreflight.schemaMin {
@@ -198,6 +201,12 @@ package struct MovePreflight {
             reasons.append(
                 "the schemas of \(source.id) and \(target.id) differ though their version is the same:"
                     + " somebody changed one by hand")
+        }
+        // Nobody would go through rows that come to where all have been gone through.
+        for version in found[0].unended where !found[1].unended.contains(version) {
+            reasons.append(
+                "migration \(version) has not ended on \(source.id), and has on \(target.id):"
+                    + " run 'hc-admin migrate up'")
         }
     }
 

@@ -112,13 +112,15 @@ package struct MoveStore {
                                 SELECT FROM shard WHERE id = $1 AND state = 'open' FOR SHARE
                             ) AS target
                             """, [.text(plan.target.id)]),
+                        // Shards may not have heard of the last numbers of a move that is over: its processes might.
                         Query(
                             """
                             INSERT INTO move (id, tenant_id, source_shard, target_shard, state, step, attempt,
                                 lease_owner, lease_until, source_identity, target_identity, epoch, options,
                                 progress, reason, operator_name)
-                            VALUES ($1, $2, $3, $4, 'running', 'planned', $5, $6, clock_timestamp() + $7 * interval '1 ms', $8, $9,
-                                $10, $11, $12, $13, $14)
+                            VALUES ($1, $2, $3, $4, 'running', 'planned',
+                                greatest($5, (SELECT max(attempt) + 1 FROM move WHERE tenant_id = $2)),
+                                $6, clock_timestamp() + $7 * interval '1 ms', $8, $9, $10, $11, $12, $13, $14)
                             """,
                             [
                                 .id(id), .id(plan.tenant.id), .text(plan.source.id),

@@ -139,7 +139,10 @@ struct MoveStream {
         }
     }
 
-    func subscribe(copies: Bool) async throws {
+    /// - Parameter place: of the publisher's log, where it begins; nil: where the slot stands. A server that ends before its
+    ///   next checkpoint forgets how far a slot was advanced (PostgreSQL 15 manual, 9.27.6), and would send once more what
+    ///   came from here: the subscriber remembers it for both.
+    func subscribe(copies: Bool, from place: LogPosition? = nil) async throws {
         try await store.willMake(.subscription, name, on: subscriber.id, for: move)
         try await unsubscribe()
         let conninfo = try publisherConninfo()
@@ -155,11 +158,23 @@ struct MoveStream {
                         """
                         CREATE SUBSCRIPTION \(name) CONNECTION \(MoveStream.quoted(conninfo.reveal()))
                         PUBLICATION \(name) WITH (create_slot = false, slot_name = '\(name)', copy_data = \(copies),
-                            enabled = true, binary = true, disable_on_error = \(copies),
+                            enabled = \(place == nil), binary = true, disable_on_error = \(copies),
                             synchronous_commit = \(copies ? "off" : "on"))
                         """)
-                ])
+                ] + (place.map { begin(at: $0) } ?? []))
         }
+    }
+
+    /// A subscription's origin is called after its object id (PostgreSQL's origin.c); with it, it asks the publisher.
+    private func begin(at place: LogPosition) -> [Query] {
+        [
+            Query(
+                """
+                SELECT pg_replication_origin_advance('pg_' || oid, $2::text::pg_lsn)
+                FROM pg_subscription WHERE subname = $1
+                """, [.text(name), .text(place.text)]),
+            .unsafeSQL("ALTER SUBSCRIPTION \(name) ENABLE"),
+        ]
     }
 
     /// From here on what is confirmed to the publisher is on the subscriber's disk.
@@ -458,12 +473,25 @@ struct MoveStream {
                         [.text(name)]), deadline: plane.deadline
                 ).singleIfPresent()
                 guard let row else { return }
-                guard let pid = try row.intIfPresent(0) else { break }
+                let reader = try row.intIfPresent(0)
                 guard !limit.isExpired(at: plane.clocks.monotonic()) else {
                     throw ControlError(
                         .failed, code: "slot-active",
-                        "process \(pid) on shard \(shard.id) still reads the slot \(name)",
-                        remedy: "End it with pg_terminate_backend(\(pid)).")
+                        "\(reader.map { "process \($0)" } ?? "somebody") on shard \(shard.id) still reads the slot \(name)",
+                        remedy: "End it with pg_terminate_backend(active_pid).")
+                }
+                guard let pid = reader else {
+                    // One that is taken in between is seen the next time around.
+                    try await execute(
+                        on: superuser,
+                        [
+                            Query(
+                                """
+                                SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                                WHERE slot_name = $1 AND NOT active
+                                """, [.text(name)])
+                        ], for: move, plane: plane)
+                    continue
                 }
                 // Its reader was told to end; one that hangs is ended.
                 try await execute(
@@ -471,23 +499,6 @@ struct MoveStream {
                     [Query("SELECT pg_terminate_backend($1)", [.int4(Int32(pid))])], for: move,
                     plane: plane)
                 try await Loop.shared.sleep(for: .milliseconds(20))
-            }
-            do {
-                try await execute(
-                    on: superuser,
-                    [
-                        Query(
-                            """
-                            SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-                            WHERE slot_name = $1 AND NOT active
-                            """, [.text(name)])
-                    ], for: move, plane: plane)
-            } catch let error as PostgresError {
-                guard error.sqlstate == .objectInUse else { throw error }
-                // Taken between the look and the drop.
-                throw ControlError(
-                    .failed, code: "slot-active", "the slot \(name) on shard \(shard.id) is in use",
-                    remedy: "Try again.")
             }
         }
     }

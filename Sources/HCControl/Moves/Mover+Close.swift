@@ -44,7 +44,7 @@ extension Mover {
         let mirror = try await mirror()
         if try await !mirror.isSubscribed() {
             try await mirror.skip(to: drained)
-            try await mirror.subscribe(copies: false)
+            try await mirror.subscribe(copies: false, from: drained)
         }
         try FaultPoint.reach("move.opened.done")
         try await advance(to: .switched, [:], also: [kept])
@@ -89,6 +89,7 @@ extension Mover {
     func purge() async throws {
         try await requireArrived()
         let fence = try await fence()
+        try await awaitReaders(fence)
         try await fence.purge(fence.origin) { removed in
             try self.lease.require()
             try await self.store.report(self.move, ["purgedRows": .integer(Int64(removed))])
@@ -108,14 +109,47 @@ extension Mover {
             ])
     }
 
-    /// Everything that the move has made, and what processes that were stopped still hold.
-    func dropAll() async throws {
-        try await becomeKnown()
-        let shards = try await shards()
-        for shard in [shards.source, shards.target] {
-            try await MoveWatch.dismiss(of: move, on: shard, plane: plane)
+    /// Whoever was reading when the clinic left goes on, one statement after the other, and finds what was there.
+    private func awaitReaders(_ fence: MoveFence) async throws {
+        while true {
+            try lease.require()
+            let count = try await fence.transactionsFromBefore()
+            guard count > 0 else { return }
+            try await wait(
+                "\(count) transactions on shard \(fence.origin.id) that were under way when the clinic left",
+                Mover.lookEvery)
         }
-        try await drop { _ in true }
+    }
+
+    /// Everything that the move has made, and what processes that were stopped still hold.
+    ///
+    /// What is on a shard that answers goes, whatever becomes of the other one: a slot that nobody reads keeps the log.
+    func dropAll() async throws {
+        let shards = try await shards()
+        var failure: (any Error)?
+        func withoutFailing(_ work: () async throws -> Void) async throws {
+            do {
+                try await work()
+            } catch let lost as MoveLost {
+                throw lost
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        var known: [Shard] = []
+        for shard in [shards.source, shards.target] {
+            try await withoutFailing {
+                try await fence().becomeKnown(on: shard)
+                try await MoveWatch.dismiss(of: move, on: shard, plane: plane)
+                known.append(shard)
+            }
+        }
+        for object in try await store.objects(of: move.id)
+        where known.contains(where: { $0.id == object.shard }) {
+            try await withoutFailing { try await drop(object, shards) }
+        }
+        if let failure { throw failure }
+        isKnown = true
     }
 
     /// Drops what the move has made and says so.
@@ -123,12 +157,16 @@ extension Mover {
         try await becomeKnown()
         let shards = try await shards()
         for object in try await store.objects(of: move.id) where isWanted(object) {
-            try lease.require()
-            let isSource = object.shard == shards.source.id
-            try await MoveStream.drop(
-                object, of: move, plane: plane, shard: isSource ? shards.source : shards.target,
-                other: isSource ? shards.target : shards.source)
-            try await store.isGone(object)
+            try await drop(object, shards)
         }
+    }
+
+    private func drop(_ object: MoveObject, _ shards: (source: Shard, target: Shard)) async throws {
+        try lease.require()
+        let isSource = object.shard == shards.source.id
+        try await MoveStream.drop(
+            object, of: move, plane: plane, shard: isSource ? shards.source : shards.target,
+            other: isSource ? shards.target : shards.source)
+        try await store.isGone(object)
     }
 }

@@ -30,7 +30,7 @@ extension Mover {
 
     func pause() async throws {
         let stream = try await current()
-        var mirror = try await mirror()
+        let mirror = try await mirror()
         try await awaitCalm(stream, mirror)
         if lease.isAbortWanted { return }
         try await MovePreflight(plane: plane).requireIdentities(of: move)
@@ -48,8 +48,18 @@ extension Mover {
         var fence = try await fence()
         (servedState, hasSentCommit) = (try await fence.servedState(), false)
         try await advance(to: .gating)
-        (fence.move, mirror.move) = (move, move)
+        fence.move = move
         pauseFence = fence
+        // Whoever waits for the move may give up: not behind a closed door, which nobody else might open.
+        let closed = fence
+        try await Loop.shared.makeTask { [self] in
+            try await passDoor(closed, verification, budget: budget)
+        }.value
+    }
+
+    private func passDoor(
+        _ fence: MoveFence, _ verification: MoveVerification, budget: Duration
+    ) async throws {
         let tries = (move.progress["pauseTries"]?.asInteger ?? 0) + 1
         let begin = plane.clocks.monotonic()
         let end = Deadline.after(budget, from: begin)
@@ -71,7 +81,6 @@ extension Mover {
         }
         switch outcome {
         case .committed(let state):
-            move.step = .committed
             // The clinic waits: its new door is opened before anything is written down. That it is open is on the disk
             // before it is written down, and with the first write that the clinic is told of.
             let (epoch, timeline) = (move.epoch + 1, fence.destination.timeline)
@@ -91,6 +100,7 @@ extension Mover {
             try await openAgain(tries: tries, reason: "its abort is asked for")
         case .retry(let reason):
             try await openAgain(tries: tries, reason: reason)
+            guard move.step != .committed else { return }
             if !verification.isWhole { await forgetVerification() }
             guard tries < Int64(move.options.pauseTries) else {
                 throw Fatal(reason: "\(tries) pauses were broken off, the last for: \(reason)")
@@ -169,11 +179,13 @@ extension Mover {
                 move, more, deadline: .after(.seconds(2), from: plane.clocks.monotonic()))
             try FaultPoint.reach("move.committed")
             if let state {
-                move.progress = move.progress.merging(more)
+                (move.step, move.progress) = (.committed, move.progress.merging(more))
                 return .committed(state: state)
             }
             // Refused for good: an abort has won, or another process has the move.
-            try await requireMine()
+            guard try await requireMine().isAbortRequested else {
+                throw Fatal(reason: "the clinic's placement is not as the move left it")
+            }
             return .abort
         } catch let error as PostgresError {
             return try await findOut(error)
@@ -188,7 +200,7 @@ extension Mover {
             do {
                 let now = try await requireMine()
                 if now.step == .committed {
-                    move.progress = now.progress
+                    (move.step, move.progress) = (.committed, now.progress)
                     return .committed(state: nil)
                 }
                 // Still on its way, perhaps: `openAgain` waits for its row and is then refused, or wins.

@@ -71,7 +71,7 @@ package final class Mover {
 
     package var id: MoveID { move.id }
 
-    /// Until the move is over, soaks, or is somebody else's.
+    /// Until the move is over, soaks, or is somebody else's. Cancelled it ends between two steps, and not in the pause.
     ///
     /// - Returns: the move as it stands then.
     package func run() async throws -> Move {
@@ -107,6 +107,7 @@ package final class Mover {
     }
 
     func goOn() async throws {
+        try Task.checkCancellation()
         try lease.require()
         let step = move.step
         do {
@@ -117,7 +118,7 @@ package final class Mover {
         } catch let lost as MoveLost {
             throw lost
         } catch let fatal as Fatal {
-            guard step.isBeforeCommit else {
+            guard move.step.isBeforeCommit else {
                 throw ControlError(
                     .failed, code: "move-stuck", "the move cannot go on: \(fatal.reason)")
             }
@@ -134,7 +135,8 @@ package final class Mover {
         } catch {
             failures += 1
             try await wait("\(error)", Duration.milliseconds(min(5000, 100 << min(failures, 6))))
-            if failures >= Mover.failuresMax, step.isBeforeCommit {
+            // A step may have passed the commit point before it failed.
+            if failures >= Mover.failuresMax, move.step.isBeforeCommit {
                 try await beginAbort("\(error)")
             }
         }

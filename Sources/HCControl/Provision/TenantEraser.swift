@@ -47,18 +47,30 @@ struct TenantEraser {
 
     private func close(_ tenant: TenantID, _ place: Placement) async throws {
         guard place.state != "closed" else { return }
-        try await plane.attempt("the clinic cannot be closed") {
-            _ = try await plane.control().execute(
-                [
+        let isClosed = try await plane.attempt("the clinic cannot be closed") {
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                let row = try await transaction.execute(
                     Query(
-                        "SELECT placement_swap($1, $2, $3, $4, 'closed')",
-                        [.id(tenant), .int8(place.epoch), .text(place.state), .text(place.shard)]),
+                        "SELECT placement_swap($1, $2, 'serving', $3, 'closed')",
+                        [.id(tenant), .int8(place.epoch), .text(place.shard)])
+                ).single()
+                guard try row.intIfPresent(0) != nil else { return false }
+                _ = try await transaction.execute(final: [
                     Query(
                         """
                         UPDATE tenant SET state = 'deleting', version = version + 1, updated_at = now()
                         WHERE id = $1 AND state <> 'deleting'
-                        """, [.id(tenant)]),
-                ], deadline: plane.deadline)
+                        """, [.id(tenant)])
+                ])
+                return true
+            }
+        }
+        // Whoever moves it has its doors, and its rows on two shards.
+        guard isClosed else {
+            throw ControlError(
+                .conflict, code: "placement-changed",
+                "the clinic is on the move, or was moved just now",
+                remedy: "See 'hc-admin move list'; it can be taken back when that is over.")
         }
     }
 
