@@ -30,6 +30,7 @@ struct TLSServerTests {
         let server: HTTPServer
         let tls: TLSMetrics
         let http: HTTPServerMetrics
+        let acceptor: TLSAcceptor
         let address: SocketAddress
         let clock: ManualClock
 
@@ -62,7 +63,9 @@ struct TLSServerTests {
                 clocks: clock.clocks, metrics: tls)
             let listener = try Listener(try Listener.bind(.loopback(port: 0)))
             address = .loopback(port: listener.localAddress?.port ?? 0)
-            try server.listen(on: listener, tls: context)
+            let acceptor = TLSAcceptor(listener, context, server: server)
+            self.acceptor = acceptor
+            try server.listen(on: listener, named: .tls) { acceptor.accept($0, $1) }
         }
 
         func connect() async throws -> SecureClient {
@@ -149,6 +152,25 @@ struct TLSServerTests {
         try await client.end()
         #expect(fixture.tls.failures(.timeout) == 1)
         #expect(fixture.tls.inProgress.value == 0 && fixture.server.connectionCount == 0)
+        await fixture.stop()
+    }
+
+    @Test("handshakes that have ended are not gone through again when places run out")
+    func span() async throws {
+        let fixture = try Fixture()
+        for _ in 0..<3 {
+            let client = try await fixture.connect()
+            client.close()
+        }
+        // The server may still have to read what the last of them finished with.
+        try await eventually { fixture.acceptor.spanCount == 0 }
+        let slow = try await RawClient.connect(fixture.address)
+        try await eventually { fixture.acceptor.spanCount == 1 }
+        let client = try await fixture.connect()
+        #expect(fixture.acceptor.spanCount == 2)
+        slow.close()
+        try await eventually { fixture.acceptor.spanCount == 0 }
+        client.close()
         await fixture.stop()
     }
 

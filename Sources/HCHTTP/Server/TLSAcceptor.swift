@@ -38,6 +38,8 @@ final class TLSAcceptor {
     /// By the order in which they began.
     private var handshakes: [Int: TLSHandshakeConnection] = [:]
     private var next = 0
+    /// The number of the oldest that is under way, or the next if none is. It follows each that ends: numbers of
+    /// all that ever were would be gone through when there is no time for it, with the first flood.
     private var oldest = 0
     private var isResting = false
 
@@ -46,6 +48,9 @@ final class TLSAcceptor {
         self.context = context
         self.server = server
     }
+
+    /// Numbers from the oldest that is under way to the next.
+    var spanCount: Int { next - oldest }
 
     var isFull: Bool { handshakes.count >= server.configuration.tlsHandshakesMax }
 
@@ -68,25 +73,21 @@ final class TLSAcceptor {
 
     func ended(_ number: Int) {
         guard handshakes.removeValue(forKey: number) != nil else { return }
+        while oldest < next, handshakes[oldest] == nil { oldest += 1 }
         context.metrics?.inProgress.set(handshakes.count)
         guard isResting, !isFull else { return }
         isResting = false
         if !server.isDraining { listener.resume() }
     }
 
-    private func watchOldest() {
-        while oldest < next, handshakes[oldest] == nil { oldest += 1 }
-        handshakes[oldest]?.watch()
-    }
+    private func watchOldest() { handshakes[oldest]?.watch() }
 
     /// Gives up all that have had their time.
     func giveWay() {
-        while oldest < next {
-            if let handshake = handshakes[oldest] {
-                guard handshake.isLate else { return }
-                handshake.giveUp(.overload)
-            }
-            oldest += 1
+        while let handshake = handshakes[oldest], handshake.isLate {
+            let number = oldest
+            handshake.giveUp(.overload)
+            ended(number)
         }
     }
 }
