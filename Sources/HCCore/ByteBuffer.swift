@@ -167,13 +167,9 @@ package struct ByteBuffer: Sendable {
     }
 
     package mutating func append(decimal value: UInt64) {
-        if value < 10 { return append(0x30 + UInt8(value)) }
-        var unit: UInt64 = 1
-        while value / unit >= 10 { unit *= 10 }
-        while unit > 0 {
-            storage.append(0x30 + UInt8(truncatingIfNeeded: value / unit % 10))
-            unit /= 10
-        }
+        // Divided by a constant: a division by a number that is not known beforehand costs several times as much.
+        if value >= 10 { append(decimal: value / 10) }
+        storage.append(0x30 + UInt8(truncatingIfNeeded: value % 10))
     }
 
     /// Lower case, no leading zeros: an HTTP/1.1 chunk size.

@@ -98,7 +98,7 @@ package struct JSONWriter: Sendable {
 
     package mutating func string(_ value: StaticString) {
         separate()
-        append(quoted: "\(value)")
+        value.withUTF8Buffer { append(quoted: $0) }
     }
 
     package mutating func uuid(_ value: UUID) {
@@ -224,22 +224,22 @@ package struct JSONWriter: Sendable {
 
     /// Copies runs of bytes that need no escape; most strings are one run.
     private mutating func append(quoted text: String) {
-        buffer.append(UInt8(ascii: "\""))
         var text = text
-        text.withUTF8 { bytes in
-            var runStart = 0
-            for index in bytes.indices {
-                let byte = bytes[index]
-                if byte >= 0x20, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\") { continue }
-                buffer.append(
-                    UnsafeRawBufferPointer(
-                        rebasing: UnsafeRawBufferPointer(bytes)[runStart..<index]))
-                append(escapeOf: byte)
-                runStart = index + 1
-            }
+        text.withUTF8 { append(quoted: $0) }
+    }
+
+    private mutating func append(quoted bytes: UnsafeBufferPointer<UInt8>) {
+        buffer.append(UInt8(ascii: "\""))
+        var runStart = 0
+        for index in bytes.indices {
+            let byte = bytes[index]
+            if byte >= 0x20, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\") { continue }
             buffer.append(
-                UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[runStart...]))
+                UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[runStart..<index]))
+            append(escapeOf: byte)
+            runStart = index + 1
         }
+        buffer.append(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[runStart...]))
         buffer.append(UInt8(ascii: "\""))
     }
 

@@ -81,7 +81,8 @@ package struct Logger: Sendable {
 
     @inline(never)
     private func emit(_ level: Level, _ message: StaticString, _ metadata: Metadata) {
-        var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 256))
+        // A line of the access log has some 350 bytes.
+        var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 512))
         writer.beginObject()
         writer.key("time")
         writer.timestamp(now())

@@ -31,8 +31,8 @@ package struct MonotonicTime: Hashable, Comparable, Sendable {
     package static func - (left: MonotonicTime, right: MonotonicTime) -> Duration {
         let (difference, overflow) = left.nanoseconds.subtractingReportingOverflow(
             right.nanoseconds)
-        if !overflow { return .nanoseconds(difference) }
-        return .nanoseconds(left < right ? Int64.min : Int64.max)
+        let nanoseconds = overflow ? (left < right ? Int64.min : Int64.max) : difference
+        return Duration(attoseconds: Int128(nanoseconds) * 1_000_000_000)
     }
 
     package static func += (time: inout MonotonicTime, duration: Duration) {
@@ -43,11 +43,8 @@ package struct MonotonicTime: Hashable, Comparable, Sendable {
 extension Duration {
     /// Whole nanoseconds, rounded toward zero, saturating at about ±292 years.
     package var inNanoseconds: Int64 {
-        let (seconds, attoseconds) = components
-        let (scaled, scaleOverflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        let (sum, sumOverflow) = scaled.addingReportingOverflow(attoseconds / 1_000_000_000)
-        if scaleOverflow || sumOverflow { return self < .zero ? .min : .max }
-        return sum
+        // Not by `components`, which divides in several steps: a request asks some ten times.
+        Int64(clamping: attoseconds / 1_000_000_000)
     }
 
     /// Whole microseconds, rounded toward zero, saturating as `inNanoseconds` does.
