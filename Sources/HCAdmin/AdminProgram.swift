@@ -15,7 +15,10 @@ package enum AdminProgram {
             finish(.failed, standardError: "hc-admin: HC_FAULT: \(error)")
         }
         LoopActor.assumeIsolated {
+            // As in a server's worker: what `limits probe` measures is what it pays.
+            Loop.shared.takeAllTasks()
             Loop.shared.spawn {
+                await Loop.shared.proveAllTasksRunHere()
                 let (status, output, errors) = await run(words, environment: environment)
                 finish(status, standardOutput: output, standardError: errors)
             }

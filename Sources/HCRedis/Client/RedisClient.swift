@@ -302,7 +302,14 @@ package struct RedisScriptCall: Sendable {
     }
 
     fileprivate func command(of script: RedisScript) -> [RedisArgument] {
-        ["EVALSHA", .text(script.digest), .integer(keys.count)] + keys + arguments
+        var command: [RedisArgument] = []
+        command.reserveCapacity(3 + keys.count + arguments.count)
+        command.append("EVALSHA")
+        command.append(.text(script.digest))
+        command.append(.integer(keys.count))
+        command += keys
+        command += arguments
+        return command
     }
 }
 

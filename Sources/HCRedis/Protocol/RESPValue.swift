@@ -1,5 +1,5 @@
-/// A reply of Redis (RESP2).
-package indirect enum RESPValue: Sendable, Equatable {
+/// A reply of Redis (RESP2). Small, and without a box: but for errors, which are rare.
+package enum RESPValue: Sendable, Equatable {
     /// `$-1` or `*-1`: there is nothing.
     case null
     case integer(Int64)
@@ -8,7 +8,7 @@ package indirect enum RESPValue: Sendable, Equatable {
     case bytes([UInt8])
     case array([RESPValue])
     /// An error among the elements of an array or the replies of a pipeline.
-    case error(RedisServerError)
+    indirect case error(RedisServerError)
 
     package var isNull: Bool { self == .null }
 

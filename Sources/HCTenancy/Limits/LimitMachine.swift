@@ -381,6 +381,8 @@ final class LimitMachine {
     private func launchExact(_ pending: PendingLimit, isProbe: Bool, _ now: Int64) {
         let request = pending.request
         var parts: [LimitFlight.Part] = []
+        // Mostly a rule of the clinic, one of the account and one of the address.
+        parts.reserveCapacity(3)
         pending.targets.forEach(request.kind) { group, index in
             let shape = group.buckets[index].rule.shape
             let units = shape.charge(request.units, request.lane)

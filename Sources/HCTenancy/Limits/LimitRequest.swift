@@ -130,6 +130,6 @@ final class LimitFlight {
         self.isProbe = isProbe
     }
 
-    var questions: [LimitScript.Part] { parts.map(\.question) }
+    var questions: some Collection<LimitScript.Part> { parts.lazy.map(\.question) }
     var names: [String] { parts.map { $0.group.name(of: $0.index, prefix: prefix) } }
 }

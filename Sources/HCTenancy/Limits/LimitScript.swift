@@ -215,28 +215,28 @@ struct LimitAnswer: Equatable {
         guard case .bytes(let bytes) = value, bytes.count == 16 + 32 * questions.count else {
             return nil
         }
-        var numbers: [Int64] = []
-        numbers.reserveCapacity(bytes.count / 8)
-        for place in stride(from: 0, to: bytes.count, by: 8) {
+        func number(_ place: Int) -> Int64? {
             let bits = bytes.withUnsafeBytes {
-                $0.loadUnaligned(fromByteOffset: place, as: UInt64.self)
+                $0.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self)
             }
             guard let number = Int64(exactly: Double(bitPattern: UInt64(littleEndian: bits))),
                 number.magnitude < 1 << 53
             else { return nil }
-            numbers.append(number)
+            return number
         }
-        guard numbers[0] > 0, numbers[1] == 0 || numbers[1] == 1 else { return nil }
-        now = numbers[0]
-        passes = numbers[1] == 1
+        guard let now = number(0), now > 0, let verdict = number(1), verdict == 0 || verdict == 1
+        else { return nil }
+        self.now = now
+        passes = verdict == 1
         parts = []
         parts.reserveCapacity(questions.count)
-        for (index, question) in questions.enumerated() {
-            let place = 2 + 4 * index
-            let part = Part(
-                given: numbers[place],
-                state: BucketState(
-                    first: numbers[place + 1], second: numbers[place + 2], at: numbers[place + 3]))
+        var place = 2
+        for question in questions {
+            guard let given = number(place), let first = number(place + 1),
+                let second = number(place + 2), let at = number(place + 3)
+            else { return nil }
+            place += 4
+            let part = Part(given: given, state: BucketState(first: first, second: second, at: at))
             guard part.state.second >= 0, part.state.at >= 0 else { return nil }
             if question.want < 0 {
                 guard part.given == question.want else { return nil }
