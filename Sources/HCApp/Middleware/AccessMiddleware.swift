@@ -1,3 +1,4 @@
+import CLinux
 import HCClinic
 import HCCore
 import HCHTTP
@@ -159,7 +160,7 @@ final class AccessMiddleware: Middleware {
         return headers.withValue(.authorization, token) ?? nil
     }
 
-    /// Byte by byte and without closures, for this runs for every request over a token of hundreds of them.
+    /// Without closures and with one search, for this runs for every request over a token of hundreds of bytes.
     private nonisolated static func token(_ value: UnsafeRawBufferPointer) -> String? {
         let blank = UInt8(ascii: " ")
         let scheme: StaticString = "bearer"
@@ -171,9 +172,10 @@ final class AccessMiddleware: Middleware {
         var start = scheme.utf8CodeUnitCount
         guard value[start] == blank else { return nil }
         while start < value.count, value[start] == blank { start += 1 }
-        guard start < value.count else { return nil }
-        for index in start..<value.count where value[index] == blank { return nil }
-        return String(
-            decoding: UnsafeRawBufferPointer(rebasing: value[start...]), as: UTF8.self)
+        let token = UnsafeRawBufferPointer(rebasing: value[start...])
+        guard let first = token.baseAddress, !token.isEmpty,
+            memchr(first, Int32(blank), token.count) == nil
+        else { return nil }
+        return String(decoding: token, as: UTF8.self)
     }
 }

@@ -66,7 +66,7 @@ final class AdmissionMiddleware: Middleware {
             refused[lane.index][reason == .full ? 0 : 1].increment()
             throw ErrorResponses.unavailable("overloaded", retryAfter: retryAfter)
         }
-        inFlight[lane.index].set(control.inFlight(lane))
+        inFlight[lane.index].add(1)
         return .next
     }
 
@@ -97,7 +97,7 @@ final class AdmissionMiddleware: Middleware {
 
     private func finish(_ lane: RequestLane, _ clinic: String) {
         control.finish(lane, of: clinic)
-        inFlight[lane.index].set(control.inFlight(lane))
+        inFlight[lane.index].add(-1)
     }
 }
 

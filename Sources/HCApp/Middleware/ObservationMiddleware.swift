@@ -40,14 +40,14 @@ final class ObservationMiddleware: Middleware {
         _ request: HTTPRequest, _ context: RequestContext, _ response: HTTPResponse,
         _ elapsed: Duration
     ) {
-        var metadata: Logger.Metadata = [
-            ("requestId", request.id.logValue),
-            ("client", .string(request.remoteAddress.host)),
-            ("method", .string(request.method.name)),
-            ("route", .string(context.match.route?.name ?? "none")),
-            ("status", .integer(response.status.code)),
-            ("microseconds", .integer(elapsed.inMicroseconds)),
-        ]
+        var metadata: Logger.Metadata = []
+        metadata.reserveCapacity(8)
+        metadata.append(("requestId", request.id.logValue))
+        metadata.append(("client", .string(request.remoteAddress.host)))
+        metadata.append(("method", .string(request.method.name)))
+        metadata.append(("route", .string(context.match.route?.name ?? "none")))
+        metadata.append(("status", .integer(response.status.code)))
+        metadata.append(("microseconds", .integer(elapsed.inMicroseconds)))
         if let tenant = context.tenant { metadata.append(("tenant", .identifier(tenant.id))) }
         if let code = response.problemCode { metadata.append(("code", .string(code))) }
         logger.info("request", metadata)

@@ -15,9 +15,15 @@ package final class AuthService {
     /// Microseconds of lock after each attempt, as SQL takes them.
     private let lockWaits: [Int64]
 
-    private struct VerifiedToken {
+    /// A class, for it is looked at by each request: a copy would count the references of all claims.
+    private final class VerifiedToken: Sendable {
         let claims: AccessClaims
         let token: SignedToken
+
+        init(claims: AccessClaims, token: SignedToken) {
+            self.claims = claims
+            self.token = token
+        }
     }
 
     /// About half a kilobyte each.

@@ -94,12 +94,8 @@ extension [UInt8] {
 
     mutating func append(decimal value: Int) {
         precondition(value >= 0, "a count or a status")
-        var divisor = 1
-        while value / divisor >= 10 { divisor *= 10 }
-        while divisor > 0 {
-            append(0x30 + UInt8(value / divisor % 10))
-            divisor /= 10
-        }
+        if value >= 10 { append(decimal: value / 10) }
+        append(0x30 + UInt8(truncatingIfNeeded: value % 10))
     }
 
     mutating func append(hex value: Int) {

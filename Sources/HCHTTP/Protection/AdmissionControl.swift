@@ -151,12 +151,15 @@ package struct AdmissionControl: Sendable {
 
     /// An admitted request has ended.
     package mutating func finish(_ lane: RequestLane, of clinic: String = "") {
-        let count = inFlightByClinic[clinic] ?? 0
-        precondition(
-            inFlightByLane[lane.index] > 0 && count > 0, "more requests ended than began")
+        guard inFlightByLane[lane.index] > 0, let place = inFlightByClinic.index(forKey: clinic)
+        else { preconditionFailure("more requests ended than began") }
         inFlight -= 1
         inFlightByLane[lane.index] -= 1
-        inFlightByClinic[clinic] = count == 1 ? nil : count - 1
+        if inFlightByClinic.values[place] > 1 {
+            inFlightByClinic.values[place] -= 1
+        } else {
+            inFlightByClinic.remove(at: place)
+        }
     }
 
     /// Whether a clinic has little in flight beside others that have much.

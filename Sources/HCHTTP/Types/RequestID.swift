@@ -47,15 +47,9 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     }
 
     func write(into output: inout [UInt8]) {
-        switch form {
-        case .made(let uuid):
-            for digit in 0..<32 {
-                if digit == 8 || digit == 12 || digit == 16 || digit == 20 { output.append(0x2D) }
-                let half = digit < 16 ? uuid.high : uuid.low
-                let value = UInt8(truncatingIfNeeded: half >> UInt64((15 - digit % 16) * 4)) & 15
-                output.append(value < 10 ? 0x30 + value : 0x57 + value)
-            }
-        case .received(let text): output.append(contentsOf: text.utf8)
+        withUnsafeTemporaryAllocation(byteCount: RequestID.receivedBytesMax, alignment: 1) { text in
+            let count = write(to: text)
+            output.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<count]))
         }
     }
 

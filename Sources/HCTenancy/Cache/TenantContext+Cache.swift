@@ -22,8 +22,8 @@ extension TenantContext {
                 record: record,
                 quota: MemoryCache.Quota(
                     bytesMax: tier.cache.bytesMax, entriesMax: tier.cache.entriesMax),
-                keys: { try door.keys(of: record) },
-                run: { mode, queries, deadline in
+                keys: { [door] in try door.keys(of: record) },
+                run: { [door] mode, queries, deadline in
                     try await door.perform(
                         record, mode, queries, isRepeatable: true, deadline: deadline)
                 }), deadline: deadline, read)

@@ -6,7 +6,9 @@ package import HCPostgres
 ///
 /// Every statement runs inside `hc_enter()` for this clinic, whichever shard it is on, and row-level security
 /// shows its rows only; statements carry `tenant_id = $n` themselves as well.
-package struct TenantContext: Sendable {
+///
+/// A class, for it is handed from stage to stage: a copy would count the references of all that it holds.
+package final class TenantContext: Sendable {
     package let tenant: TenantRecord
     private let plan: LimitPlan
     /// Of the map that the plan is from.

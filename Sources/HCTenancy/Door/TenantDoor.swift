@@ -162,10 +162,13 @@ package final class TenantDoor {
     /// - Parameter host: lower case, without port.
     /// - Throws: `.tenantUnknown` for a host that no served clinic has, `.suspended`, `.directoryUnavailable`.
     package func context(host: String) throws(TenancyError) -> TenantContext {
-        let map = try map()
-        guard let record = map.find(host: host), record.isServed else { throw .tenantUnknown }
+        // Asked in its place, for each request: a copy of the map counts the references of all its tables.
+        guard let record = directory.snapshot?.find(host: host), record.isServed else {
+            _ = try map()
+            throw .tenantUnknown
+        }
         guard record.state != .suspended else { throw .suspended }
-        return context(record, map)
+        return context(record)
     }
 
     /// The clinic with an id: for jobs and for the control plane.
@@ -178,7 +181,7 @@ package final class TenantDoor {
             guard record.isServed else { throw .tenantUnknown }
             guard record.state != .suspended else { throw .suspended }
         }
-        return context(record, map)
+        return context(record)
     }
 
     private func map() throws(TenancyError) -> DirectorySnapshot {
@@ -188,7 +191,7 @@ package final class TenantDoor {
         return map
     }
 
-    private func context(_ record: TenantRecord, _ map: DirectorySnapshot) -> TenantContext {
+    private func context(_ record: TenantRecord) -> TenantContext {
         TenantContext(
             tenant: record, plan: plans.plan(named: record.tierName),
             generation: plans.generation, door: self)

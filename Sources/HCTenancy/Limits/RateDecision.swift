@@ -65,7 +65,9 @@ package struct RateDecision: Sendable {
     /// again.
     package var limitField: String? {
         guard let rule else { return nil }
-        var field = rule.fieldStart
+        var field = ""
+        field.reserveCapacity(rule.fieldStart.utf8.count + 32)
+        field += rule.fieldStart
         field += String(remaining)
         field += ";t="
         field += String(resetAfter.inSecondsRoundedUp)
