@@ -6,6 +6,7 @@ import HCPostgres
 import HCTenancy
 import HCTesting
 import Synchronization
+import Testing
 
 @testable import HCControl
 
@@ -270,6 +271,22 @@ final class MoveGround {
     ) async throws -> Mover {
         let plan = try await MovePreflight(plane: plane).plan("sunrise", to: shard, options)
         return try await MoveService(plane: plane).begin(plan, reason: "test", tell: { _, _ in })
+    }
+
+    /// A move whose process died behind its verification, claimed by one that the test plays.
+    func takeVerified() async throws -> (
+        plane: ControlPlane, store: MoveStore, registry: ShardRegistry, move: Move
+    ) {
+        try FaultPoint.arm("move.verified=fail", perform: { _ in })
+        let mover = try await begin(self.plane())
+        await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+        FaultPoint.disarm()
+        try await expireLeases()
+        let plane = self.plane()
+        let store = MoveStore(plane: plane)
+        let id = try await store.find(named: "sunrise").id
+        let move = try #require(try await store.claim(id, owner: "one process"))
+        return (plane, store, ShardRegistry(plane: plane), move)
     }
 
     /// The lease of a process that is gone has run out.

@@ -56,15 +56,8 @@ struct MovePauseTests {
     @Test("what a pause that was broken off still sends comes too late")
     func lateStatements() async throws {
         try await withMoveGround { ground in
-            try FaultPoint.arm("move.verified=fail", perform: { _ in })
-            let mover = try await ground.begin(ground.plane())
-            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
-            FaultPoint.disarm()
-            try await ground.expireLeases()
-            let plane = ground.plane()
-            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
-            let id = try await store.find(named: "sunrise").id
-            var move = try #require(try await store.claim(id, owner: "one process"))
+            let (plane, store, registry, taken) = try await ground.takeVerified()
+            var move = taken
             var late = MoveFence(
                 plane: plane, move: move, origin: try await registry.find("s1"),
                 destination: try await registry.find("s2"))
@@ -98,15 +91,8 @@ struct MovePauseTests {
     )
     func deafDestination() async throws {
         try await withMoveGround { ground in
-            try FaultPoint.arm("move.verified=fail", perform: { _ in })
-            let mover = try await ground.begin(ground.plane())
-            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
-            FaultPoint.disarm()
-            try await ground.expireLeases()
-            let plane = ground.plane()
-            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
-            let id = try await store.find(named: "sunrise").id
-            var move = try #require(try await store.claim(id, owner: "one process"))
+            let (plane, store, registry, taken) = try await ground.takeVerified()
+            var move = taken
             let (origin, destination) = (
                 try await registry.find("s1"), try await registry.find("s2")
             )
@@ -202,15 +188,8 @@ struct MovePauseTests {
     )
     func fewChunks() async throws {
         try await withMoveGround(patients: 20_000) { ground in
-            try FaultPoint.arm("move.verified=fail", perform: { _ in })
-            let mover = try await ground.begin(ground.plane())
-            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
-            FaultPoint.disarm()
-            try await ground.expireLeases()
-            let plane = ground.plane()
-            let (store, registry) = (MoveStore(plane: plane), ShardRegistry(plane: plane))
-            let id = try await store.find(named: "sunrise").id
-            let move = try #require(try await store.claim(id, owner: "one process"))
+            let (plane, store, registry, taken) = try await ground.takeVerified()
+            let move = taken
             let stream = MoveStream(
                 plane: plane, store: store, move: move,
                 name: MoveStream.name(move, isMirror: false),
