@@ -162,14 +162,11 @@ package struct ByteBuffer: Sendable {
     }
 
     package mutating func append(decimal value: Int64) {
-        if value < 0 { append(UInt8(ascii: "-")) }
-        append(decimal: value.magnitude)
+        appendFixedText { $0.append(decimal: value) }
     }
 
     package mutating func append(decimal value: UInt64) {
-        // Divided by a constant: a division by a number that is not known beforehand costs several times as much.
-        if value >= 10 { append(decimal: value / 10) }
-        storage.append(0x30 + UInt8(truncatingIfNeeded: value % 10))
+        appendFixedText { $0.append(decimal: value) }
     }
 
     /// Lower case, no leading zeros: an HTTP/1.1 chunk size.

@@ -38,10 +38,12 @@ package struct JSONWriter: Sendable {
 
     /// A name that is in the program: it must need no escape.
     package mutating func key(_ name: StaticString) {
-        separate()
-        buffer.append(UInt8(ascii: "\""))
-        buffer.append(name)
-        buffer.append("\":")
+        precondition(name.utf8CodeUnitCount <= JSONWriter.shortMax, "a name of our own is short")
+        appendText { text in
+            text.append(UInt8(ascii: "\""))
+            text.append(name)
+            text.append("\":")
+        }
         needsComma = false
     }
 
@@ -50,6 +52,29 @@ package struct JSONWriter: Sendable {
         append(quoted: name)
         buffer.append(UInt8(ascii: ":"))
         needsComma = false
+    }
+
+    /// A string of so many bytes is put together beside the buffer and appended in one piece.
+    private static let shortMax = FixedText.bytesMax - 4
+
+    /// A comma if there must be one, and a text.
+    @inline(__always)
+    private mutating func appendText(_ build: (inout FixedText) -> Void) {
+        let isFollowing = needsComma
+        buffer.appendFixedText { text in
+            if isFollowing { text.append(UInt8(ascii: ",")) }
+            build(&text)
+        }
+        needsComma = true
+    }
+
+    @inline(__always)
+    private mutating func appendQuoted(_ build: (inout FixedText) -> Void) {
+        appendText { text in
+            text.append(UInt8(ascii: "\""))
+            build(&text)
+            text.append(UInt8(ascii: "\""))
+        }
     }
 
     private mutating func separate() {
@@ -70,8 +95,7 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func integer(_ value: Int64) {
-        separate()
-        buffer.append(decimal: value)
+        appendText { $0.append(decimal: value) }
     }
 
     package mutating func integer(_ value: Int) {
@@ -79,8 +103,7 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func integer(_ value: UInt64) {
-        separate()
-        buffer.append(decimal: value)
+        appendText { $0.append(decimal: value) }
     }
 
     /// The shortest text that reads back as the same Double; JSON has no infinity and no NaN, so these
@@ -92,20 +115,32 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func string(_ value: String) {
-        separate()
-        append(quoted: value)
+        var value = value
+        value.withUTF8 { string(utf8: $0) }
     }
 
     package mutating func string(_ value: StaticString) {
-        separate()
-        value.withUTF8Buffer { append(quoted: $0) }
+        value.withUTF8Buffer { string(utf8: $0) }
+    }
+
+    /// Most strings are short and need no escape.
+    private mutating func string(utf8 bytes: UnsafeBufferPointer<UInt8>) {
+        if bytes.count <= JSONWriter.shortMax, !JSONWriter.needsEscape(bytes) {
+            appendQuoted { $0.append(UnsafeRawBufferPointer(bytes)) }
+        } else {
+            separate()
+            append(quoted: bytes)
+        }
+    }
+
+    @inline(__always)
+    private static func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+        for byte in bytes where byte < 0x20 || byte == 0x22 || byte == 0x5c { return true }
+        return false
     }
 
     package mutating func uuid(_ value: UUID) {
-        separate()
-        buffer.append(UInt8(ascii: "\""))
-        buffer.append(value)
-        buffer.append(UInt8(ascii: "\""))
+        appendQuoted { $0.append(value) }
     }
 
     package mutating func identifier<Kind>(_ value: Identifier<Kind>) {
@@ -114,17 +149,11 @@ package struct JSONWriter: Sendable {
 
     /// RFC 3339, in UTC.
     package mutating func timestamp(_ value: Timestamp) {
-        separate()
-        buffer.append(UInt8(ascii: "\""))
-        buffer.append(value)
-        buffer.append(UInt8(ascii: "\""))
+        appendQuoted { $0.append(value) }
     }
 
     package mutating func date(_ value: CalendarDate) {
-        separate()
-        buffer.append(UInt8(ascii: "\""))
-        buffer.append(value)
-        buffer.append(UInt8(ascii: "\""))
+        appendQuoted { $0.append(value) }
     }
 
     /// JSON text made before, which is trusted to be one value.

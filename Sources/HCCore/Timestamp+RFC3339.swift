@@ -94,10 +94,7 @@ extension ByteBuffer {
 
     /// `Timestamp.rfc3339` without the String.
     package mutating func append(_ timestamp: Timestamp) {
-        appendFixedText { text in
-            text.append(localClockOf: timestamp, offsetSeconds: 0)
-            text.append(UInt8(ascii: "Z"))
-        }
+        appendFixedText { $0.append(timestamp) }
     }
 
     /// `Timestamp.rfc3339(offsetSeconds:)` without the String.
@@ -118,72 +115,6 @@ extension ByteBuffer {
             text.append(local.date)
             text.append(UInt8(ascii: "T"))
             text.append(timeOfDay: local.secondOfDay)
-        }
-    }
-
-    /// Texts of at most 64 bytes are put together on the stack and appended as one.
-    private mutating func appendFixedText(_ build: (inout FixedText) -> Void) {
-        withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { space in
-            var text = FixedText(space: space)
-            build(&text)
-            append(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
-        }
-    }
-}
-
-/// Lives only inside `appendFixedText`, whose memory it fills from the front.
-private struct FixedText {
-    let space: UnsafeMutableRawBufferPointer
-    var count = 0
-
-    init(space: UnsafeMutableRawBufferPointer) {
-        self.space = space
-    }
-
-    mutating func append(_ byte: UInt8) {
-        space[count] = byte
-        count += 1
-    }
-
-    mutating func append(twoDigits value: Int) {
-        append(0x30 + UInt8(truncatingIfNeeded: value / 10 % 10))
-        append(0x30 + UInt8(truncatingIfNeeded: value % 10))
-    }
-
-    mutating func append(_ date: CalendarDate) {
-        if date.year < 0 { append(UInt8(ascii: "-")) }
-        // Only instants beyond RFC 3339 have such years: up to 294,247.
-        if abs(date.year) > 9999 { append(twoDigits: abs(date.year) / 10_000) }
-        append(twoDigits: abs(date.year) / 100 % 100)
-        append(twoDigits: abs(date.year) % 100)
-        append(UInt8(ascii: "-"))
-        append(twoDigits: date.month)
-        append(UInt8(ascii: "-"))
-        append(twoDigits: date.day)
-    }
-
-    mutating func append(timeOfDay second: Int) {
-        append(twoDigits: second / 3600)
-        append(UInt8(ascii: ":"))
-        append(twoDigits: second / 60 % 60)
-        append(UInt8(ascii: ":"))
-        append(twoDigits: second % 60)
-    }
-
-    mutating func append(localClockOf timestamp: Timestamp, offsetSeconds: Int) {
-        let second = Int(timestamp.seconds)
-        // Wrapping: at the beginning of the range the product alone would not fit.
-        let micros = Int(timestamp.microseconds) &- second &* 1_000_000
-        let local = second + offsetSeconds
-        let day = CalendarDate.floorDivide(local, 86_400)
-        append(CalendarDate(uncheckedDaysSinceEpoch: day))
-        append(UInt8(ascii: "T"))
-        append(timeOfDay: local - day * 86_400)
-        if micros != 0 {
-            append(UInt8(ascii: "."))
-            append(twoDigits: micros / 10_000)
-            append(twoDigits: micros / 100 % 100)
-            append(twoDigits: micros % 100)
         }
     }
 }

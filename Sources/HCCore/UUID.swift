@@ -85,25 +85,51 @@ extension UUID {
 
     /// Lower case, with hyphens (RFC 9562 4).
     package var description: String {
-        String(unsafeUninitializedCapacity: 36) { space in
-            var index = 0
-            forEachTextByte { byte in
-                space[index] = byte
-                index += 1
-            }
-            return index
+        String(unsafeUninitializedCapacity: UUID.textCount) { space in
+            write(to: UnsafeMutableRawBufferPointer(space))
+            return UUID.textCount
         }
     }
 
-    fileprivate func forEachTextByte(_ write: (UInt8) -> Void) {
-        for position in 0..<32 {
-            let half = position < 16 ? high : low
-            let digit = UInt8(truncatingIfNeeded: half >> UInt64((15 - position % 16) * 4)) & 15
-            write(ByteBuffer.hexDigit(digit))
-            if position == 7 || position == 11 || position == 15 || position == 19 {
-                write(UInt8(ascii: "-"))
-            }
-        }
+    /// Bytes of the text.
+    package static let textCount = 36
+
+    /// Writes the text to the beginning of `memory`, which has room for it.
+    package func write(to memory: UnsafeMutableRawBufferPointer) {
+        precondition(memory.count >= UUID.textCount, "36 bytes")
+        let first = UUID.digits(UInt32(truncatingIfNeeded: high >> 32))
+        let second = UUID.digits(UInt32(truncatingIfNeeded: high))
+        let third = UUID.digits(UInt32(truncatingIfNeeded: low >> 32))
+        let fourth = UUID.digits(UInt32(truncatingIfNeeded: low))
+        memory.storeBytes(of: first.littleEndian, as: UInt64.self)
+        memory.storeBytes(
+            of: UInt32(truncatingIfNeeded: second).littleEndian, toByteOffset: 9, as: UInt32.self)
+        memory.storeBytes(
+            of: UInt32(truncatingIfNeeded: second >> 32).littleEndian, toByteOffset: 14,
+            as: UInt32.self)
+        memory.storeBytes(
+            of: UInt32(truncatingIfNeeded: third).littleEndian, toByteOffset: 19, as: UInt32.self)
+        memory.storeBytes(
+            of: UInt32(truncatingIfNeeded: third >> 32).littleEndian, toByteOffset: 24,
+            as: UInt32.self)
+        memory.storeBytes(of: fourth.littleEndian, toByteOffset: 28, as: UInt64.self)
+        let hyphen = UInt8(ascii: "-")
+        memory[8] = hyphen
+        memory[13] = hyphen
+        memory[18] = hyphen
+        memory[23] = hyphen
+    }
+
+    /// The eight hex digits of a number, the first in the lowest byte: all at once, for several ids are written for
+    /// each request.
+    private static func digits(_ value: UInt32) -> UInt64 {
+        var digits = UInt64(value.byteSwapped)
+        digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff
+        digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff
+        digits = digits >> 4 & 0x000f_000f_000f_000f | (digits & 0x000f_000f_000f_000f) << 8
+        // Of each byte: 1 for a letter.
+        let letters = (digits &+ 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101
+        return digits &+ 0x3030_3030_3030_3030 &+ letters &* 0x27
     }
 }
 
@@ -140,13 +166,6 @@ extension UUID {
 extension ByteBuffer {
     /// The 36 characters of `UUID.description` without the String.
     package mutating func append(_ uuid: UUID) {
-        withUnsafeTemporaryAllocation(byteCount: 36, alignment: 1) { space in
-            var index = 0
-            uuid.forEachTextByte { byte in
-                space[index] = byte
-                index += 1
-            }
-            append(UnsafeRawBufferPointer(space))
-        }
+        appendFixedText { $0.append(uuid) }
     }
 }

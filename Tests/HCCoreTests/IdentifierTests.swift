@@ -35,6 +35,25 @@ struct IdentifierTests {
         #expect(Identifier<CatKind>(text) == nil)
     }
 
+    @Test("a UUID's text is its bytes in hexadecimal, with hyphens, in a buffer as well")
+    func textInBuffers() {
+        var random = SeededRandom(seed: 17)
+        for _ in 0..<2000 {
+            let uuid = UUID(high: random.next(), low: random.next())
+            var digits = ByteBuffer()
+            digits.append(hex: uuid.bytes)
+            var expected = ""
+            for (place, digit) in digits.string.enumerated() {
+                if [8, 12, 16, 20].contains(place) { expected += "-" }
+                expected.append(digit)
+            }
+            var buffer = ByteBuffer()
+            buffer.append(uuid)
+            #expect(uuid.description == expected)
+            #expect(buffer.string == expected)
+        }
+    }
+
     @Test("fifteen or seventeen bytes are no UUID")
     func bytes() {
         #expect(UUID(bytes: [UInt8](repeating: 1, count: 15)) == nil)

@@ -56,6 +56,28 @@ struct JSONWriterTests {
         #expect(try JSONReader.parse(json) == .string(text))
     }
 
+    @Test("a string of any length reads back as itself, with and without escapes")
+    func lengths() throws {
+        for count in 0...300 {
+            for end in ["", "\"", "\n", "é"] {
+                let text = String(repeating: "x", count: count) + end
+                var writer = JSONWriter()
+                writer.beginObject()
+                writer.member("first", 1)
+                writer.member("text", text)
+                writer.key(text)
+                writer.string(text)
+                writer.endObject()
+                guard case .object(let read) = try JSONReader.parse(writer.finish().string) else {
+                    Issue.record("no object of \(count) and \(end)")
+                    return
+                }
+                #expect(read.names == ["first", "text", text])
+                #expect(read["text"] == .string(text) && read[text] == .string(text))
+            }
+        }
+    }
+
     @Test("doubles read back as the same number")
     func doubles() throws {
         var random = SeededRandom(seed: 64)

@@ -377,6 +377,24 @@ struct HTTP1ParserTests {
         #expect(ParserTranscript(Self.post("Content-Length: 52428800\r\n")).error == nil)
     }
 
+    @Test("of a field's value each byte counts, wherever it stands")
+    func fieldValues() {
+        for count in 0..<40 {
+            for place in 0..<count {
+                for byte in UInt8.min ... .max {
+                    for other in [UInt8(ascii: "a"), 0x09, 0x80, 0xFF] {
+                        var bytes = [UInt8](repeating: other, count: count)
+                        bytes[place] = byte
+                        let isRight = bytes.withUnsafeBytes { $0.isFieldValue() }
+                        if isRight != ByteClass.isFieldValue(byte) {
+                            Issue.record("\(byte) at \(place) of \(count) beside \(other)")
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     @Test("no more is kept of an endless head than its limits")
     func endlessHead() {
         let limits = HTTP1Limits()

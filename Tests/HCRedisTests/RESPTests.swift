@@ -141,15 +141,35 @@ struct RESPTests {
 
     @Test("a command is an array of bulk strings, binary as it is")
     func commands() {
-        var buffer = ByteBuffer()
-        buffer.append(command: [
-            "SET", .text("clé"), .bytes([0, 13, 10]), .integer(-1), .integer(Int64.min), 10,
-            .text(""),
-        ])
+        let commands: RedisCommands = [
+            [
+                "SET", .text("clé"), .bytes([0, 13, 10]), .integer(-1), .integer(Int64.min), 10,
+                .text(""),
+            ]
+        ]
         let expected =
             "*7\r\n$3\r\nSET\r\n$4\r\nclé\r\n$3\r\n\u{0}\r\n\r\n$2\r\n-1\r\n"
             + "$20\r\n-9223372036854775808\r\n$2\r\n10\r\n$0\r\n\r\n"
-        #expect(buffer.string == expected)
+        #expect(commands.buffer.string == expected)
+    }
+
+    @Test("a run of a script is the command that it stands for, however its words were given")
+    func runs() {
+        let script = RedisScript("return 1")
+        var runs = RedisCommands()
+        runs.beginRun(of: script, keys: 2, arguments: 1)
+        runs.append(RedisWord(.text("a:{b}")))
+        runs.append(.text("c"))
+        ([0, 10] as [UInt8]).withUnsafeBytes { runs.append($0) }
+        runs.endRun()
+        runs.beginRun(of: script, keys: 0, arguments: 0)
+        runs.endRun()
+        let commands: RedisCommands = [
+            ["EVALSHA", .text(script.digest), 2, .text("a:{b}"), .text("c"), .bytes([0, 10])],
+            ["EVALSHA", .text(script.digest), 0],
+        ]
+        #expect(runs.buffer == commands.buffer)
+        #expect(runs.ends == commands.ends)
     }
 
     @Test(

@@ -219,7 +219,7 @@ private final class Bench {
     func submit(
         _ commands: [[RedisArgument]], _ ticket: (Int) -> Int
     ) throws(Machine.Refusal) -> UInt64 {
-        try machine.submit(commands, ticket)
+        try machine.submit(RedisCommands(commands), ticket)
     }
 
     /// What these bytes make known, as words.

@@ -219,9 +219,7 @@ struct HTTP1Parser: Sendable {
         var end = line.upperBound
         while start < end && ByteClass.isBlank(section[start]) { start += 1 }
         while end > start && ByteClass.isBlank(section[end - 1]) { end -= 1 }
-        for index in start..<end where !ByteClass.isFieldValue(section[index]) {
-            throw .invalidFieldValue
-        }
+        guard section.slice(start..<end).isFieldValue() else { throw .invalidFieldValue }
         let known = KnownField(section.slice(line.lowerBound..<colon))
         knownFields |= known.bit
         fields.append(

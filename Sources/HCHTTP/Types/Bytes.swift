@@ -53,6 +53,30 @@ enum ByteClass {
 }
 
 extension UnsafeRawBufferPointer {
+    /// Whether all of these bytes may stand in a field value: eight at a time, for a token has hundreds.
+    func isFieldValue() -> Bool {
+        var index = 0
+        while count - index >= 8 {
+            let word = loadUnaligned(fromByteOffset: index, as: UInt64.self)
+            // The highest bit of a byte: it is below 0x20; it is 0x7F. Both may be set for a byte behind one that is so:
+            // then each is looked at.
+            let below = (word &- 0x2020_2020_2020_2020) & ~word
+            let flipped = word ^ 0x7F7F_7F7F_7F7F_7F7F
+            let isDelete = (flipped &- 0x0101_0101_0101_0101) & ~flipped
+            if (below | isDelete) & 0x8080_8080_8080_8080 != 0 {
+                for place in index..<index + 8 where !ByteClass.isFieldValue(self[place]) {
+                    return false
+                }
+            }
+            index += 8
+        }
+        while index < count {
+            guard ByteClass.isFieldValue(self[index]) else { return false }
+            index += 1
+        }
+        return true
+    }
+
     /// Whether these bytes are exactly `text`.
     @inline(__always)
     func isEqual(to text: StaticString) -> Bool {

@@ -140,9 +140,14 @@ package struct HTTPHeaders: Sendable {
         begin(name)
         let start = bytes.count
         var value = value
-        value.withUTF8 { bytes.append(contentsOf: $0) }
-        for index in start..<bytes.count where !ByteClass.isFieldValue(bytes[index]) {
-            bytes[index] = 0x20
+        let isClean = value.withUTF8 { text in
+            bytes.append(contentsOf: text)
+            return UnsafeRawBufferPointer(text).isFieldValue()
+        }
+        if !isClean {
+            for index in start..<bytes.count where !ByteClass.isFieldValue(bytes[index]) {
+                bytes[index] = 0x20
+            }
         }
         finish(name, valueStart: start)
     }

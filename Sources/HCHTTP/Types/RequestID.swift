@@ -58,18 +58,8 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     func write(to memory: UnsafeMutableRawBufferPointer) -> Int {
         switch form {
         case .made(let uuid):
-            var count = 0
-            for digit in 0..<32 {
-                if digit == 8 || digit == 12 || digit == 16 || digit == 20 {
-                    memory[count] = 0x2D
-                    count += 1
-                }
-                let half = digit < 16 ? uuid.high : uuid.low
-                let value = UInt8(truncatingIfNeeded: half >> UInt64((15 - digit % 16) * 4)) & 15
-                memory[count] = value < 10 ? 0x30 + value : 0x57 + value
-                count += 1
-            }
-            return count
+            uuid.write(to: memory)
+            return UUID.textCount
         case .received(let text):
             var count = 0
             for byte in text.utf8 {

@@ -222,7 +222,13 @@ package import HCIO
     package func pipeline(
         _ commands: [[RedisArgument]], deadline: Deadline
     ) async throws(RedisError) -> [RESPValue] {
-        precondition(commands.allSatisfy { !$0.isEmpty }, "a command has a name")
+        try await pipeline(of: RedisCommands(commands), deadline: deadline)
+    }
+
+    /// As above, of commands that are written already.
+    package func pipeline(
+        of commands: RedisCommands, deadline: Deadline
+    ) async throws(RedisError) -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         guard state == .ready, !isDraining, let connection else {
             metrics.unavailable.increment()
@@ -278,13 +284,22 @@ package import HCIO
     package func evaluate(
         _ script: RedisScript, _ calls: [RedisScriptCall], deadline: Deadline
     ) async throws(RedisError) -> [RESPValue] {
-        let commands = calls.map { $0.command(of: script) }
-        var replies = try await pipeline(commands, deadline: deadline)
+        var runs = RedisCommands()
+        for call in calls { runs.append(call, of: script) }
+        return try await evaluate(script, runs: runs, deadline: deadline)
+    }
+
+    /// As above, of runs that are written already: all of this script.
+    package func evaluate(
+        _ script: RedisScript, runs: RedisCommands, deadline: Deadline
+    ) async throws(RedisError) -> [RESPValue] {
+        var replies = try await pipeline(of: runs, deadline: deadline)
         let missing = replies.indices.filter { replies[$0].asError?.code == "NOSCRIPT" }
         guard !missing.isEmpty else { return replies }
         metrics.scriptLoads.increment()
-        let load: [RedisArgument] = ["SCRIPT", "LOAD", .name(script.source)]
-        let second = try await pipeline([load] + missing.map { commands[$0] }, deadline: deadline)
+        var again: RedisCommands = [["SCRIPT", "LOAD", .name(script.source)]]
+        for index in missing { again.append(index, of: runs) }
+        let second = try await pipeline(of: again, deadline: deadline)
         if case .error(let error) = second[0] { throw .server(error) }
         for (index, reply) in zip(missing, second.dropFirst()) { replies[index] = reply }
         return replies
@@ -299,17 +314,6 @@ package struct RedisScriptCall: Sendable {
     package init(keys: [RedisArgument], arguments: [RedisArgument]) {
         self.keys = keys
         self.arguments = arguments
-    }
-
-    fileprivate func command(of script: RedisScript) -> [RedisArgument] {
-        var command: [RedisArgument] = []
-        command.reserveCapacity(3 + keys.count + arguments.count)
-        command.append("EVALSHA")
-        command.append(.text(script.digest))
-        command.append(.integer(keys.count))
-        command += keys
-        command += arguments
-        return command
     }
 }
 

@@ -39,7 +39,7 @@ import HCIO
     /// - Throws: `.unavailable` or `.overloaded`, before anything is sent; later `.connectionLost`,
     ///   `.deadlineExceeded`, `.cancelled`.
     func send(
-        _ commands: [[RedisArgument]], deadline: Deadline
+        _ commands: RedisCommands, deadline: Deadline
     ) async throws(RedisError) -> [RESPValue] {
         let ticket = RedisTicket(expected: commands.count)
         let offset: UInt64

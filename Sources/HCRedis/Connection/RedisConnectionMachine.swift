@@ -102,10 +102,8 @@ struct RedisConnectionMachine<Ticket>: ~Copyable {
             commands.append(["SELECT", .integer(configuration.database)])
         }
         commands.append(["CLIENT", "SETNAME", .text(configuration.clientName)])
-        for command in commands {
-            write(command)
-            expectations.append(.handshake)
-        }
+        write(RedisCommands(commands))
+        for _ in commands { expectations.append(.handshake) }
         state = .handshaking(missing: commands.count)
     }
 
@@ -115,27 +113,27 @@ struct RedisConnectionMachine<Ticket>: ~Copyable {
     ///
     /// - Returns: the offset of their first byte in the stream, for `wasSent(_:)`.
     mutating func submit(
-        _ commands: [[RedisArgument]], _ ticket: (Int) -> Ticket
+        _ commands: RedisCommands, _ ticket: (Int) -> Ticket
     ) throws(Refusal) -> UInt64 {
         guard state == .ready else { throw .unavailable }
         guard expectations.count + commands.count <= configuration.inFlightMax,
             output.readableCount <= configuration.unsentBytesMax
         else { throw .overloaded }
         let first = bytesMade
-        for (index, command) in commands.enumerated() {
+        for index in 0..<commands.count {
             expectations.append(.command(ticket(index), offset: bytesMade))
-            write(command)
+            bytesMade = first + UInt64(commands.ends[index])
         }
+        output.append(commands.buffer)
         return first
     }
 
     /// Whether the stream took the byte at this offset.
     func wasSent(_ offset: UInt64) -> Bool { offset < bytesTaken }
 
-    private mutating func write(_ command: [RedisArgument]) {
-        let before = output.readableCount
-        output.append(command: command)
-        bytesMade += UInt64(output.readableCount - before)
+    private mutating func write(_ commands: RedisCommands) {
+        output.append(commands.buffer)
+        bytesMade += UInt64(commands.buffer.readableCount)
     }
 
     /// The stream took so many bytes of `output`.
@@ -212,7 +210,7 @@ struct RedisConnectionMachine<Ticket>: ~Copyable {
         guard now >= due, state == .ready else {
             return .idle(until: max(due, now + .milliseconds(1)))
         }
-        write(["PING"])
+        write([["PING"]])
         expectations.append(.ping)
         pingedAt = now
         return .ping(until: now + configuration.keepAliveTimeout)

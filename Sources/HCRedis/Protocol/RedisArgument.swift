@@ -35,15 +35,8 @@ extension RedisArgument: CustomStringConvertible, CustomReflectable {
 }
 
 extension ByteBuffer {
-    /// Writes a command as an array of bulk strings (RESP2, "Sending commands to a Redis server").
-    mutating func append(command: [RedisArgument]) {
-        append(UInt8(ascii: "*"))
-        append(decimal: command.count)
-        append("\r\n" as StaticString)
-        for argument in command { append(argument) }
-    }
-
-    fileprivate mutating func append(_ argument: RedisArgument) {
+    /// Writes a word as a bulk string (RESP2).
+    mutating func append(_ argument: RedisArgument) {
         switch argument {
         case .name(let name):
             beginBulk(name.utf8CodeUnitCount)
@@ -58,6 +51,12 @@ extension ByteBuffer {
             beginBulk(Self.decimalCount(value))
             append(decimal: value)
         }
+        append("\r\n" as StaticString)
+    }
+
+    mutating func append(bulk bytes: UnsafeRawBufferPointer) {
+        beginBulk(bytes.count)
+        append(bytes)
         append("\r\n" as StaticString)
     }
 

@@ -3,10 +3,13 @@ package struct RedisScript: Sendable {
     package let source: StaticString
     /// 40 lowercase hex digits.
     package let digest: String
+    /// How each of its runs begins, as it is sent: `EVALSHA` and the digest.
+    let call: [UInt8]
 
     package init(_ source: StaticString) {
         self.source = source
         digest = source.withUTF8Buffer { SHA1.hexDigest(of: Array($0)) }
+        call = RedisWord("EVALSHA").bytes + RedisWord(.text(digest)).bytes
     }
 }
 

@@ -26,6 +26,8 @@ final class Gate {
     private let redis: RedisClient?
     private let sessions: SessionCache
     let machine: LimitMachine
+    /// The longest that a request waits for its decision: others' questions, `roundsMax` of them, and its own.
+    private let patience: Duration
     private var sweeping: Timer?
     private var isLaunching = false
     private var birth = RedisBirth()
@@ -39,6 +41,7 @@ final class Gate {
         self.redis = redis
         self.sessions = sessions
         machine = LimitMachine(processes: processes, limits: limits, metrics: metrics)
+        patience = Gate.timeout * (limits.roundsMax + 2)
     }
 
     private var isConnected: Bool { redis?.connectedSince != nil }
@@ -47,8 +50,10 @@ final class Gate {
     func pass(
         _ request: LimitRequest, session: SessionID?, now: Timestamp, deadline: Deadline
     ) async -> GateAnswer {
-        let decided = machine.decide(request, now: Loop.shared.now, isConnected: isConnected)
-        if let decided {
+        let targets = machine.targets(of: request)
+        if let decided = machine.decide(
+            request, targets, now: Loop.shared.now, isConnected: isConnected)
+        {
             launchQuestions()
             guard decided.isAllowed, let session else {
                 return GateAnswer(limit: decided, session: .unknown(nil))
@@ -58,7 +63,7 @@ final class Gate {
                 session: await lookUp(session, of: request.tenant, now: now, deadline: deadline))
         }
         let answer = Waiter<RateDecision>()
-        let pending = machine.ask(request, now: Loop.shared.now) { answer.succeed($0) }
+        let pending = machine.ask(request, targets, now: Loop.shared.now) { answer.succeed($0) }
         launchQuestions()
         // While Redis may be away only one request at a time finds out; its session waits for that.
         var found: SessionLookup?
@@ -67,11 +72,12 @@ final class Gate {
         }
         let limit: RateDecision
         do {
-            limit = try await answer.wait(until: deadline)
+            limit = try await answer.wait(until: ownDeadline(deadline))
         } catch {
             // The request is over; whatever is told of its limit, nobody waits for it.
             pending.abandon()
-            limit = machine.decideAlone(request, now: Loop.shared.now)
+            limit = machine.decideAlone(
+                request, machine.targets(of: request), Loop.shared.now)
         }
         if found == nil, let session, limit.isAllowed {
             found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
@@ -79,9 +85,16 @@ final class Gate {
         return GateAnswer(limit: limit, session: found ?? .unknown(nil))
     }
 
+    /// Every question has its answer, or has failed, within `timeout`: a request that has more time than all that it may
+    /// have to wait for needs no timer.
+    private func ownDeadline(_ deadline: Deadline) -> Deadline {
+        deadline.time > Loop.shared.now + patience ? .never : deadline
+    }
+
     /// As `pass`, for a request whose session is known, if it can be decided here.
     func passNow(_ request: LimitRequest) -> RateDecision? {
-        let decided = machine.decide(request, now: Loop.shared.now, isConnected: isConnected)
+        let decided = machine.decide(
+            request, machine.targets(of: request), now: Loop.shared.now, isConnected: isConnected)
         if decided != nil { launchQuestions() }
         return decided
     }
@@ -151,15 +164,10 @@ final class Gate {
         guard let redis, let connection = redis.connectedSince else { throw .unavailable }
         let deadline = Deadline.after(Gate.timeout, from: Loop.shared.now)
         let since = try await birth(redis, connection, deadline: deadline)
-        let calls = flights.map { flight in
-            RedisScriptCall(
-                keys: flight.names.map { .text($0) },
-                arguments: [
-                    .bytes(
-                        LimitScript.argument(lane: flight.lane, birth: since, flight.questions))
-                ])
-        }
-        return try await redis.evaluate(LimitScript.script, calls, deadline: deadline)
+        // A question about three buckets has some 600 bytes.
+        var runs = RedisCommands(reserving: flights.count * 640)
+        for flight in flights { flight.write(to: &runs, birth: since) }
+        return try await redis.evaluate(LimitScript.script, runs: runs, deadline: deadline)
     }
 
     /// Since when Redis has known everything: asked once for each connection.
@@ -194,22 +202,25 @@ final class Gate {
     /// As `report`, if Redis need not be asked for it.
     func knownReport(_ request: LimitRequest) -> LimitReport? {
         let now = Loop.shared.now
+        let targets = machine.targets(of: request, forAll: true)
         if isConnected, !machine.isAway(at: now),
-            machine.look(request, olderThan: Gate.reportAge, now: now) != nil
+            machine.look(request, targets, olderThan: Gate.reportAge, now: now) != nil
         {
             return nil
         }
-        return machine.report(request, now: now)
+        return machine.report(request, targets, now: now)
     }
 
     /// What is left of all rules that concern the request's clinic, account and address, at most a second old.
     func report(_ request: LimitRequest) async -> LimitReport {
         let now = Loop.shared.now
+        let targets = machine.targets(of: request, forAll: true)
         if isConnected, !machine.isAway(at: now),
-            let flight = machine.look(request, olderThan: Gate.reportAge, now: now)
+            let flight = machine.look(request, targets, olderThan: Gate.reportAge, now: now)
         {
             await run([flight])
         }
-        return machine.report(request, now: Loop.shared.now)
+        return machine.report(
+            request, machine.targets(of: request, forAll: true), now: Loop.shared.now)
     }
 }

@@ -57,18 +57,19 @@ final class LimitMachine {
 
     // MARK: Deciding
 
-    /// - Parameter isConnected: whether there is a Redis to ask.
+    /// - Parameters:
+    ///   - targets: of the request, now.
+    ///   - isConnected: whether there is a Redis to ask.
     /// - Returns: nil if Redis has to be asked: then call `ask`.
     func decide(
-        _ request: LimitRequest, now: MonotonicTime, isConnected: Bool
+        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
-        let targets = targets(of: request)
-        let decision = decide(request, targets, now: now, isConnected: isConnected)
+        let decision = found(request, targets, now: now, isConnected: isConnected)
         if let decision { metrics.decided(decision, request.kind) }
         return decision
     }
 
-    private func decide(
+    private func found(
         _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
         if !isConnected { lost(now) }
@@ -90,10 +91,10 @@ final class LimitMachine {
     /// Has Redis asked about a request that `decide` could not decide. `onDecision` is called once, from `answered` or
     /// `failed`.
     func ask(
-        _ request: LimitRequest, now: MonotonicTime,
+        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime,
         _ onDecision: @escaping (RateDecision) -> Void
     ) -> PendingLimit {
-        let pending = PendingLimit(request, targets(of: request), onDecision)
+        let pending = PendingLimit(request, targets, onDecision)
         step(pending, demand: 0, now)
         return pending
     }
@@ -263,12 +264,8 @@ final class LimitMachine {
 
     // MARK: Alone
 
-    func decideAlone(_ request: LimitRequest, now: MonotonicTime) -> RateDecision {
-        decideAlone(request, targets(of: request), now)
-    }
-
     /// Without Redis: each bucket's local share, all or none.
-    private func decideAlone(
+    func decideAlone(
         _ request: LimitRequest, _ targets: LimitTargets, _ now: MonotonicTime
     ) -> RateDecision {
         let isGrace = outage.phase(at: now) == .grace

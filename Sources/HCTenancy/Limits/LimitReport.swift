@@ -18,21 +18,17 @@ package struct LimitReport: Sendable {
 }
 
 extension LimitMachine {
-    private func forEachBucket(_ request: LimitRequest, _ body: (LimitGroup, Int) -> Void) {
-        for group in targets(of: request, forAll: true).groups {
-            for index in group.buckets.indices { body(group, index) }
-        }
-    }
-
     /// A question about all buckets of the request's clinic, account and address.
     ///
+    /// - Parameter targets: of the request, also those whose rules say nothing about its class.
     /// - Returns: nil if everything is known well enough.
     func look(
-        _ request: LimitRequest, olderThan age: Duration, now: MonotonicTime
+        _ request: LimitRequest, _ targets: LimitTargets, olderThan age: Duration,
+        now: MonotonicTime
     ) -> LimitFlight? {
         var parts: [LimitFlight.Part] = []
         let oldest = (now - age).nanoseconds
-        forEachBucket(request) { group, index in
+        targets.forEachBucket { group, index in
             guard group.buckets[index].knownAt < oldest else { return }
             parts.append(
                 LimitFlight.Part(
@@ -46,11 +42,17 @@ extension LimitMachine {
             sentAt: now.nanoseconds)
     }
 
-    func report(_ request: LimitRequest, now: MonotonicTime) -> LimitReport {
+    /// - Parameter targets: as for `look`.
+    func report(
+        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime
+    ) -> LimitReport {
         var entries: [LimitReport.Entry] = []
+        var count = 0
+        targets.forEachBucket { _, _ in count += 1 }
+        entries.reserveCapacity(count)
         let time = now.nanoseconds
         let isLocal = isAway(at: now)
-        forEachBucket(request) { group, index in
+        targets.forEachBucket { group, index in
             let bucket = group.buckets[index]
             let remaining: Int64
             let reset: Int64

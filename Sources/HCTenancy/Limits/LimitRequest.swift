@@ -1,4 +1,5 @@
 import HCCore
+import HCRedis
 
 /// One request as the limits see it.
 struct LimitRequest {
@@ -51,6 +52,18 @@ struct LimitTargets {
         }
         if let address {
             for index in address.plan.places(of: kind).address { body(address, index) }
+        }
+    }
+
+    /// Each bucket, whatever its rule speaks of.
+    @inline(__always)
+    func forEachBucket(_ body: (LimitGroup, Int) -> Void) {
+        for index in tenant.buckets.indices { body(tenant, index) }
+        if let user {
+            for index in user.buckets.indices { body(user, index) }
+        }
+        if let address {
+            for index in address.buckets.indices { body(address, index) }
         }
     }
 
@@ -132,4 +145,17 @@ final class LimitFlight {
 
     var questions: some Collection<LimitScript.Part> { parts.lazy.map(\.question) }
     var names: [String] { parts.map { $0.group.name(of: $0.index, prefix: prefix) } }
+
+    /// As a run of `LimitScript.script`.
+    func write(to runs: inout RedisCommands, birth: Int64) {
+        runs.beginRun(of: LimitScript.script, keys: parts.count, arguments: 1)
+        for part in parts { runs.append(part.group.word(of: part.index, prefix: prefix)) }
+        withUnsafeTemporaryAllocation(
+            byteCount: LimitScript.argumentBytes(parts.count), alignment: 8
+        ) { memory in
+            let count = LimitScript.write(lane: lane, birth: birth, questions, to: memory)
+            runs.append(UnsafeRawBufferPointer(rebasing: memory[..<count]))
+        }
+        runs.endRun()
+    }
 }

@@ -172,29 +172,43 @@ enum LimitScript {
     }
 
     static func argument(lane: LimitLane, birth: Int64, _ parts: some Collection<Part>) -> [UInt8] {
-        let count = 2 + 10 * parts.count
-        return [UInt8](unsafeUninitializedCapacity: count * 8) { buffer, used in
-            func put(_ value: Int64) {
-                UnsafeMutableRawBufferPointer(buffer).storeBytes(
-                    of: Double(value).bitPattern.littleEndian, toByteOffset: used, as: UInt64.self)
-                used += 8
-            }
-            put(Int64(lane.rawValue))
-            put(birth)
-            for part in parts {
-                let shape = part.shape
-                put(shape.code)
-                put(shape.capacity)
-                put(shape.reserve)
-                put(shape.rate)
-                put(shape.window)
-                put(shape.tick)
-                put(shape.floor)
-                put(part.need)
-                put(part.want)
-                put(part.since)
-            }
+        [UInt8](unsafeUninitializedCapacity: argumentBytes(parts.count)) { buffer, used in
+            used = write(
+                lane: lane, birth: birth, parts, to: UnsafeMutableRawBufferPointer(buffer))
         }
+    }
+
+    static func argumentBytes(_ parts: Int) -> Int { (2 + 10 * parts) * 8 }
+
+    /// Writes the argument to the beginning of `memory`, which has `argumentBytes`.
+    /// - Returns: these.
+    static func write(
+        lane: LimitLane, birth: Int64, _ parts: some Collection<Part>,
+        to memory: UnsafeMutableRawBufferPointer
+    ) -> Int {
+        precondition(memory.count >= argumentBytes(parts.count), "room for all numbers")
+        var used = 0
+        func put(_ value: Int64) {
+            memory.storeBytes(
+                of: Double(value).bitPattern.littleEndian, toByteOffset: used, as: UInt64.self)
+            used += 8
+        }
+        put(Int64(lane.rawValue))
+        put(birth)
+        for part in parts {
+            let shape = part.shape
+            put(shape.code)
+            put(shape.capacity)
+            put(shape.reserve)
+            put(shape.rate)
+            put(shape.window)
+            put(shape.tick)
+            put(shape.floor)
+            put(part.need)
+            put(part.want)
+            put(part.since)
+        }
+        return used
     }
 }
 

@@ -1,5 +1,6 @@
 import HCCore
 package import HCIO
+import HCRedis
 
 /// Whose buckets they are: a clinic's, or those of one account or network address in a clinic.
 struct LimitKey: Hashable {
@@ -48,6 +49,8 @@ final class LimitGroup {
     /// Of the keys that were asked for last.
     private(set) var knownPrefix = ""
     private var names: [String] = []
+    /// The names as they are sent.
+    private var words: [RedisWord] = []
     /// Looked at since the hand of the table's clock came by.
     fileprivate(set) var isRecent = true
     /// Is in the list of those that hold leases.
@@ -75,19 +78,29 @@ final class LimitGroup {
 
     /// The key of a bucket in Redis: `<shard>:{<tenant>}:<epoch>:limit:<scope><subject>:<rule>`.
     func name(of index: Int, prefix: String) -> String {
-        if names.isEmpty || knownPrefix != prefix {
-            knownPrefix = prefix
-            let subject: String
-            switch key.scope {
-            case .tenant: subject = "t"
-            case .user: subject = "u\(key.subject)"
-            case .address:
-                subject =
-                    "a\(String(key.subject.high, radix: 16)).\(String(key.subject.low, radix: 16))"
-            }
-            names = plan.rules(of: key.scope).map { "\(prefix)limit:\(subject):\($0.keySuffix)" }
-        }
+        if !isNamed(prefix) { makeNames(prefix) }
         return names[index]
+    }
+
+    func word(of index: Int, prefix: String) -> RedisWord {
+        if !isNamed(prefix) { makeNames(prefix) }
+        return words[index]
+    }
+
+    private func isNamed(_ prefix: String) -> Bool { !names.isEmpty && knownPrefix == prefix }
+
+    private func makeNames(_ prefix: String) {
+        knownPrefix = prefix
+        let subject: String
+        switch key.scope {
+        case .tenant: subject = "t"
+        case .user: subject = "u\(key.subject)"
+        case .address:
+            subject =
+                "a\(String(key.subject.high, radix: 16)).\(String(key.subject.low, radix: 16))"
+        }
+        names = plan.rules(of: key.scope).map { "\(prefix)limit:\(subject):\($0.keySuffix)" }
+        words = names.map { RedisWord(.text($0)) }
     }
 }
 

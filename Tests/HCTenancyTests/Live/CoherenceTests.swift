@@ -257,4 +257,28 @@ struct CoherenceTests {
         one.die()
         two.die()
     }
+
+    @Test("a copy of a session is its clinic's, has its time, and is nobody's without a lease")
+    func sessionsInBounds() async throws {
+        let live = try await makeRedis()
+        let process = try await Process(live, limits: CoherenceLimits())
+        try await process.join(tenant)
+        try await process.join(LivePlatform.lakeside)
+        let session = SessionID(UUID(high: 5, low: 5))
+        let now = Timestamp(seconds: 1_780_000_000)
+        let entry = SessionEntry(
+            accountID: UUID(high: 1, low: 1), roles: ["doctor"],
+            expiresAt: Timestamp(seconds: 1_790_000_000))
+        let copies = SessionCopies(process.coherence, life: .seconds(30), copiesMax: 10)
+        let over = SessionCopies(process.coherence, life: .zero, copiesMax: 10)
+        let ticket = try #require(process.coherence.ticket(for: tenant))
+        for copies in [copies, over] { copies.keep(session, of: tenant, entry, ticket: ticket) }
+        #expect(copies.find(session, of: tenant, at: now) == entry)
+        #expect(copies.find(session, of: LivePlatform.lakeside, at: now) == nil)
+        #expect(over.count == 1 && over.find(session, of: tenant, at: now) == nil)
+        // The lease has run out, and who noticed that has not dropped the copies yet.
+        process.coherence.ledger.lost()
+        #expect(copies.count == 1 && copies.find(session, of: tenant, at: now) == nil)
+        process.die()
+    }
 }

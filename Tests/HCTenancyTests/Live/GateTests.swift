@@ -247,7 +247,34 @@ struct GateTests {
         }
     }
 
-    @Test("a revocation is effective in a Redis that is full, and new roles end the session")
+    @Test("new roles that Redis has no room for end the session")
+    func renewedInFullRedis() async throws {
+        let redis = try await LiveRedis.make()
+        let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
+        let service = Loop.shared.spawn {
+            do { try await one.sessions.run() } catch { return }
+        }
+        defer { service.cancel() }
+        _ = await pass(two, session: session)
+        await fill(one, ticket: try ticket(await pass(one, session: session).session))
+        #expect(await pass(two, session: session).session == .active(entry))
+        try await redis.setFull()
+        #expect(
+            await !one.sessions.renew(
+                session, prefixes: [Sample.record().redisPrefix], deadline: redis.deadline))
+        let limit = redis.deadline
+        func lookUp() async -> SessionLookup? {
+            await two.sessions.lookUp(
+                [session], of: Sample.record(), now: now, deadline: redis.deadline
+            ).first
+        }
+        while await lookUp() != .revoked {
+            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("never ended") }
+            try await Loop.shared.lookAround()
+        }
+    }
+
+    @Test("a revocation is effective in a Redis that is full")
     func revokedInFullRedis() async throws {
         let redis = try await LiveRedis.make()
         let (one, two) = (Worker(try await redis.client()), Worker(try await redis.client()))
@@ -334,6 +361,42 @@ struct GateTests {
             if case .server(let error) = error { code = error.code }
         }
         #expect(code == "OOM")
+    }
+
+    @Test("attempts are counted for all, the last lock goes on, and all of it is forgotten")
+    func attempts() async throws {
+        let redis = try await LiveRedis.make()
+        let client = try await redis.client()
+        let (one, two) = (TenantRedis(client, prefix: "a:"), TenantRedis(client, prefix: "b:"))
+        var now = Timestamp(seconds: 1_780_000_000)
+        func count(_ store: TenantRedis = one) async throws -> Duration? {
+            try await store.countAttempt(
+                "n", locks: [0, 0, 2_000_000, 4_000_000], at: now, memory: .seconds(60),
+                deadline: redis.deadline)
+        }
+        for _ in 1...3 { #expect(try await count() == nil) }
+        #expect(try await count() == .seconds(2))
+        #expect(try await count(two) == nil, "of another clinic")
+        for _ in 1...2 {
+            now = now + .seconds(4)
+            #expect(try await count() == nil)
+            #expect(try await count() == .seconds(4))
+        }
+        // As long as they are remembered, and no longer.
+        let life = try await client.send(["PTTL", "a:n"], deadline: redis.deadline).asInteger ?? 0
+        #expect((60_000...64_000).contains(life), "\(life)")
+        now = now + .seconds(63)
+        #expect(try await count() == nil)
+        #expect(try await count() == .seconds(4))
+        now = now + .seconds(64)
+        for _ in 1...3 { #expect(try await count() == nil) }
+        #expect(try await count() == .seconds(2))
+        // Endless guessing does not overflow the count.
+        _ = try await client.send(
+            ["SET", "a:n", .text("1000000|\(now.microseconds)")], deadline: redis.deadline)
+        #expect(try await count() == nil)
+        let text = try await client.send(["GET", "a:n"], deadline: redis.deadline).asString ?? ""
+        #expect(text.hasPrefix("1000000|"), "\(text)")
     }
 
     @Test("a clinic's Redis is its own prefix, and another after a move")

@@ -146,3 +146,19 @@ extension LimitPlan {
         LimitPlan(TierDefinition(name: "t", rates: rules, safetyReservePercent: reserve))
     }
 }
+
+extension LimitMachine {
+    /// As a gate decides and asks, in one step each.
+    func decide(
+        _ request: LimitRequest, now: MonotonicTime, isConnected: Bool
+    ) -> RateDecision? {
+        decide(request, targets(of: request), now: now, isConnected: isConnected)
+    }
+
+    func ask(
+        _ request: LimitRequest, now: MonotonicTime,
+        _ onDecision: @escaping (RateDecision) -> Void
+    ) -> PendingLimit {
+        ask(request, targets(of: request), now: now, onDecision)
+    }
+}
