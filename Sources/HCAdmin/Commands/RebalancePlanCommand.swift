@@ -44,7 +44,8 @@ struct RebalancePlanCommand: Command {
         if let path = invocation.option("trace") {
             try record(view, to: path, now: environment.clocks.now())
         }
-        let report = RebalanceReport(view: view, plan: plan, file: file)
+        let report = RebalanceReport(
+            view: view, plan: plan, file: file, rules: settings.rules)
         if let warning = report.warning(now: environment.clocks.now()) {
             environment.tell("warning: \(warning)")
         }

@@ -8,7 +8,8 @@ struct RebalanceSimulate: Command {
         summary: "Plays weeks of load with and without the rebalancer, and compares.",
         discussion: """
             A generated trace (clinics with sizes by Zipf's law, opening hours, weekends, hot spots, growth),
-            or a recorded one, with the planner that 'rebalance plan' uses. Prints what it assumes. Asks nothing of a
+            or a recorded one, with the planner that 'rebalance plan' uses; beside it one that counts bytes alone,
+            and moves that cost nothing: what is left then nobody could know. Prints what it assumes. Asks nothing of a
             running platform and changes nothing. The same options give the same numbers.
             """,
         options: [
@@ -23,8 +24,7 @@ struct RebalanceSimulate: Command {
             .value("moves", "N", "Moves of one plan at most; 200."),
             .value("at-once", "N", "Moves that are under way at once, 1 to 1000; 16."),
             .value("copy-rate", "MB", "Megabytes a second that a move copies, 1 to 10000; 50."),
-            .flag("by-size", "Plan as if nothing but bytes counted, for comparison."),
-            .value("cooldown-days", "N", "For which a clinic is not moved again, 0 to 365; 7."),
+            .value("cooldown-days", "N", "For which a clinic is not moved again, 0 to 365; 14."),
         ],
         examples: [
             "rebalance simulate --shards 20 --clinics 2000 --weeks 2",
@@ -38,9 +38,8 @@ struct RebalanceSimulate: Command {
         settings.movesAtOnce = try invocation.integer("at-once", in: 1...1000) ?? 16
         settings.copyBytesPerSecond =
             1_000_000 * Double(try invocation.integer("copy-rate", in: 1...10_000) ?? 50)
-        settings.isBySize = invocation.flag("by-size")
         settings.rules.cooldown = .seconds(
-            86_400 * (try invocation.integer("cooldown-days", in: 0...365) ?? 7))
+            86_400 * (try invocation.integer("cooldown-days", in: 0...365) ?? 14))
         let shape = try RebalanceSimulate.shape(invocation)
         guard let file = invocation.option("trace") else {
             return report(GeneratedTrace(shape), settings, environment)
@@ -78,62 +77,8 @@ struct RebalanceSimulate: Command {
         var trace = trace
         let outcome = RebalanceSimulation.run(
             &trace, settings, now: environment.clocks.monotonic)
-        let assumptions = trace.assumptions + settings.assumptions
-        return Report(
-            json: [
-                "assumptions": .array(assumptions.map { .string($0) }),
-                "without": RebalanceSimulate.json(outcome.without),
-                "with": RebalanceSimulate.json(outcome.with),
-                "plans": .integer(Int64(outcome.plans)), "moves": .integer(Int64(outcome.moves)),
-                "movesByWeek": .array(outcome.movesByWeek.map { .integer(Int64($0)) }),
-                "bytes": .double(outcome.bytes), "pingPong": .integer(Int64(outcome.pingPong)),
-                "movedAgain": .integer(Int64(outcome.movedAgain)),
-                "longestPlanMilliseconds": .integer(outcome.longestPlanning.inMilliseconds),
-            ],
-            text: [
-                "assumed:", assumptions.map { "  \($0)" }.joined(separator: "\n"), "",
-                RebalanceSimulate.table(outcome).render(), "",
-                HelpText.columns([
-                    ("plans", "\(outcome.plans)"),
-                    ("longest planning", "\(outcome.longestPlanning.inMilliseconds) ms"),
-                    ("moves", "\(outcome.moves)"),
-                    (
-                        "moves of each week",
-                        outcome.movesByWeek.map(String.init).joined(separator: ", ")
-                    ),
-                    ("copied", "\(Int(outcome.bytes / 1_000_000)) MB"),
-                    ("moves back within four weeks", "\(outcome.pingPong)"),
-                    ("clinics that moved more than once", "\(outcome.movedAgain)"),
-                ]).trimmedFinalNewline,
-            ].joined(separator: "\n"))
-    }
-
-    private static func table(_ outcome: RebalanceSimulation.Outcome) -> Table {
-        func row(
-            _ label: String, _ value: (RebalanceSimulation.Evenness) -> String
-        ) -> [String] {
-            [label, value(outcome.without), value(outcome.with)]
-        }
-        return Table(
-            header: ["", "WITHOUT", "WITH"],
-            rows: [
-                row("busiest shard above the mean, when busy") { percent($0.busySkew) },
-                row("use of the busiest shard, when busy") { percent($0.busyUse) },
-                row("99 of 100 shards are below, when busy") { percent($0.busyNinetyNine) },
-                row("highest use of any shard, ever") { percent($0.mostUse) },
-                row("hours of shards above 80 %") { "\(Int($0.hoursAbove80))" },
-                row("hours of shards above 100 %") { "\(Int($0.hoursAbove100))" },
-            ])
-    }
-
-    private static func percent(_ share: Double) -> String { "\(Int((share * 100).rounded())) %" }
-
-    private static func json(_ evenness: RebalanceSimulation.Evenness) -> JSONValue {
-        [
-            "busySkew": .double(evenness.busySkew), "busyUse": .double(evenness.busyUse),
-            "busyNinetyNine": .double(evenness.busyNinetyNine),
-            "mostUse": .double(evenness.mostUse), "hoursAbove80": .double(evenness.hoursAbove80),
-            "hoursAbove100": .double(evenness.hoursAbove100),
-        ]
+        return SimulationReport(
+            outcome: outcome, assumptions: trace.assumptions + settings.assumptions
+        ).report
     }
 }

@@ -8,18 +8,22 @@ struct RebalanceReport {
     let file: RebalancePlanFile
     private let before: RebalanceUse
     private let after: RebalanceUse
+    private let bound: RebalanceBound
 
     /// Shards and moves that a person is shown; machines get all.
     private static let linesMax = 40
     /// Older samples are worth a word.
     private static let sampleAge = Duration.seconds(3600)
 
-    init(view: RebalanceView, plan: RebalancePlan, file: RebalancePlanFile) {
+    init(
+        view: RebalanceView, plan: RebalancePlan, file: RebalancePlanFile, rules: RebalanceRules
+    ) {
         self.view = view
         self.plan = plan
         self.file = file
         before = RebalanceUse(of: view.fleet)
         after = RebalanceUse(of: plan.applied(to: view.fleet))
+        bound = RebalanceBound(of: view.fleet, rules: rules)
     }
 
     func warning(now: Timestamp) -> String? {
@@ -46,6 +50,7 @@ struct RebalanceReport {
         }
         if !plan.unplaced.isEmpty { parts.append(unplaced) }
         parts.append(shards)
+        parts.append(possible)
         return parts.joined(separator: "\n\n")
     }
 
@@ -100,6 +105,16 @@ struct RebalanceReport {
         ).render()
     }
 
+    private var possible: String {
+        let copied = file.moves.reduce(0) { $0 + $1.bytes } / 1_000_000
+        return """
+            the busiest shard is \(RebalanceReport.change(before.skew, after.skew)) % above the mean, and with any \
+            plan at least \(Int((bound.skew * 100).rounded())) %
+            \(copied) MB are copied; to relieve every shard, any plan copies at least \
+            \(Int(bound.bytes / 1_000_000)) MB
+            """
+    }
+
     private static func change(_ before: Double, _ after: Double) -> String {
         change(Int((before * 100).rounded()), Int((after * 100).rounded()))
     }
@@ -128,6 +143,7 @@ struct RebalanceReport {
                     ]
                 }),
             "skew": ["before": .double(before.skew), "after": .double(after.skew)],
+            "atLeast": ["skew": .double(bound.skew), "bytes": .double(bound.bytes)],
         ])
     }
 

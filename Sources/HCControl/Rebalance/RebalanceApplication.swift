@@ -62,8 +62,10 @@ package struct RebalanceApplication: Sendable {
         }
     }
 
-    /// In the order of the plan, but for moves whose shards are busy: whatever is made of a plan makes the whole
-    /// better, and moves of other shards do not depend on each other.
+    /// In the order of the plan, but for moves whose shards are busy, and that nothing earlier leans on: who leaves a
+    /// shard may count on somebody having come before, and who comes on somebody having left. Such a move waits for the
+    /// other one, and is not made if that failed. What leaves the same shard, or comes to the same, gains no less for
+    /// being earlier; so whatever is made of a plan makes the whole better.
     package func next() -> Action {
         let running = underWay.map(\.index)
         let rest: Action = running.isEmpty ? .finish : .wait
@@ -73,12 +75,21 @@ package struct RebalanceApplication: Sendable {
             busy[moves[index].source, default: 0] += 1
             busy[moves[index].target, default: 0] += 1
         }
-        let free = outcomes.indices.first { index in
-            outcomes[index] == .waiting
-                && busy[moves[index].source, default: 0] < limits.perShard
-                && busy[moves[index].target, default: 0] < limits.perShard
+        var (unrelieved, unfilled): (Set<String>, Set<String>) = ([], [])
+        for (index, outcome) in outcomes.enumerated() {
+            if outcome == .there || outcome == .wasThere { continue }
+            let move = moves[index]
+            if outcome == .waiting, !unfilled.contains(move.source),
+                !unrelieved.contains(move.target),
+                busy[move.source, default: 0] < limits.perShard,
+                busy[move.target, default: 0] < limits.perShard
+            {
+                return .begin(index)
+            }
+            unrelieved.insert(move.source)
+            unfilled.insert(move.target)
         }
-        return free.map { .begin($0) } ?? rest
+        return rest
     }
 
     package mutating func begun(_ index: Int, _ id: UUID) {

@@ -8,17 +8,21 @@ struct RebalancePlaces {
     private(set) var clinics: [[Int]]
     /// Of each shard, 1 / capacity.
     let inverses: [SIMD8<Double>]
-    /// Of each shard, 1 / (capacity · mean capacity of its pool).
-    let factors: [SIMD8<Double>]
+    /// Of each shard, capacity / mean capacity of its pool.
+    let shares: [SIMD8<Double>]
     /// Of each shard, its pool.
     let pools: [Int]
+    /// Of each pool, its open shards.
+    let members: [[Int]]
     let poolIndexes: [RebalanceFleet.Pool: Int]
-    /// Of each pool, the use of its open shards if they were used alike.
+    /// Of each pool, the use of its open shards if all that belongs there were there, and they were used alike.
     let means: [SIMD8<Double>]
+    /// Of each pool, what its shards should be used at most (`RebalanceRules.level`).
+    let levels: [SIMD8<Double>]
     /// Of each shard, the groups of its clinics, with their members there.
     private var groups: [[Int: [Int]]]
 
-    init(_ fleet: RebalanceFleet) {
+    init(_ fleet: RebalanceFleet, _ rules: RebalanceRules) {
         self.fleet = fleet
         let count = fleet.shards.count
         loads = Array(repeating: .zero, count: count)
@@ -32,28 +36,29 @@ struct RebalancePlaces {
             indexes[pool] = index
             pools.append(index)
         }
+        var totals = Array(repeating: SIMD8<Double>.zero, count: indexes.count)
         for (index, clinic) in fleet.clinics.enumerated() {
+            totals[indexes[fleet.pool(of: clinic)] ?? pools[clinic.shard]] += clinic.load.lanes
             loads[clinic.shard] += clinic.load.lanes
             weights[clinic.shard] += clinic.weight
             clinics[clinic.shard].append(index)
             if let group = clinic.group { groups[clinic.shard][group, default: []].append(index) }
         }
         var capacities = Array(repeating: SIMD8<Double>.zero, count: indexes.count)
-        var totals = capacities
-        var openCounts = Array(repeating: 0.0, count: indexes.count)
-        for (index, shard) in fleet.shards.enumerated() {
-            totals[pools[index]] += loads[index]
-            guard shard.status == .open else { continue }
+        var members = Array(repeating: [Int](), count: indexes.count)
+        for (index, shard) in fleet.shards.enumerated() where shard.status == .open {
             capacities[pools[index]] += shard.capacity.lanes
-            openCounts[pools[index]] += 1
+            members[pools[index]].append(index)
         }
         inverses = fleet.shards.map(\.capacity.inverse)
         let meanInverses = capacities.indices.map {
-            LoadVector(lanes: capacities[$0] / max(1, openCounts[$0])).inverse
+            LoadVector(lanes: capacities[$0] / Double(max(1, members[$0].count))).inverse
         }
-        factors = zip(inverses, pools).map { $0 * meanInverses[$1] }
+        shares = zip(fleet.shards, pools).map { $0.capacity.lanes * meanInverses[$1] }
         means = capacities.indices.map { totals[$0] * LoadVector(lanes: capacities[$0]).inverse }
+        levels = means.map { rules.level(mean: $0) }
         self.pools = pools
+        self.members = members
         poolIndexes = indexes
     }
 
@@ -61,17 +66,22 @@ struct RebalancePlaces {
 
     /// See `RebalanceScore`.
     var potential: Double {
-        loads.indices.reduce(0) { $0 + (loads[$1] * loads[$1] * factors[$1]).sum() }
+        loads.indices.reduce(0) { $0 + cost(of: $1, bearing: loads[$1]) }
+    }
+
+    private func cost(of shard: Int, bearing load: SIMD8<Double>) -> Double {
+        let cost = RebalanceScore.cost(load * inverses[shard], level: levels[pools[shard]])
+        return (shares[shard] * cost).sum()
     }
 
     /// What the potential falls by when a load leaves a shard.
     func relief(of shard: Int, without load: SIMD8<Double>) -> Double {
-        (factors[shard] * load * (2 * loads[shard] - load)).sum()
+        cost(of: shard, bearing: loads[shard]) - cost(of: shard, bearing: loads[shard] - load)
     }
 
     /// What the potential grows by when a load comes to a shard.
     func burden(of shard: Int, with load: SIMD8<Double>) -> Double {
-        (factors[shard] * load * (2 * loads[shard] + load)).sum()
+        cost(of: shard, bearing: loads[shard] + load) - cost(of: shard, bearing: loads[shard])
     }
 
     /// Why a clinic must not stay where it is; nil if it may.
@@ -88,6 +98,13 @@ struct RebalancePlaces {
             return .group
         }
         return nil
+    }
+
+    /// Whether a clinic may be moved for balance: nothing keeps it, and it is on a shard of its own pool.
+    func isMovable(_ index: Int) -> Bool {
+        let clinic = fleet.clinics[index]
+        return !clinic.isResting && !clinic.isFixed && clinic.pin == nil
+            && fleet.pool(of: clinic) == fleet.pool(of: fleet.shards[clinic.shard])
     }
 
     /// The one of a group's clinics on a shard that the others have to leave: who cannot move, else who has most to

@@ -1,9 +1,18 @@
 /// Decides which clinics move where. Pure and deterministic: the same fleet and rules give the same plan.
 ///
-/// Greedy, as Citus does it (src/backend/distributed/README.md, "Rebalancing algorithm": the most used node, its
-/// costliest shard, the least used node, only if it helps), with these differences: all dimensions at once instead
-/// of one cost; what a move gains is weighed against what it costs, so that a clinic that is small and hot goes before
-/// one that is large and hot (citus#4927: tiny gains moved terabytes); and first what must not stay where it is.
+/// First what must not stay where it is. Then, as long as a shard is above the level of its pool
+/// (`RebalanceRules.level`), the one that is furthest above it: of its clinics those go that relieve it for the fewest
+/// bytes, and just as many as it takes (`RebalanceRelief`); each goes where it weighs least, and lifts its target to
+/// the level at most. Only where no clinic has such a target may one lift its target above it, though never as high as
+/// the source was: then that one is relieved in its turn. So a chain of moves, or two clinics that change places, does
+/// what no single move can, and still each move makes the whole better.
+///
+/// Greedy, and each move improves, as Citus does it (src/backend/distributed/README.md, "Rebalancing algorithm": the
+/// most used node, its costliest shard, the least used node). Load for bytes in place of the costliest first is the
+/// weight of Slicer's moves (Adya et al., OSDI 2016: the gain of a move by its key churn) and E-Store's hot tuples
+/// before cold blocks (Taft et al., VLDB 2015); a level to be kept with the least data moved, in place of a fleet as
+/// even as can be, is the problem as Accordion puts it (Serafini et al., VLDB 2014). Tiny gains must not move
+/// terabytes (citus#4927).
 package struct RebalancePlanner: Sendable {
     private let rules: RebalanceRules
     private var places: RebalancePlaces
@@ -14,16 +23,17 @@ package struct RebalancePlanner: Sendable {
     /// Shards that may take clinics; nil: every one that is open.
     private var targets: Set<Int>?
 
-    /// The shards that a hot one's clinics are tried on. The best of them is close to the best of all: they are those
-    /// with most room in what the hot one has too little of.
-    private static let targetsMax = 8
+    /// Clinics of a hot shard that are tried when those that would relieve it best find no place.
+    private static let lookAhead = 64
 
     /// - Precondition: `fleet.problems` and `rules.problems` are empty.
     package static func plan(_ fleet: RebalanceFleet, rules: RebalanceRules) -> RebalancePlan {
         var planner = RebalancePlanner(fleet, rules)
         planner.place(Array(fleet.clinics.indices))
         planner.balance()
-        return RebalancePlan(moves: planner.moves, unplaced: planner.unplaced)
+        // Who was beside one of its group may be rid of it by now.
+        let unplaced = planner.unplaced.filter { planner.places.violation(of: $0.clinic) != nil }
+        return RebalancePlan(moves: planner.moves, unplaced: unplaced)
     }
 
     /// Only those moves by which clinics leave their shard, which is to be empty: each to where a plan would put it, and
@@ -43,9 +53,16 @@ package struct RebalancePlanner: Sendable {
         return RebalancePlan(moves: planner.moves, unplaced: planner.unplaced)
     }
 
+    /// The moves of what must not stay, and no others.
+    static func repairs(_ fleet: RebalanceFleet, rules: RebalanceRules) -> RebalancePlan {
+        var planner = RebalancePlanner(fleet, rules)
+        planner.place(Array(fleet.clinics.indices))
+        return RebalancePlan(moves: planner.moves, unplaced: planner.unplaced)
+    }
+
     private init(_ fleet: RebalanceFleet, _ rules: RebalanceRules) {
         self.rules = rules
-        places = RebalancePlaces(fleet)
+        places = RebalancePlaces(fleet, rules)
     }
 
     private mutating func move(
@@ -115,80 +132,71 @@ package struct RebalancePlanner: Sendable {
         var exhausted = Array(repeating: false, count: places.pools.count)
         while moves.count < rules.movesMax, let source = hottest(exhausted) {
             guard let best = bestMove(from: source) else {
-                // Others only fill up: what found no place before finds none later.
+                // Nobody can help it, and from now on others are relieved to the level at most.
                 exhausted[source] = true
                 continue
             }
             move(best.clinic, to: best.target, .balance, gain: best.gain)
+            // It has a clinic more, which may go on.
+            exhausted[best.target] = false
         }
     }
 
-    /// The open shard with the highest use of anything in which it is above what its pool has to bear.
+    /// The open shard that is furthest above its pool's level.
     private func hottest(_ exhausted: [Bool]) -> Int? {
-        var best: (shard: Int, use: Double)?
-        for shard in exhausted.indices
-        where !exhausted[shard] && places.fleet.shards[shard].status == .open {
-            let use = places.use(of: shard)
-            let bearable = (places.means[places.pools[shard]] * (1 + rules.tolerance))
-                .clamped(
-                    lowerBound: SIMD8(repeating: rules.floor),
-                    upperBound: SIMD8(repeating: .infinity))
-            let hot = use.replacing(with: 0, where: use .<= bearable).max()
-            if hot > 0, best.map({ hot > $0.use }) ?? true { best = (shard, hot) }
+        var best: (shard: Int, excess: Double)?
+        for (pool, level) in places.levels.enumerated() {
+            for shard in places.members[pool] where !exhausted[shard] {
+                let excess = (places.use(of: shard) - level).max()
+                if excess > best?.excess ?? 0 { best = (shard, excess) }
+            }
         }
         return best?.shard
     }
 
-    private func bestMove(from source: Int) -> (clinic: Int, target: Int, gain: Double)? {
-        let targets = coldest(for: source)
-        let useMax = places.use(of: source).max()
-        var best: (clinic: Int, target: Int, gain: Double, score: Double)?
-        for index in places.clinics[source] {
-            let clinic = places.fleet.clinics[index]
-            guard !clinic.isResting, !clinic.isFixed, clinic.pin == nil, !moved.contains(index)
+    private typealias Candidate = (clinic: Int, target: Int, gain: Double)
+
+    /// Of the clinics that relieve a shard at the least cost the first that another one takes without coming above
+    /// the level itself; if there is none, the first that makes the whole better although its target has to be
+    /// relieved in its turn: a chain, and where that one's clinic comes back, a swap.
+    private func bestMove(from source: Int) -> Candidate? {
+        let level = places.levels[places.pools[source]]
+        let movable = places.clinics[source].filter { places.isMovable($0) && !moved.contains($0) }
+        let relief = RebalanceRelief(of: source, by: movable, at: places, rules)
+        let chosen = relief.cover()
+        let others = relief.ranked(first: RebalancePlanner.lookAhead)
+        let candidates = chosen + others.filter { !chosen.contains($0) }
+        let shards = places.members[places.pools[source]].filter { $0 != source }
+        let cool = shards.filter { all(places.use(of: $0) .< level) }
+        for index in candidates {
+            if let found = target(for: index, among: cool, level: level) { return found }
+        }
+        for index in candidates {
+            if let found = target(for: index, among: shards) { return found }
+        }
+        return nil
+    }
+
+    /// Where a clinic weighs least; nil if nobody takes it, or the gain is not worth the cost.
+    private func target(
+        for index: Int, among shards: [Int], level: SIMD8<Double>? = nil
+    ) -> Candidate? {
+        let clinic = places.fleet.clinics[index]
+        let load = clinic.load.lanes
+        let gain = places.relief(of: clinic.shard, without: load)
+        let burdenMax = gain - rules.cost(of: clinic, disk: places.inverses[clinic.shard])
+        // It must not become as hot as the one that is relieved, in whatever dimension.
+        let hot = places.use(of: clinic.shard).max()
+        var best: (shard: Int, burden: Double)?
+        for shard in shards {
+            let use = (places.loads[shard] + load) * places.inverses[shard]
+            guard use.max() < hot, level.map({ all(use .<= $0) }) ?? true else { continue }
+            let burden = places.burden(of: shard, with: load)
+            guard burden <= burdenMax, burden < best?.burden ?? .infinity,
+                places.takes(shard, index, fillMax: rules.fillMax)
             else { continue }
-            let load = clinic.load.lanes
-            let relief = places.relief(of: source, without: load)
-            let cost = cost(of: clinic, on: source)
-            for target in targets {
-                let gain = relief - places.burden(of: target, with: load)
-                let score = gain / cost
-                guard score >= 1, score > best?.score ?? 0 else { continue }
-                // It must not become as hot as the one that is relieved, in whatever dimension.
-                guard ((places.loads[target] + load) * places.inverses[target]).max() < useMax,
-                    places.takes(target, index, fillMax: rules.fillMax)
-                else { continue }
-                best = (index, target, gain, score)
-            }
+            best = (shard, burden)
         }
-        return best.map { ($0.clinic, $0.target, $0.gain) }
-    }
-
-    /// What a move has to gain.
-    private func cost(of clinic: RebalanceFleet.Clinic, on shard: Int) -> Double {
-        let disk = places.inverses[shard][LoadDimension.disk.rawValue]
-        return rules.moveCost * Double(max(1, clinic.weight))
-            + rules.copyCost * clinic.bytes * disk
-    }
-
-    /// The shards with most room in what `source` has too much of, the best first.
-    private func coldest(for source: Int) -> [Int] {
-        let pool = places.pools[source]
-        let above = (places.use(of: source) - places.means[pool])
-            .clamped(lowerBound: .zero, upperBound: SIMD8(repeating: .infinity))
-        var best: [(shard: Int, use: Double)] = []
-        for shard in places.pools.indices
-        where places.pools[shard] == pool && shard != source
-            && places.fleet.shards[shard].status == .open
-        {
-            let use = (above * places.use(of: shard)).sum()
-            if best.count == RebalancePlanner.targetsMax, let last = best.last, use >= last.use {
-                continue
-            }
-            let place = best.firstIndex { use < $0.use } ?? best.endIndex
-            best.insert((shard, use), at: place)
-            if best.count > RebalancePlanner.targetsMax { best.removeLast() }
-        }
-        return best.map(\.shard)
+        return best.map { (index, $0.shard, gain - $0.burden) }
     }
 }

@@ -71,7 +71,8 @@ package struct DrainPlan: Sendable, Equatable {
         }
         leaving.sort { view.slugs[$0] < view.slugs[$1] }
         let moves = RebalancePlanner.evacuation(of: leaving, to: allowed, fleet, rules: rules)
-        var reasons = DrainReasons(RebalancePlaces(fleet), allowed, fillMax: rules.fillMax)
+        var reasons = DrainReasons(
+            RebalancePlaces(fleet, rules), allowed, fillMax: rules.fillMax)
         for move in moves.moves {
             plan.steps.append(
                 Step(

@@ -217,6 +217,37 @@ struct RebalanceRunnerTests {
         #expect(application.next() == .finish && application.stopped == "x")
     }
 
+    @Test("a move that counts on an earlier one waits for it, and is not made if that failed")
+    nonisolated func leaning() {
+        var limits = RebalanceApplication.Limits()
+        (limits.atOnce, limits.perShard, limits.failuresMax) = (4, 2, 1)
+        // A chain from s1 to s3 by way of s2; one that fills what it relieves; one that has nothing to do with it.
+        let moves = [
+            Self.move(1, "s1", "s2"), Self.move(2, "s2", "s3"), Self.move(3, "s4", "s1"),
+            Self.move(4, "s5", "s6"),
+        ]
+        for fails in [false, true] {
+            var application = RebalanceApplication(moves, limits: limits)
+            #expect(application.next() == .begin(0))
+            application.begun(0, UUID(high: 0, low: 0))
+            #expect(application.next() == .begin(3))
+            application.begun(3, UUID(high: 0, low: 3))
+            #expect(application.next() == .wait)
+            if fails {
+                application.failed(0, "x")
+                #expect(application.next() == .wait)
+                application.ended(3)
+                #expect(application.next() == .finish && application.stopped == nil)
+                #expect(application.outcomes[1] == .waiting && application.outcomes[2] == .waiting)
+            } else {
+                application.ended(0)
+                #expect(application.next() == .begin(1))
+                application.begun(1, UUID(high: 0, low: 1))
+                #expect(application.next() == .begin(2))
+            }
+        }
+    }
+
     @Test("a clinic is ready only where the plan found it, and done only by its own move")
     nonisolated func standing() {
         func standing(_ shard: String, _ epoch: Int64, _ state: String = "serving")
