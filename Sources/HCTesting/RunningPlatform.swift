@@ -90,14 +90,22 @@ package final class RunningPlatform: Sendable {
     package func admin(
         _ arguments: [String], _ variables: [String: String] = [:]
     ) throws -> (status: Int32, output: String) {
+        let child = try startAdmin(arguments, variables)
+        let output = try child.readToEnd()
+        return (try child.wait(), output)
+    }
+
+    /// Starts `hc-admin` and does not wait for it. Who drops it kills it.
+    package func startAdmin(
+        _ arguments: [String], _ variables: [String: String] = [:]
+    ) throws -> Subprocess {
         var environment: [String: String?] = ["HC_CONFIG": state + "/hc.json"]
         for (name, value) in variables { environment[name] = value }
         let child = try Subprocess(
             Repository.path(".build/debug/hc-admin"), arguments, environment: environment,
             errorOutput: .discarded)
         child.closeInput()
-        let output = try child.readToEnd()
-        return (try child.wait(), output)
+        return child
     }
 
     /// The process ids of the supervisor and its workers.

@@ -1,3 +1,4 @@
+import Glibc
 import HCCore
 import HCTesting
 import Testing
@@ -52,13 +53,23 @@ extension EndToEnd {
         }
 
         /// - Parameter database: `control`, or `shards/s1`.
-        private func psql(_ database: String, _ sql: String) throws {
-            let conninfo = try Conninfo(
-                Repository.contents(
-                    of: "\(platform.state)/secrets/\(database).owner.conninfo"))
+        @discardableResult
+        private func psql(
+            _ database: String, as role: String = "owner", _ sql: String
+        ) throws -> String {
             try Subprocess.run(
-                Repository.line(of: platform.state + "/services/bin") + "/psql",
-                ["-XqAt", "-v", "ON_ERROR_STOP=1"], environment: conninfo.environment, input: sql)
+                psqlPath, ["-XqAt", "-v", "ON_ERROR_STOP=1"],
+                environment: conninfo(database, role).environment, input: sql)
+        }
+
+        private func conninfo(_ database: String, _ role: String) throws -> Conninfo {
+            try Conninfo(
+                Repository.contents(
+                    of: "\(platform.state)/secrets/\(database).\(role).conninfo"))
+        }
+
+        private var psqlPath: String {
+            get throws { try Repository.line(of: platform.state + "/services/bin") + "/psql" }
         }
 
         /// Runs `body` while the clinic on the first shard is used, and counts what became of each request.
@@ -116,6 +127,81 @@ extension EndToEnd {
             #expect(try versions() == before)
             #expect(try platform.admin(["migrate", "abort", "--reason", "test"]).status == 0)
             #expect(try migrate("status").status == 0)
+        }
+
+        @Test("killed within a batch of a backfill and run again, it has filled each row once")
+        func killedInBackfill() throws {
+            let before = try versions()
+            try add(
+                "filled",
+                [
+                    "expand.sql": "ALTER TABLE patient ADD COLUMN e2e_filled integer;",
+                    "backfill.sql": """
+                    WITH batch AS (
+                        SELECT id FROM patient
+                        WHERE tenant_id = $1 AND ($2::text IS NULL OR id > $2::text::uuid) ORDER BY id LIMIT $3
+                    ), filled AS (
+                        UPDATE patient SET e2e_filled = coalesce(e2e_filled, 0) + 1 FROM batch
+                        WHERE patient.tenant_id = $1 AND patient.id = batch.id
+                    )
+                    SELECT count(*), CASE WHEN count(*) = $3
+                        THEN (SELECT id::text FROM batch ORDER BY id DESC LIMIT 1) END FROM batch
+                    """,
+                    "down.sql": "ALTER TABLE patient DROP COLUMN e2e_filled;",
+                    "migration.json": #"{"batchRows": 2, "busyPercent": 100}"#,
+                ])
+            // Who locks a patient would keep the column out: so it is there first.
+            let first = try platform.admin(
+                ["migrate", "up", "--canary", "s1", "--migrations", directory],
+                ["HC_FAULT": "migrate.before-apply=kill@2"])
+            #expect(first.status == 128 + SIGKILL)
+            try psql("control", "UPDATE migration_rollout SET lease_until = clock_timestamp()")
+            // Its third batch waits for a patient that somebody else is changing. The lock is asked for by the id: rows that
+            // OFFSET passes over would be locked as well.
+            let other = try SQLSession(psql: psqlPath, conninfo("shards/s1", "superuser"))
+            let held = try other.run(
+                """
+                BEGIN;
+                SELECT id FROM patient WHERE (tenant_id, id) = (
+                    SELECT tenant_id, id FROM patient WHERE tenant_id = (SELECT tenant_id FROM patient LIMIT 1)
+                    ORDER BY id OFFSET 5 LIMIT 1)
+                FOR UPDATE
+                """)
+            #expect(held.lines.count == 1, "\(held.text)")
+            let child = try platform.startAdmin(
+                ["migrate", "up", "--canary", "s1", "--migrations", directory])
+            let waiting = """
+                SELECT count(*) FROM pg_stat_activity
+                WHERE application_name = 'hc-admin' AND wait_event_type = 'Lock' AND query LIKE '%filled AS (%'
+                """
+            var patience = 1000
+            while try psql("shards/s1", as: "superuser", waiting) != "1\n" {
+                patience -= 1
+                try #require(patience > 0, "no batch waits")
+            }
+            #expect(kill(child.processIdentifier, SIGKILL) == 0)
+            #expect(try child.wait() == 128 + SIGKILL)
+            #expect(
+                try psql(
+                    "shards/s1", as: "superuser",
+                    "SELECT rows_seen FROM hc_backfill WHERE done_at IS NULL") == "4\n")
+            _ = try other.run("ROLLBACK")
+            // Nobody waits in a test for the ten seconds of its lease.
+            #expect(try migrate("up").status == 5)
+            try psql("control", "UPDATE migration_rollout SET lease_until = clock_timestamp()")
+            #expect(try migrate("up").status == 0)
+            for shard in Self.shards {
+                let left = try psql(
+                    "shards/\(shard)", as: "superuser",
+                    """
+                    SELECT (SELECT count(*) FROM patient WHERE e2e_filled IS DISTINCT FROM 1),
+                        (SELECT count(*) FROM hc_backfill WHERE done_at IS NULL),
+                        (SELECT count(*) FROM patient) - (SELECT coalesce(sum(rows_seen), 0) FROM hc_backfill)
+                    """)
+                #expect(left == "0|0|0\n", "\(shard)")
+            }
+            for shard in Self.shards { try takeBack(shard) }
+            #expect(try versions() == before)
         }
 
         @Test("a change by hand is found, and told by its shard and its name")

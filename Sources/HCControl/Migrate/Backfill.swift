@@ -100,7 +100,8 @@ struct Backfill {
         while true {
             guard mayGoOn(), try await replicasFollow(while: mayGoOn) else { return nil }
             let began = plane.clocks.monotonic()
-            let batch = try await next(tenant, rows: rows, since: since)
+            guard let batch = try await next(tenant, rows: rows, since: since, while: mayGoOn)
+            else { return nil }
             try FaultPoint.reach("migrate.backfill-batch")
             let took = plane.clocks.monotonic() - began
             try await rest(after: took)
@@ -119,7 +120,11 @@ struct Backfill {
     }
 
     /// A batch that met a row which somebody kept is tried again after a pause.
-    private func next(_ tenant: UUID, rows: Int, since: String?) async throws -> Batch {
+    ///
+    /// - Returns: nil if it was not to go on.
+    private func next(
+        _ tenant: UUID, rows: Int, since: String?, while mayGoOn: () -> Bool
+    ) async throws -> Batch? {
         var random = SystemRandom()
         var attempt = 0
         while true {
@@ -135,6 +140,7 @@ struct Backfill {
                 }
             }
             if let done { return done }
+            guard mayGoOn() else { return nil }
             try await Loop.shared.sleep(
                 for: LockRetry().pause(after: attempt, using: &random))
         }

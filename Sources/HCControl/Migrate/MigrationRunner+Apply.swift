@@ -195,7 +195,7 @@ extension MigrationRunner {
         var random = SystemRandom()
         let start = plane.clocks.monotonic()
         for attempt in 1... {
-            guard isOurs() else { throw RolloutStore.lost }
+            try requireRun()
             let watching = attempt > 1 ? Loop.shared.spawn { await watch.run() } : nil
             defer { watching?.cancel() }
             let isLocked = try await isLockedOut(script, on: connection, terms.timeout)

@@ -43,8 +43,9 @@ package struct MigrationRunner {
     let locks: LockRetry
     /// Nobody serves a scratch database.
     var asksServers = true
-    /// Asked before each attempt to get locks: whether nobody else has taken over what this is a part of.
-    var isOurs: @LoopActor @Sendable () -> Bool = { true }
+    /// Asked before each attempt to get locks: throws if somebody else has taken over what this is a part of, or wants it
+    /// ended.
+    var requireRun: @LoopActor @Sendable () throws(ControlError) -> Void = {}
 
     package init(
         plane: ControlPlane, catalog: MigrationCatalog, locks: LockRetry = LockRetry()

@@ -35,9 +35,9 @@ package struct Rollout: Sendable {
     static let columns = """
         id, state, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
         attempt, operator_name,
-        CASE WHEN lease_until > clock_timestamp()
+        CASE WHEN \(RolloutStore.isHeld)
             THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END,
-        (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::int8
+        (abs(extract(epoch FROM clock_timestamp() - updated_at)) * 1000)::int8
         """
 
     init(_ row: PostgresRow) throws {
@@ -80,11 +80,18 @@ package struct Rollout: Sendable {
 @LoopActor
 package struct RolloutStore {
     /// How long a process has a rollout without renewing it.
-    static let lease = Duration.seconds(10)
+    nonisolated static let lease = Duration.seconds(10)
     static let renewEvery = Duration.seconds(2)
     /// A process that renews its lease and has begun and ended nothing for so long may be stuck. It may as well wait for
     /// one long statement: whether it is taken over is for a person to say.
     nonisolated static let stuckAfter = Duration.seconds(60)
+
+    /// In SQL: somebody has the run. A lease never ends further ahead than it lasts; one that does was written before the
+    /// server's clock was set back, by a process that renews it at once if it lives. Twice as far, for small steps.
+    nonisolated static let isHeld = """
+        coalesce(lease_until > clock_timestamp()
+            AND lease_until <= clock_timestamp() + \(2 * lease.inMilliseconds) * interval '1 ms', false)
+        """
 
     let plane: ControlPlane
 
@@ -123,40 +130,16 @@ package struct RolloutStore {
             "version": .integer(Int64(target.version)), "canary": .string(canary),
         ]
         let mine = try await plane.attempt("the run of migrations cannot be written down") {
-            let connection = try await plane.control()
             let values: [PostgresValue] = [
                 .int4(Int32(target.version)), .text(target.checksum), .text(canary),
                 .int4(Int32(shards)), .text(owner), .int8(RolloutStore.lease.inMilliseconds),
                 .text(plane.operatorName),
             ]
-            let begun = try await connection.execute(
-                .unsafeSQL(
-                    """
-                    INSERT INTO migration_rollout (id, state, version, checksum, canary, shards_total, lease_owner,
-                        lease_until, operator_name)
-                    VALUES ($8, 'running', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms', $7)
-                    ON CONFLICT DO NOTHING RETURNING \(Rollout.columns)
-                    """, values + [.uuid(fresh)]), deadline: plane.deadline
-            ).rows.map { try Rollout($0) }.first
-            if let begun { return begun as Rollout? }
-            return try await connection.execute(
-                .unsafeSQL(
-                    """
-                    UPDATE migration_rollout
-                    SET state = 'running', version = $1, checksum = $2, canary = $3, wave = 0, shards_done = 0,
-                        shards_total = $4, failed_shards = '{}', problem = NULL, attempt = attempt + 1,
-                        lease_owner = $5, lease_until = clock_timestamp() + $6 * interval '1 ms',
-                        abort_wanted = false, operator_name = $7, updated_at = clock_timestamp()
-                    WHERE state IN ('running', 'halted')
-                        AND (lease_until IS NULL OR lease_until < clock_timestamp())
-                    RETURNING \(Rollout.columns)
-                    """, values), deadline: plane.deadline
-            ).rows.map { try Rollout($0) }.first
-        }
-        guard let mine else { throw try await isRunning() }
-        try await plane.attempt("the run of migrations cannot be written down") {
-            _ = try await plane.control().execute(
-                [
+            return try await plane.control().transaction(deadline: plane.deadline) {
+                transaction -> Rollout? in
+                let mine = try await begin(values, fresh: fresh, transaction)
+                guard let mine else { return nil }
+                _ = try await transaction.execute([
                     // Of a process that is gone: whether it was applied says the ledger.
                     Query(
                         """
@@ -165,9 +148,39 @@ package struct RolloutStore {
                         WHERE rollout_id = $1 AND state = 'running'
                         """, [.uuid(mine.id)]),
                     plane.audit("migrate.up", subject: "\(mine.id)", detail: detail),
-                ], deadline: plane.deadline)
+                ])
+                return mine
+            }
         }
+        guard let mine else { throw try await isRunning() }
         return mine
+    }
+
+    private func begin(
+        _ values: [PostgresValue], fresh: UUID, _ transaction: PostgresTransaction
+    ) async throws -> Rollout? {
+        let begun = try await transaction.execute(
+            .unsafeSQL(
+                """
+                INSERT INTO migration_rollout (id, state, version, checksum, canary, shards_total, lease_owner,
+                    lease_until, operator_name)
+                VALUES ($8, 'running', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms', $7)
+                ON CONFLICT DO NOTHING RETURNING \(Rollout.columns)
+                """, values + [.uuid(fresh)])
+        ).rows.map { try Rollout($0) }.first
+        if let begun { return begun }
+        return try await transaction.execute(
+            .unsafeSQL(
+                """
+                UPDATE migration_rollout
+                SET state = 'running', version = $1, checksum = $2, canary = $3, wave = 0, shards_done = 0,
+                    shards_total = $4, failed_shards = '{}', problem = NULL, attempt = attempt + 1,
+                    lease_owner = $5, lease_until = clock_timestamp() + $6 * interval '1 ms',
+                    abort_wanted = false, operator_name = $7, updated_at = clock_timestamp()
+                WHERE state IN ('running', 'halted') AND NOT \(RolloutStore.isHeld)
+                RETURNING \(Rollout.columns)
+                """, values)
+        ).rows.map { try Rollout($0) }.first
     }
 
     /// - Returns: what to say to the operator who comes second.
@@ -211,7 +224,8 @@ package struct RolloutStore {
                         """
                         UPDATE migration_rollout SET attempt = attempt + 1, lease_owner = $3
                         WHERE id = $1 AND attempt = $2 AND state = 'running'
-                            AND updated_at <= clock_timestamp() - $4 * interval '1 ms'
+                            AND updated_at NOT BETWEEN clock_timestamp() - $4 * interval '1 ms'
+                                AND clock_timestamp() + $4 * interval '1 ms'
                         RETURNING (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8
                         """,
                         [
@@ -330,8 +344,16 @@ package struct RolloutStore {
             remedy: "See 'hc-admin migrate status'.")
     }
 
-    /// Ends a rollout for good, or asks the process that carries it on to do so before its next shard. What was
-    /// applied stays applied.
+    /// Between two attempts to get locks.
+    static var leftOff: ControlError {
+        ControlError(
+            .refused, code: "rollout-left-off",
+            "the run was aborted while the migration waited for its locks: nothing of it was applied"
+        )
+    }
+
+    /// Ends a rollout for good, or asks the process that carries it on to do so before its next shard, or its next attempt
+    /// to get locks. What was applied stays applied.
     ///
     /// - Returns: the rollout as it is now; still running if it has been asked only.
     /// - Throws: `ControlError` (`rollout-unknown`) if there is none to end.
@@ -344,11 +366,9 @@ package struct RolloutStore {
                         """
                         UPDATE migration_rollout
                         SET abort_wanted = true,
-                            updated_at = CASE WHEN lease_until > clock_timestamp() THEN updated_at
-                                ELSE clock_timestamp() END,
-                            state = CASE WHEN lease_until > clock_timestamp() THEN state ELSE 'aborted' END,
-                            finished_at = CASE WHEN lease_until > clock_timestamp() THEN NULL
-                                ELSE clock_timestamp() END
+                            updated_at = CASE WHEN \(RolloutStore.isHeld) THEN updated_at ELSE clock_timestamp() END,
+                            state = CASE WHEN \(RolloutStore.isHeld) THEN state ELSE 'aborted' END,
+                            finished_at = CASE WHEN NOT \(RolloutStore.isHeld) THEN clock_timestamp() END
                         WHERE id = $1 AND state IN ('running', 'halted') RETURNING \(Rollout.columns)
                         """, [.uuid(open.id)]),
                     plane.audit(
@@ -416,20 +436,27 @@ package struct RolloutStore {
     /// How a verification is called in the history.
     static func verification(of migration: Migration) -> String { "\(migration.name) (verify)" }
 
-    /// What the run has worked on at a shard and has not found good yet.
-    func unverified(_ rollout: Rollout, _ shard: String) async throws -> [Int] {
-        try await plane.attempt("the history of shard \(shard) cannot be read") {
-            try await plane.control().execute(
+    /// What was worked on at shards, by any run, and not found good since: it may have been taken back in between, and
+    /// applied once more.
+    ///
+    /// - Parameter versions: of migrations that have a verification.
+    func unverified(of versions: [Int]) async throws -> [String: Set<Int>] {
+        guard !versions.isEmpty else { return [:] }
+        return try await plane.attempt("the history of migrations cannot be read") {
+            let rows = try await plane.control().execute(
                 Query(
                     """
-                    SELECT DISTINCT version FROM migration_run AS run
-                    WHERE rollout_id = $1 AND shard_id = $2 AND NOT EXISTS (
+                    SELECT DISTINCT shard_id, version FROM migration_run AS run
+                    WHERE database = 'shard' AND version = ANY($1) AND name NOT LIKE '% (verify)' AND NOT EXISTS (
                         SELECT FROM migration_run AS good
-                        WHERE good.rollout_id = $1 AND good.shard_id = $2 AND good.version = run.version
-                            AND good.name LIKE '% (verify)' AND good.state = 'done')
-                    ORDER BY version
-                    """, [.uuid(rollout.id), .text(shard)]), deadline: plane.deadline
-            ).rows.map { try $0.int(0) }
+                        WHERE good.shard_id = run.shard_id AND good.version = run.version
+                            AND good.name LIKE '% (verify)' AND good.state = 'done'
+                            AND good.started_at >= run.started_at)
+                    """, [.int8s(versions.map(Int64.init))]), deadline: plane.deadline
+            ).rows
+            var found: [String: Set<Int>] = [:]
+            for row in rows { found[try row.text(0), default: []].insert(try row.int(1)) }
+            return found
         }
     }
 

@@ -33,7 +33,7 @@ package struct SchemaDrift {
     /// One line for each shard, in the order of their ids.
     package func run() async throws -> [Line] {
         var lines: [Line] = []
-        let shards = try await ShardRegistry(plane: plane).list()
+        let shards = try await ShardRegistry(plane: plane).list(isInUse: true)
         for shard in shards {
             var line = Line(shard: shard.id)
             do {

@@ -13,7 +13,8 @@ extension WaveRunner {
         for id in options.except.sorted() where !all.contains(where: { $0.id == id }) {
             throw ShardRegistry.unknown(id)
         }
-        let shards = all.filter { !options.except.contains($0.id) }
+        // Those that are retired may have no server any more.
+        let shards = all.filter { $0.state != "closed" && !options.except.contains($0.id) }
         guard !shards.isEmpty else { return .empty }
         let canary = try await canary(of: shards)
         let waves = try MigrationWaves(

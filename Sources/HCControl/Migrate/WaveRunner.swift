@@ -100,6 +100,8 @@ package final class WaveRunner {
     /// As what each shard came out.
     private var marks: [String: SchemaMark] = [:]
     private var applied: [MigrationRunner.Applied] = []
+    /// By shard, versions that were applied there before the run and not found good since.
+    private var unverified: [String: Set<Int>] = [:]
     private var death: FaultPointFailure?
     private var machine = RolloutMachine(waves: [])
     private var isAbortWanted = false
@@ -141,8 +143,21 @@ package final class WaveRunner {
                 let canary = plan.waves.first?.first, !plan.isEmpty || isOpen
             else { return applied }
             guard try await mayBegin(plan) else { return applied }
+            await openAhead(for: plan)
             try await carryOut(plan, to: target, canary: canary.shard.id, store)
             guard !plan.later.isEmpty else { return applied }
+        }
+    }
+
+    /// To open a connection takes longer than what most migrations do: those to the control database that the widest wave
+    /// needs are open before the canary begins, as those to the shards are, which the plan has looked at.
+    private func openAhead(for plan: Plan) async {
+        await withWorkers(for: plan.waves.map(\.count).max() ?? 0) { plane in
+            do {
+                _ = try await plane.control()
+            } catch {
+                // Who needs it and does not get it either says so.
+            }
         }
     }
 
@@ -168,6 +183,8 @@ package final class WaveRunner {
             target: target, canary: canary, shards: plan.lines.count,
             owner: "\(plane.operatorName) \(asked)")
         leaseEnds = asked + RolloutStore.lease
+        unverified = try await store.unverified(
+            of: catalog.shard.filter { $0.verify != nil }.map(\.version))
         let renewing = Loop.shared.spawn { [self] in await renew(rollout) }
         defer { renewing.cancel() }
         try await run(plan, rollout, store, &health)
@@ -180,7 +197,8 @@ package final class WaveRunner {
         machine = RolloutMachine(waves: plan.waves.map { $0.map(\.shard.id) })
         while machine.ending == nil {
             let number = machine.wave
-            try await store.note(rollout, wave: number, shardsDone: machine.done)
+            // While the first shards are worked on: each asks by itself whether the run is still this process'.
+            let noting = number == 0 ? nil : note(number, rollout, store)
             let lines = Dictionary(
                 uniqueKeysWithValues: plan.waves[number].map { ($0.shard.id, $0) })
             await withWorkers(for: lines.count) { [self] plane in
@@ -188,6 +206,7 @@ package final class WaveRunner {
                     await migrate(line, wave: number, plan, rollout, plane)
                 }
             }
+            try await noting?.value
             if let death { throw death }
             guard mayGoOn else { continue }
             reference = await gate(plan.waves[number], reference)
@@ -210,10 +229,20 @@ package final class WaveRunner {
         try await store.end(rollout, as: .done, shardsDone: machine.done)
     }
 
-    /// Nobody else has the run: what was begun may be tried again.
-    private var isOurs: Bool {
+    /// What the status shows of a wave that begins.
+    private func note(
+        _ wave: Int, _ rollout: Rollout, _ store: RolloutStore
+    ) -> Task<Void, any Error> {
+        Loop.shared.makeTask { [done = machine.done] in
+            try await store.note(rollout, wave: wave, shardsDone: done)
+        }
+    }
+
+    /// Nobody else has the run, and nobody wants it ended: what was begun and did not get its locks may be tried again.
+    private func requireRun() throws(ControlError) {
         gotOnAt = plane.clocks.monotonic()
-        return !isLost && gotOnAt < leaseEnds
+        guard !isLost, gotOnAt < leaseEnds else { throw RolloutStore.lost }
+        guard !isAbortWanted else { throw RolloutStore.leftOff }
     }
 
     /// Looked at before anything is begun.
@@ -230,7 +259,7 @@ package final class WaveRunner {
     ) async {
         do {
             var runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
-            runner.isOurs = { [self] in isOurs }
+            runner.requireRun = { [self] () throws(ControlError) in try requireRun() }
             let isDone = try await apply(line, wave: wave, rollout, runner)
             guard isDone else { return machine.leftOff(line.shard.id) }
             machine.migrated(line.shard.id)
@@ -239,8 +268,9 @@ package final class WaveRunner {
             death = error
             machine.leftOff(line.shard.id)
         } catch {
-            if let error = error as? ControlError, error.code == RolloutStore.lost.code {
-                isLost = true
+            let code = (error as? ControlError)?.code
+            if code == RolloutStore.lost.code { isLost = true }
+            guard code != RolloutStore.lost.code, code != RolloutStore.leftOff.code else {
                 return machine.leftOff(line.shard.id)
             }
             machine.failed(line.shard.id)
@@ -254,7 +284,7 @@ package final class WaveRunner {
         _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
     ) async throws -> Bool {
         let shard = line.shard
-        if rollout.attempt > 1 { try await verifyAgain(line, wave: wave, rollout, runner) }
+        try await verifyAgain(line, wave: wave, rollout, runner)
         for step in line.pending {
             guard mayGoOn else { return false }
             let isDone = try await take(step, at: shard, from: line, wave: wave, rollout, runner)
@@ -331,18 +361,16 @@ package final class WaveRunner {
         }
     }
 
-    /// What a process before this one has applied in the same run, and not found good: it died, or something was wrong.
+    /// What somebody before has applied last, in this run or another one, and not found good: he died, or something was
+    /// wrong. What comes before that was found good before it was begun.
     private func verifyAgain(
         _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
     ) async throws {
-        let open = Set((line.pending + line.later).map(\.version))
-        for version in try await RolloutStore(plane: runner.plane).unverified(
-            rollout, line.shard.id)
-        where version <= line.version && !open.contains(version) {
-            try await verify(
-                catalog.shard[version - 1], line.shard, wave: wave, line.fingerprint, rollout,
-                runner)
-        }
+        let isWhole = !(line.pending + line.later).contains { $0.version == line.version }
+        guard isWhole, unverified[line.shard.id]?.contains(line.version) == true else { return }
+        try await verify(
+            catalog.shard[line.version - 1], line.shard, wave: wave, line.fingerprint, rollout,
+            runner)
     }
 
     private func verify(

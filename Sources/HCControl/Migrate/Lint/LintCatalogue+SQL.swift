@@ -34,8 +34,39 @@ extension LintCatalogue {
                 """),
             Query("SELECT coalesce(current_setting('hc_lint.rewrites', true), '')"),
             set == .shard ? shardProblems : Query("SELECT NULL::text, NULL::text WHERE false"),
+            functions,
         ]
     }
+
+    /// Who may call a trigger's function calls nothing; what only the owner may call is called by other functions.
+    private static let functions = Query(
+        """
+        SELECT pg_proc.oid, nspname::text, proname::text, prokind::text,
+            proname || '(' || pg_get_function_arguments(pg_proc.oid) || ')', coalesce(pg_get_function_result(pg_proc.oid), ''),
+            ARRAY(
+                SELECT format_type(type, NULL)
+                FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type, place) ORDER BY place),
+            ARRAY(
+                SELECT coalesce(argument.name, '')
+                FROM unnest(proargtypes::oid[], CASE WHEN proargmodes IS NULL THEN proargnames ELSE ARRAY(
+                        SELECT named.name
+                        FROM unnest(proargnames, proargmodes) WITH ORDINALITY AS named (name, mode, place)
+                        WHERE mode IN ('i', 'b', 'v') ORDER BY place) END)
+                    WITH ORDINALITY AS argument (type, name, place)
+                WHERE type IS NOT NULL ORDER BY place),
+            pronargs - pronargdefaults, provariadic <> 0,
+            ARRAY(
+                SELECT rolname::text FROM pg_roles
+                WHERE rolname IN ('hc_app', 'hc_control', 'hc_mover', 'hc_router')
+                    AND has_function_privilege(pg_roles.oid, pg_proc.oid, 'EXECUTE')
+                ORDER BY 1)
+        FROM pg_proc JOIN pg_namespace AS space ON space.oid = pronamespace
+        WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' AND nspname <> 'hc_lint'
+            AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+            AND NOT EXISTS (
+                SELECT FROM pg_depend
+                WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
+        """)
 
     /// Every rule of the shards' schema that is broken, and by what. `migrations/README.md` has the rules.
     private static let shardProblems = Query(

@@ -67,6 +67,7 @@ struct LintCatalogue: Sendable {
     var locks: Set<Lock> = []
     var rewrites: [Rewrite] = []
     var problems: Set<Problem> = []
+    var functions: [UInt64: LintFunction] = [:]
 
     init(_ results: [PostgresResult], set: MigrationLint.DatabaseSet) throws {
         for row in results[0].rows {
@@ -103,6 +104,7 @@ struct LintCatalogue: Sendable {
             }
             problems.insert(Problem(rule: rule, object: try row.text(1)))
         }
+        for row in results[7].rows { functions[try row.unsigned(0)] = try LintFunction(row) }
     }
 
     /// The tables that a lock of this mode keeps, of those in `tables`.
@@ -143,7 +145,31 @@ struct LintCatalogue: Sendable {
             let now = called(key).map { ", which is now \($0)" } ?? ""
             problems.insert(Problem(rule: .takesAway, object: name + now))
         }
-        return problems
+        return problems.union(lostFunctions(since: start))
+    }
+
+    /// What could be called at `start`, as it was called then and by whom, and cannot be any more.
+    private func lostFunctions(since start: LintCatalogue) -> [Problem] {
+        start.functions.compactMap { identity, function in
+            guard function.schema == "public" else { return nil }
+            let heirs = functions.values.filter {
+                $0.schema == "public" && $0.takesCalls(of: function)
+            }
+            let orphans = function.callers.filter { caller in
+                !heirs.contains { $0.callers.contains(caller) }
+            }
+            guard !orphans.isEmpty else { return nil }
+            // Made anew it has another identity, and its old name at most.
+            let successors = functions.filter {
+                $0.key == identity
+                    || start.functions[$0.key] == nil && $0.value.name == function.name
+            }
+            let now =
+                heirs.isEmpty
+                ? successors.values.map(\.title).sorted().first.map { ", which is now \($0)" } ?? ""
+                : ", for \(orphans.joined(separator: ", "))"
+            return Problem(rule: .takesAway, object: function.title + now)
+        }
     }
 
     /// Nil if it is gone.

@@ -10,13 +10,15 @@ import Testing
 struct MeanwhileTests {
     private static let additive = "ALTER TABLE cache_tag ADD COLUMN later text"
 
-    /// A run that is at its canary, where it waits for a lock; then `meanwhile`; then the lock is let go of.
+    /// A run that is at its canary, where it waits for a lock; then `meanwhile`; then the lock is let go of, or when it
+    /// has ended.
     private func run(
-        _ ground: WaveGround, _ meanwhile: @LoopActor () async throws -> Void
+        _ ground: WaveGround, terms: MigrationTerms = MigrationTerms(), endsLocked: Bool = false,
+        _ meanwhile: @LoopActor () async throws -> Void
     ) async throws -> ControlError? {
         let holder = try await ground.session(ground.shards[0].owner)
         _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
-        let catalog = ground.catalog(adding: Self.additive)
+        let catalog = ground.catalog(adding: Self.additive, terms: terms)
         let run = Loop.shared.makeTask { () async -> ControlError? in
             await waveFailure {
                 _ = try await WaveRunner(
@@ -28,6 +30,7 @@ struct MeanwhileTests {
             ground,
             "SELECT count(*) FROM migration_run WHERE shard_id = 's01' AND state = 'running'")
         try await meanwhile()
+        if endsLocked { _ = try await run.value }
         _ = try await offLoop { try holder.run("COMMIT") }
         return try await run.value
     }
@@ -39,11 +42,15 @@ struct MeanwhileTests {
         }
     }
 
-    @Test("an abort ends it behind the shard that is being worked on")
-    func aborted() async throws {
+    @Test(
+        "an abort ends it behind the statement that is under way, and between two attempts to get locks",
+        arguments: [true, false])
+    func aborted(isInStatement: Bool) async throws {
         try await withWaveGround(shards: 3) { ground in
             let count = ground.catalog.shard.count
-            let error = try await run(ground) {
+            var terms = MigrationTerms()
+            if isInStatement { terms.lockTimeout = .seconds(300) }
+            let error = try await run(ground, terms: terms, endsLocked: !isInStatement) {
                 let store = RolloutStore(plane: ground.plane("bob"))
                 #expect(try await store.abort(reason: nil).state == .running)
                 let lease = try await ground.psql(
@@ -54,8 +61,10 @@ struct MeanwhileTests {
                     "SELECT count(*) FROM migration_rollout WHERE lease_until > '\(lease)'")
             }
             #expect(error?.code == "rollout-aborted")
-            #expect(error?.message.contains("1 of 3 shards are at version \(count + 1)") == true)
-            #expect(try await ground.versions() == [count + 1, count, count])
+            let done = isInStatement ? 1 : 0
+            #expect(
+                error?.message.contains("\(done) of 3 shards are at version \(count + 1)") == true)
+            #expect(try await ground.versions() == [count + done, count, count])
             #expect(
                 try await ground.psql(ground.control.owner, "SELECT state FROM migration_rollout")
                     == "aborted")
@@ -141,6 +150,63 @@ struct MeanwhileTests {
                         migrate.take-over|bob|ann|it hangs
                         migrate.up|bob||
                         """)
+        }
+    }
+
+    @Test("who asks for locks again and again gets on; taken over, he asks for them no more")
+    func takenOverBetweenAttempts() async throws {
+        try await withWaveGround(shards: 3) { ground in
+            let count = ground.catalog.shard.count
+            let catalog = ground.catalog(adding: Self.additive)
+            let holder = try await ground.session(ground.shards[0].owner)
+            _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
+            let ann = WaveRunner(plane: ground.plane("ann"), catalog: catalog, options: .init())
+            let run = Loop.shared.makeTask { await waveFailure { _ = try await ann.up() } }
+            try await wait(
+                ground,
+                "SELECT count(*) FROM migration_run WHERE shard_id = 's01' AND state = 'running'")
+            try await ground.psql(
+                ground.control.owner,
+                "UPDATE migration_rollout SET updated_at = updated_at - interval '61 s'")
+            try await wait(
+                ground,
+                """
+                SELECT count(*) FROM migration_rollout
+                WHERE updated_at > clock_timestamp() - interval '30 s'
+                """)
+            let early = await waveFailure {
+                try await RolloutStore(plane: ground.plane("bob")).takeOver(reason: nil)
+            }
+            #expect(early?.code == "rollout-live")
+            try await ground.psql(
+                ground.control.owner, "UPDATE migration_rollout SET attempt = attempt + 1")
+            #expect(try await run.value?.code == "rollout-lost")
+            // Nobody has let go of the lock, and he has not given up.
+            #expect(
+                try await ground.psql(
+                    ground.control.owner,
+                    "SELECT error LIKE '%another process has taken this run%' FROM migration_run")
+                    == "t")
+            #expect(try await ground.versions() == [count, count, count])
+            _ = try await offLoop { try holder.run("COMMIT") }
+        }
+    }
+
+    @Test("connections to the control database for the widest wave are there before the run begins")
+    func connections() async throws {
+        try await withWaveGround(shards: 8) { ground in
+            let error = try await run(ground) {
+                let open = try await ground.psql(
+                    ground.control.admin,
+                    """
+                    SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'hc-admin'
+                        AND backend_start < (SELECT started_at FROM migration_rollout)
+                    """)
+                // The run's own, and one for each of the six shards of the last wave.
+                #expect(open == "7")
+            }
+            #expect(error == nil)
         }
     }
 

@@ -88,6 +88,17 @@ struct MigrationLintTests {
         "CREATE TABLE note (\(columns), \(key)); \(security) \(policy) \(grants) \(more)"
     }
 
+    /// A function that programs call, made anew.
+    private nonisolated static func inside(
+        _ arguments: String, result: String = "SETOF integer", role: String
+    ) -> String {
+        """
+        DROP FUNCTION hc_inside;
+        CREATE FUNCTION hc_inside(\(arguments)) RETURNS \(result) LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+        GRANT EXECUTE ON FUNCTION hc_inside TO \(role)
+        """
+    }
+
     private nonisolated static let forms: [Form] = [
         // What is done to tables that are there.
         Form(
@@ -194,6 +205,54 @@ struct MigrationLintTests {
         Form(
             "ALTER TABLE cache_tag DROP COLUMN count",
             contract: "SELECT 1", .takesAway),
+        // What they call.
+        Form("DROP FUNCTION hc_inside", .takesAway),
+        Form("DROP FUNCTION hc_inside", servesFrom: 5),
+        Form("DO $$ BEGIN DROP FUNCTION hc_inside(uuid); END $$", .takesAway),
+        Form("ALTER FUNCTION hc_inside RENAME TO hc_within", .takesAway),
+        Form("ALTER FUNCTION hc_inside RENAME TO hc_within", servesFrom: 5),
+        Form(
+            """
+            ALTER FUNCTION hc_inside RENAME TO hc_within;
+            ALTER FUNCTION hc_within RENAME TO hc_inside
+            """),
+        Form("CREATE SCHEMA old; ALTER FUNCTION hc_inside SET SCHEMA old", .takesAway),
+        Form(inside("tenant uuid", role: "hc_mover")),
+        Form(inside("tenant uuid, more text DEFAULT ''", role: "hc_mover")),
+        Form(inside("tenant uuid, more text", role: "hc_mover"), .takesAway),
+        Form(inside("tenant uuid, more text", role: "hc_mover"), servesFrom: 5),
+        Form(inside("tenant text", role: "hc_mover"), .takesAway),
+        Form(inside("VARIADIC tenant uuid[]", role: "hc_mover"), .takesAway),
+        Form(inside("clinic uuid", role: "hc_mover"), .takesAway),
+        Form(inside("tenant uuid", result: "SETOF bigint", role: "hc_mover"), .takesAway),
+        Form(inside("tenant uuid", result: "integer", role: "hc_mover"), .takesAway),
+        Form(inside("tenant uuid", role: "hc_app"), .takesAway),
+        Form("REVOKE EXECUTE ON FUNCTION hc_inside FROM hc_mover", .takesAway),
+        Form(
+            """
+            CREATE OR REPLACE FUNCTION hc_inside(tenant uuid) RETURNS SETOF integer
+                LANGUAGE sql BEGIN ATOMIC SELECT 1; END
+            """),
+        Form(
+            """
+            DROP FUNCTION hc_inside;
+            CREATE PROCEDURE hc_inside(tenant uuid) LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+            GRANT EXECUTE ON PROCEDURE hc_inside TO hc_mover
+            """, .takesAway),
+        Form(
+            """
+            CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql RETURN 1;
+            GRANT EXECUTE ON FUNCTION f TO hc_app;
+            ALTER FUNCTION f RENAME TO g;
+            DROP FUNCTION g
+            """),
+        Form(
+            """
+            CREATE FUNCTION hc_inside(tenant text) RETURNS SETOF integer
+                LANGUAGE sql BEGIN ATOMIC SELECT 1; END
+            """),
+        // Nobody calls what only its owner may.
+        Form("ALTER FUNCTION hc_tenant_guard RENAME TO hc_guard"),
         // Phases.
         Form(backfill: "SELECT 0::bigint, NULL::text WHERE $1::uuid <> $2::text::uuid OR $3 > 0"),
         Form(
@@ -337,6 +396,35 @@ struct MigrationLintTests {
         #expect(
             findings.filter { $0.rule == .takesAway }.map { "\($0.line) \($0.object)" }
                 == ["2 patient.version, which is now edition", "4 patient.sealed", "1 tag"])
+    }
+
+    @Test("a function that is taken away is named, with what it is now or who cannot call it")
+    func functionsTakenAway() async throws {
+        let findings = try await check([
+            """
+            ALTER FUNCTION hc_inside RENAME TO hc_within;
+            REVOKE EXECUTE ON FUNCTION hc_ctx_tenant FROM hc_app;
+            DROP FUNCTION hc_purge;
+            CREATE SCHEMA old;
+            ALTER FUNCTION hc_tenant_tables SET SCHEMA old
+            """,
+            """
+            DROP FUNCTION hc_within;
+            CREATE FUNCTION hc_within(tenant text, more text DEFAULT '') RETURNS SETOF integer
+                LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+            GRANT EXECUTE ON FUNCTION hc_within TO hc_mover
+            """,
+        ])
+        #expect(Set(findings.map(\.rule)) == [.takesAway])
+        let old = "hc_within(tenant uuid) RETURNS SETOF integer"
+        #expect(
+            findings.map { "\($0.line) \($0.object)" } == [
+                "1 hc_inside(tenant uuid) RETURNS SETOF integer, which is now \(old)",
+                "2 hc_ctx_tenant() RETURNS uuid, for hc_app",
+                "3 hc_purge(tenant uuid, batch integer) RETURNS bigint",
+                "5 hc_tenant_tables() RETURNS SETOF text, which is now old.hc_tenant_tables() RETURNS SETOF text",
+                "2 \(old), which is now hc_within(tenant text, more text DEFAULT ''::text) RETURNS SETOF integer",
+            ])
     }
 
     @Test("no scratch database is left, neither by a check nor by one that was killed")

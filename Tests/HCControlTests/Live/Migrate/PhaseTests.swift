@@ -259,6 +259,42 @@ struct PhaseTests {
         }
     }
 
+    @Test("an abort ends it while a batch waits for a row that somebody keeps")
+    func abortedWhileWaiting() async throws {
+        try await withWaveGround(shards: 1) { ground in
+            try await populate(ground, clinics: 1...1)
+            let writer = try await ground.session(ground.shards[0].superuser)
+            let catalog = catalog(ground, contract: nil)
+            // The column is there before somebody keeps a row, and the column out.
+            let runner = MigrationRunner(plane: ground.plane(), catalog: catalog)
+            _ = try await runner.take(
+                MigrationStep(migration: try #require(catalog.shard.last), phase: .expand),
+                at: .init(
+                    connection: try await runner.plane.shard(reference: "s01", .owner),
+                    database: "s01", reference: "s01"))
+            _ = try await offLoop { try writer.run("BEGIN; SELECT FROM cache_tag FOR UPDATE") }
+            let run = Loop.shared.makeTask {
+                await waveFailure { _ = try await waves(ground, catalog).up() }
+            }
+            let deadline = ground.deadline
+            while try await superuser(
+                ground,
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'hc-admin'"
+            ) != "1" {
+                try #require(!deadline.isExpired(at: Loop.shared.now), "no batch waits")
+            }
+            _ = try await RolloutStore(plane: ground.plane("bob")).abort(reason: nil)
+            // Nobody has let go of the row, and it has not been given up.
+            #expect(try await run.value?.code == "rollout-aborted")
+            #expect(
+                try await ground.psql(
+                    ground.control.owner,
+                    "SELECT name, state, error FROM migration_run ORDER BY started_at DESC LIMIT 1")
+                    == "later (backfill)|failed|it was stopped half-way")
+            _ = try await offLoop { try writer.run("ROLLBACK") }
+        }
+    }
+
     @Test("a move's fence keeps a batch out, and a batch holds the fence back")
     func fence() async throws {
         try await withWaveGround(shards: 1) { ground in

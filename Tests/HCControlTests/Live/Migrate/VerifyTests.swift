@@ -62,6 +62,45 @@ struct VerifyTests {
         }
     }
 
+    @Test("what it finds is looked for by the next run too, after an abort")
+    func aborted() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let count = ground.catalog.shard.count
+            try await insertEmpty(ground, shard: 0)
+            let error = await waveFailure { _ = try await waves(ground).up() }
+            #expect(error?.message.contains("shard s01 (verify-failed)") == true)
+            _ = try await RolloutStore(plane: ground.plane()).abort(reason: nil)
+            let again = await waveFailure { _ = try await waves(ground).up() }
+            #expect(again?.message.contains("shard s01 (verify-failed)") == true)
+            #expect(try await ground.versions() == [count + 1, count])
+        }
+    }
+
+    @Test("who takes a migration back and applies it once more has it verified once more")
+    func takenBack() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let catalog = ground.catalog(
+                adding: Self.up, verify: Self.verify,
+                down: "ALTER TABLE cache_tag DROP COLUMN later")
+            @LoopActor func up() -> WaveRunner {
+                WaveRunner(plane: ground.plane(), catalog: catalog, options: .init())
+            }
+            #expect(try await up().up().count == 2)
+            let runner = MigrationRunner(plane: ground.plane(), catalog: catalog)
+            _ = try await runner.downShard("s01", dryRun: false)
+            try await insertEmpty(ground, shard: 0)
+            try FaultPoint.arm("migrate.before-verify=fail@1", perform: { _ in })
+            defer { FaultPoint.disarm() }
+            await #expect(throws: FaultPointFailure.self) { _ = try await up().up() }
+            FaultPoint.disarm()
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE migration_rollout SET lease_until = now() - interval '1 s'")
+            let error = await waveFailure { _ = try await up().up() }
+            #expect(error?.message.contains("shard s01 (verify-failed)") == true)
+        }
+    }
+
     @Test(
         "whose process dies before the verification does not leave it out",
         arguments: ["migrate.after-apply=fail@1", "migrate.before-verify=fail@1"])

@@ -137,6 +137,72 @@ struct WaveRunnerTests {
         }
     }
 
+    @Test("a shard that is retired is not asked for: its server may be gone")
+    func retired() async throws {
+        try await withWaveGround(shards: 3) { ground in
+            let before = try await ground.versions()
+            try await ground.psql(
+                ground.control.owner, "UPDATE shard SET state = 'closed' WHERE id = 's01'")
+            try ground.takeDown(1)
+            let up = try await runner(ground, ground.catalog(adding: Self.additive)).up()
+            #expect(up.map(\.database) == ["s02", "s03"])
+            #expect(
+                try await ground.versions().dropFirst() == before.dropFirst().map { $0 + 1 }[...])
+            let drift = try await SchemaDrift(plane: ground.plane()).run()
+            #expect(drift.map(\.shard) == ["s02", "s03"])
+            #expect(drift.allSatisfy { $0.problem == nil && !$0.isDifferent })
+        }
+    }
+
+    @Test("a run that cannot be written into the audit is not begun")
+    func unaudited() async throws {
+        try await withWaveGround(shards: 1) { ground in
+            try await ground.psql(
+                ground.control.owner,
+                "ALTER TABLE operator_audit ADD CHECK (action <> 'migrate.up') NOT VALID")
+            let error = await waveFailure {
+                _ = try await runner(ground, ground.catalog(adding: Self.additive)).up()
+            }
+            #expect(error?.code == "database-refused")
+            #expect(try await RolloutStore(plane: ground.plane()).last() == nil)
+        }
+    }
+
+    @Test(
+        "a server's clock that is set back keeps nobody from going on with what a dead process left"
+    )
+    func clockSetBack() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let next = ground.catalog(adding: Self.additive)
+            let store = RolloutStore(plane: ground.plane("ann"))
+            let first = try await store.begin(
+                target: next.shard[0], canary: "s01", shards: 2, owner: "ann")
+            func shift(_ lease: String) async throws -> Rollout {
+                try await ground.psql(
+                    ground.control.admin,
+                    """
+                    UPDATE migration_rollout SET lease_until = clock_timestamp() + interval '\(lease)',
+                        updated_at = clock_timestamp() + interval '\(lease)'
+                    """)
+                return try await rollout(ground)
+            }
+            // A small step: whoever has it is believed to live.
+            #expect(try await shift("11 s").leaseLeft != nil)
+            let early = await waveFailure { _ = try await runner(ground, next).up() }
+            #expect(early?.code == "rollout-running")
+            // By its own clock it got on in an hour.
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE migration_rollout SET updated_at = clock_timestamp() + interval '1 h'")
+            #expect(try await rollout(ground).isStuck)
+            #expect(try await shift("1 h").leaseLeft == nil)
+            #expect(try await runner(ground, next, operator: "bob").up().count == 2)
+            #expect(try await rollout(ground).id == first.id)
+            let lost = await waveFailure { try await store.note(first, wave: 1, shardsDone: 1) }
+            #expect(lost?.code == "rollout-lost")
+        }
+    }
+
     @Test("changes by hand and edited migrations are refused before any shard is touched")
     func drift() async throws {
         try await withWaveGround { ground in
