@@ -442,15 +442,19 @@ package struct MoveStore {
     }
 
     /// What is there of a move, or may be.
-    package func objects(of id: MoveID) async throws -> [MoveObject] {
+    ///
+    /// - Parameter withGone: also what was removed: a server that took over may have it again.
+    package func objects(
+        of id: MoveID, withGone: Bool = false
+    ) async throws -> [MoveObject] {
         try await plane.attempt("the cleanup records cannot be read") {
             try await plane.control().execute(
                 Query(
                     """
                     SELECT shard_id, kind, name FROM move_object
-                    WHERE move_id = $1 AND dropped_at IS NULL
+                    WHERE move_id = $1 AND (dropped_at IS NULL OR $2)
                     ORDER BY CASE kind WHEN 'subscription' THEN 1 WHEN 'slot' THEN 2 ELSE 3 END, name
-                    """, [.id(id)]), deadline: plane.deadline
+                    """, [.id(id), .bool(withGone)]), deadline: plane.deadline
             ).rows.compactMap { row in
                 guard let kind = MoveObject.Kind(rawValue: try row.text(1)) else { return nil }
                 return MoveObject(shard: try row.text(0), kind: kind, name: try row.text(2))

@@ -52,12 +52,13 @@ struct MoveVerification {
     ///   - stream: brings the changes of the origin to the destination.
     ///   - isWatched: a pause follows: what is changed from now on is remembered.
     ///   - many: changed rows that are not left to the end.
+    ///   - require: throws when nobody wants the answer any more.
     ///   - progress: rows that were compared, and all.
     /// - Throws: `Mover.Fatal` if the sides differ for good.
     static func run(
         over stream: MoveStream, isWatched: Bool, plane: ControlPlane,
         many: Int = changedRowsMany, require: () throws -> Void = {},
-        progress: (Int, Int) -> Void
+        progress: (Int, Int) async -> Void
     ) async throws -> MoveVerification {
         try await plane.attempt("the clinic's rows cannot be compared") {
             let here = try await plane.shard(reference: stream.publisher.reference, .mover)
@@ -81,7 +82,7 @@ struct MoveVerification {
     private static func compare(
         _ plan: TenantDigestPlan, _ watch: MoveWatch?, over stream: MoveStream,
         _ here: PostgresConnection, _ there: PostgresConnection, _ plane: ControlPlane,
-        _ many: Int, _ require: () throws -> Void, _ progress: (Int, Int) -> Void
+        _ many: Int, _ require: () throws -> Void, _ progress: (Int, Int) async -> Void
     ) async throws -> MoveVerification {
         let source = TenantDigest(of: stream.move.tenant, on: here)
         let target = TenantDigest(of: stream.move.tenant, on: there)
@@ -120,7 +121,7 @@ struct MoveVerification {
                 }
                 if rounds == 1 {
                     rows += look.rows
-                    progress(rows, plan.rows)
+                    await progress(rows, plan.rows)
                 }
                 if let watch, watch.changes.count > many {
                     try await settle(

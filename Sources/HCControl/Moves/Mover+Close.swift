@@ -90,8 +90,12 @@ extension Mover {
         try await requireArrived()
         let fence = try await fence()
         try await awaitReaders(fence)
+        var reportedAt = plane.clocks.monotonic()
         try await fence.purge(fence.origin) { removed in
             try self.lease.require()
+            let now = self.plane.clocks.monotonic()
+            guard now - reportedAt > Mover.reportEvery else { return }
+            reportedAt = now
             try await self.store.report(self.move, ["purgedRows": .integer(Int64(removed))])
         }
         // A way back that was given up had made it expect the clinic.
@@ -124,6 +128,7 @@ extension Mover {
     /// Everything that the move has made, and what processes that were stopped still hold.
     ///
     /// What is on a shard that answers goes, whatever becomes of the other one: a slot that nobody reads keeps the log.
+    /// What has been dropped before is dropped once more: a server that took over may have it again.
     func dropAll() async throws {
         let shards = try await shards()
         var failure: (any Error)?
@@ -144,7 +149,7 @@ extension Mover {
                 known.append(shard)
             }
         }
-        for object in try await store.objects(of: move.id)
+        for object in try await store.objects(of: move.id, withGone: true)
         where known.contains(where: { $0.id == object.shard }) {
             try await withoutFailing { try await drop(object, shards) }
         }

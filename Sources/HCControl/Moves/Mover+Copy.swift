@@ -18,7 +18,7 @@ extension Mover {
             isClose = progress.isReady && progress.lagBytes < Mover.lagMax ? isClose + 1 : 0
             if isClose >= 2 { break }
             let now = plane.clocks.monotonic()
-            if now - reportedAt > .milliseconds(500) {
+            if now - reportedAt > Mover.reportEvery {
                 reportedAt = now
                 let copied = copiedRows(progress)
                 let left = MoveEstimate.left(done: copied, of: rows, after: now - begin)
@@ -99,7 +99,6 @@ extension Mover {
 
     func verify() async throws {
         try await compare()
-        if lease.isAbortWanted { return }
         try FaultPoint.reach("move.mirrored.done")
         try await advance(to: .verified)
     }
@@ -108,13 +107,34 @@ extension Mover {
         let stream = try await current()
         _ = try await look(at: stream)
         try await stream.publishMissingKeys()
-        let move = move
         await forgetVerification()
+        let begin = plane.clocks.monotonic()
+        var reportedAt = begin
         verification = try await MoveVerification.run(
-            over: stream, isWatched: true, plane: plane, require: lease.require,
-            progress: { [tell] rows, all in
-                tell(move, "\(all - rows) of \(all) rows to be compared")
+            over: stream, isWatched: true, plane: plane, require: requireWanted,
+            progress: { rows, all in
+                let now = plane.clocks.monotonic()
+                let left = MoveEstimate.left(
+                    done: Int64(rows), of: Int64(all), after: now - begin)
+                let text =
+                    "\(max(0, all - rows)) of \(all) rows to be compared"
+                    + (left.map { " (about \($0.inMilliseconds / 1000) s left)" } ?? "")
+                tell(move, text)
+                guard now - reportedAt > Mover.reportEvery else { return }
+                reportedAt = now
+                await note([
+                    "comparedRows": .integer(Int64(rows)),
+                    "secondsLeft": left.map { .integer($0.inMilliseconds / 1000) } ?? .null,
+                    "waitingFor": .string(text),
+                ])
             })
+        await note(["secondsLeft": .null])
+    }
+
+    /// - Throws: `MoveLost` if the move may be somebody else's, `Mover.Fatal` if its abort is asked for.
+    private func requireWanted() throws {
+        try lease.require()
+        if lease.isAbortWanted { throw Fatal(reason: Mover.askedFor) }
     }
 
     func forgetVerification() async {

@@ -50,6 +50,9 @@ package final class Mover {
     /// Of the log, that the destination may be behind when the pause begins.
     static let lagMax: Int64 = 1 << 20
     static let lookEvery = Duration.milliseconds(100)
+    /// How far long work has come is written down so often.
+    static let reportEvery = Duration.milliseconds(500)
+    static let askedFor = "asked for"
     /// Tries of a step that fails, before the commit point; after it there is no end.
     private static let failuresMax = 60
     /// Errors of the stream in one step, before the commit point, that are taken for the other server's.
@@ -111,7 +114,7 @@ package final class Mover {
         try lease.require()
         let step = move.step
         do {
-            if lease.isAbortWanted, step.isBeforeCommit { throw Fatal(reason: "asked for") }
+            if lease.isAbortWanted, step.isBeforeCommit { throw Fatal(reason: Mover.askedFor) }
             if step.isBeforeCommit || step == .opened { try await holdSchemas() }
             try await take(step)
             failures = 0
@@ -316,12 +319,18 @@ package final class Mover {
     /// Says what it waits for, and waits.
     func wait(_ reason: String, _ duration: Duration) async throws {
         tell(move, reason)
+        await note(["waitingFor": .string(reason)])
+        try await Loop.shared.sleep(for: duration)
+    }
+
+    /// Writes down how far it has come. Nothing ends because that cannot be done: whether the move is still this process'
+    /// is the lease's to say.
+    func note(_ progress: JSONValue) async {
         do {
-            try await store.report(move, ["waitingFor": .string(reason)])
+            try await store.report(move, progress)
         } catch {
             tell(move, "\(error)")
         }
-        try await Loop.shared.sleep(for: duration)
     }
 
     /// How far the stream is. One that an error has stopped is let go on, for any end of a connection is an error to it,

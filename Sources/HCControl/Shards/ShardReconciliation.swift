@@ -94,6 +94,7 @@ package struct ShardReconciliation {
         let open = try await settledMoves(shards, &result)
         try FaultPoint.reach("reconcile.moves-settled")
         let forgotten = try await reconcileDoors(&result, shards)
+        try FaultPoint.reach("reconcile.doors-set")
         if !result.isSame {
             for move in open where !forgotten.contains(where: { $0.id == move.id }) {
                 try await loseWayBack(of: move, shards, &result)

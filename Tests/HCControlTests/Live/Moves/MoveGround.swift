@@ -262,6 +262,14 @@ final class MoveGround {
         return text.last == "\n" ? String(text.dropLast()) : text
     }
 
+    /// Asks again and again, within a bound.
+    func untilTrue(_ shard: ShardDatabase, _ sql: String) async throws {
+        let limit = deadline
+        while try await psql(shard.superuser, sql) != "t" {
+            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+        }
+    }
+
     // MARK: Moves
 
     /// Writes a move to `s2` down, as the command does.

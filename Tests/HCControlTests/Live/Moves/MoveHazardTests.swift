@@ -31,10 +31,42 @@ struct MoveHazardTests {
         }
     }
 
-    @Test("a destination that is gone right behind the commit point is opened when it is back")
+    /// The commit point is passed by somebody else, where the process is about to.
+    private func armCommit(_ ground: MoveGround, _ also: @escaping @Sendable () -> Void) throws {
+        let (services, admin) = (ground.services, ground.control.admin)
+        let target = ground.shards[1].superuser
+        try arm("move.handed-over") {
+            let place = try services.psql(target, "SELECT pg_current_wal_insert_lsn()")
+            try services.psql(
+                admin,
+                """
+                SELECT move_commit(id, attempt, step,
+                    jsonb_build_object('drainPosition', '\(place.filter { !$0.isNewline })')) FROM move
+                """)
+            also()
+        }
+    }
+
+    /// A process whose statements have no time any more once the flag is set: what they do nobody tells it.
+    private func deafPlane(_ ground: MoveGround, _ isLate: Flag) -> ControlPlane {
+        ground.plane(
+            clocks: Clocks(
+                now: Clocks.system.now,
+                monotonic: { Clocks.system.monotonic() - (isLate.isSet ? .seconds(3) : .zero) }))
+    }
+
+    @Test(
+        "a destination that is gone right behind the commit point is opened when it is back, however often it failed before"
+    )
     func openedLater() async throws {
         try await withMoveGround { ground in
             let (services, target) = (ground.services, ground.shards[1].superuser)
+            let plane = ground.plane()
+            let plan = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
+            var told: [String] = []
+            let mover = try await MoveService(plane: plane).begin(plan, reason: nil) {
+                told.append($1)
+            }
             try arm("move.committed") {
                 try services.psql(
                     target,
@@ -42,14 +74,10 @@ struct MoveHazardTests {
                     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                     WHERE datname = current_database() AND application_name = 'hc-admin'
                     """)
+                // One more, and a move before its commit point would be given up.
+                LoopActor.assumeIsolated { mover.failures = 59 }
             }
-            let plane = ground.plane()
-            let plan = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
-            var told: [String] = []
-            let move = try await MoveService(plane: plane).begin(plan, reason: nil) {
-                told.append($1)
-            }
-            .run()
+            let move = try await mover.run()
             FaultPoint.disarm()
             #expect(told.contains { $0.contains("does not open the clinic") }, "\(told)")
             #expect(move.state == .soaking, "\(move.progress.text)")
@@ -64,11 +92,7 @@ struct MoveHazardTests {
             let holder = try await offLoop { try services.session(admin) }
             let isLate = Flag()
             // The commit's own time is over before it is sent, as for one whose answer never came; the others have more.
-            let plane = ground.plane(
-                clocks: Clocks(
-                    now: Clocks.system.now,
-                    monotonic: { Clocks.system.monotonic() - (isLate.isSet ? .seconds(3) : .zero) }
-                ))
+            let plane = deafPlane(ground, isLate)
             try arm("move.handed-over") {
                 isLate.set()
                 try holder.run("BEGIN; SELECT FROM move FOR UPDATE")
@@ -96,6 +120,33 @@ struct MoveHazardTests {
             let move = try await running.value
             FaultPoint.disarm()
             #expect(move.state == .soaking, "\(move.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("a commit point whose answer never came is asked for, and was passed")
+    func answerLost() async throws {
+        try await withMoveGround { ground in
+            let isLate = Flag()
+            try armCommit(ground) { isLate.set() }
+            let mover = try await ground.begin(
+                deafPlane(ground, isLate), MoveOptions(pauseBudget: .seconds(5), pauseTries: 1))
+            let move = try await mover.run()
+            FaultPoint.disarm()
+            #expect(move.state == .soaking, "\(move.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
+    @Test("what cannot go on behind a commit point that was passed takes nothing back")
+    func fatalBehindCommit() async throws {
+        try await withMoveGround { ground in
+            try armCommit(ground) {}
+            let mover = try await ground.begin(ground.plane())
+            let failure = await controlFailure { _ = try await mover.run() }
+            FaultPoint.disarm()
+            #expect(failure?.code == "move-stuck")
+            #expect(try await ground.carryOn().state == .soaking)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
         }
     }
@@ -167,16 +218,27 @@ struct MoveHazardTests {
         }
     }
 
-    @Test("who was reading when the clinic left reads on, for its rows stay until he has ended")
+    @Test(
+        "who was reading when the clinic left reads on, for its rows stay until he has ended; for nobody else they do"
+    )
     func readers() async throws {
         try await withMoveGround { ground in
-            let (services, app) = (ground.services, ground.shards[0].app)
+            let (services, shard) = (ground.services, ground.shards[0])
             let count =
                 "SELECT count(*) FROM practitioner WHERE tenant_id = '\(MoveGround.sunrise)'"
-            let reader = try await offLoop {
-                let session = try services.session(app)
-                try session.run("BEGIN; SELECT hc_enter('\(MoveGround.sunrise)', 1, 'r')")
-                return session
+            // On the same server.
+            let beside = try await offLoop { try services.makeShardDatabase(beside: "s1") }
+            let (reader, others) = try await offLoop {
+                func begin(_ conninfo: Conninfo, _ sql: String = "SELECT 1") throws -> SQLSession {
+                    let session = try services.session(conninfo)
+                    try session.run("BEGIN; \(sql)")
+                    return session
+                }
+                // A person, and a program in another database.
+                return (
+                    try begin(shard.app, "SELECT hc_enter('\(MoveGround.sunrise)', 1, 'r')"),
+                    [try begin(shard.superuser), try begin(beside.app)]
+                )
             }
             let mover = try await ground.begin(
                 ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero))
@@ -190,7 +252,21 @@ struct MoveHazardTests {
             }
             #expect(move.progress["waitingFor"]?.asString?.contains("under way") == true)
             #expect(try await offLoop { try reader.run(count) }.text == "300")
-            _ = try await offLoop { try reader.run("COMMIT") }
+            let late = try await offLoop {
+                let session = try services.session(shard.app)
+                try session.run("BEGIN; SELECT 1")
+                _ = try reader.run("COMMIT")
+                return session
+            }
+            let limit = ground.deadline
+            while !move.state.isOver, !limit.isExpired(at: Loop.shared.now) {
+                move = try await store.find(mover.id)
+            }
+            #expect(move.state == .done, "\(move.progress.text)")
+            _ = try await offLoop {
+                for session in others + [late] { try session.run("COMMIT") }
+            }
+            withExtendedLifetime(beside) {}
             #expect(try await running.value.state == .done)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
         }
@@ -249,6 +325,31 @@ struct MoveHazardTests {
             try await offLoop { try services.restart() }
             #expect(try await running.value.state == .aborted)
             #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
+    @Test("a move stays where it is until a shard that is away has given back what was made there")
+    func awayAtTheEnd() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.closing=fail", perform: { _ in })
+            let mover = try await ground.begin(
+                ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero))
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try ground.lose(1)
+            let store = MoveStore(plane: ground.plane())
+            let running = Loop.shared.makeTask { try await ground.carryOn() }
+            var move = try await store.find(mover.id)
+            let limit = ground.deadline
+            while move.step == .closing, move.progress["waitingFor"]?.asString == nil,
+                !limit.isExpired(at: Loop.shared.now)
+            {
+                move = try await store.find(mover.id)
+            }
+            #expect(move.step == .closing, "\(move.progress.text)")
+            try ground.find(1)
+            #expect(try await running.value.state == .done)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
         }
     }
 

@@ -162,8 +162,8 @@ struct MoveWatchTests {
                 try await MoveVerification.run(
                     over: stream, isWatched: true, plane: plane, many: 100, progress: { _, _ in })
             }
-            try await untilTrue(
-                ground,
+            try await ground.untilTrue(
+                ground.shards[0],
                 "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name ~ '^hc_watch_' AND active)"
             )
             let place = try await ground.psql(
@@ -172,22 +172,14 @@ struct MoveWatchTests {
                 UPDATE practitioner SET name = name || '!' WHERE tenant_id = '\(MoveGround.sunrise.uuid)';
                 SELECT pg_current_wal_insert_lsn();
                 """)
-            try await untilTrue(
-                ground,
+            try await ground.untilTrue(
+                ground.shards[0],
                 "SELECT confirmed_flush_lsn >= '\(place)' FROM pg_replication_slots WHERE slot_name ~ '^hc_watch_'"
             )
             _ = try await offLoop { try lock.run("ROLLBACK") }
             let verification = try await comparison.value
             #expect(verification.changedRows <= 10)
             await verification.stop()
-        }
-    }
-
-    /// By the origin.
-    private func untilTrue(_ ground: MoveGround, _ sql: String) async throws {
-        let limit = ground.deadline
-        while try await ground.psql(ground.shards[0].superuser, sql) != "t" {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
         }
     }
 

@@ -121,6 +121,52 @@ struct MoverTests {
         }
     }
 
+    @Test("an abort is heeded while rows are still being compared")
+    func abortOfComparison() async throws {
+        // More rows than one look of the comparison takes.
+        try await withMoveGround(patients: 20_000) { ground in
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let first = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await first.run() }
+            FaultPoint.disarm()
+            // The first look of the comparison waits at the destination for as long as this stands.
+            let (services, database) = (ground.services, ground.shards[1].superuser)
+            let lock = try await offLoop {
+                let session = try services.session(database)
+                try session.run(
+                    """
+                    BEGIN;
+                    DO $$ BEGIN
+                        EXECUTE (
+                            SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', string_agg(name::text, ', '))
+                            FROM hc_tenant_tables() AS names (name)
+                        );
+                    END $$;
+                    """)
+                return session
+            }
+            try await ground.expireLeases()
+            let plane = ground.plane("successor")
+            let store = MoveStore(plane: ground.plane())
+            var looks = 0
+            let mover = try #require(
+                try await MoveService(plane: plane).take(first.id) { _, text in
+                    looks += text.contains("to be compared") ? 1 : 0
+                })
+            let running = Loop.shared.makeTask { try await mover.run() }
+            try await ground.untilTrue(
+                ground.shards[1],
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation IS NOT NULL)")
+            try await store.requestAbort(try await store.find(first.id), reason: nil)
+            try await Loop.shared.wait { mover.lease.isAbortWanted }
+            _ = try await offLoop { try lock.run("ROLLBACK") }
+            let move = try await running.value
+            #expect(move.state == .aborted)
+            #expect(looks == 1)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
     @Test("a server that took over at the origin without the fence lets the clinic go for good")
     func fenceLost() async throws {
         try await withMoveGround { ground in

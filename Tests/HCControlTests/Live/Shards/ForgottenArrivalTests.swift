@@ -19,21 +19,11 @@ struct ForgottenArrivalTests {
             try LocalServices(shards: 2, servers: 2, replicas: true)
         }
         try await withMoveGround(own: services) { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             let standby = try services.replica(
                 of: ground.shards[1], role: "superuser", beside: "s2")
             try await body(ground, standby)
         }
-    }
-
-    /// The registry knows the schemas, as after `migrate up`.
-    private func recordSchemas(_ ground: MoveGround) async throws {
-        let fact = try await ground.psql(
-            ground.shards[0].superuser,
-            "SELECT max(version) || ', ''' || hc_schema_fingerprint() || '''' FROM hc_schema")
-        try await ground.psql(
-            ground.control.admin,
-            "UPDATE shard SET (schema_version, schema_fingerprint) = (\(fact))")
     }
 
     /// The standby of `s2` has everything that is there now, and hears nothing from here on.
@@ -82,12 +72,6 @@ struct ForgottenArrivalTests {
         )
     }
 
-    private func door(_ ground: MoveGround) async throws -> String {
-        try await ground.psql(
-            ground.shards[1].superuser,
-            "SELECT state, epoch FROM hc_tenant WHERE tenant_id = '\(MoveGround.sunrise)'")
-    }
-
     /// Until the point, where the process dies.
     private func die(_ point: String, _ body: @LoopActor () async throws -> Void) async throws {
         try FaultPoint.arm("\(point)=fail", perform: { _ in })
@@ -108,7 +92,7 @@ struct ForgottenArrivalTests {
             #expect(try await ground.places().contains("sunrise s2 2 serving"))
             let result = try await reconcile(ground)
             #expect(result.outcome == "reconciled" && result.lost == [] && result.waiting == [])
-            #expect(result.recalls.map(\.clinic) == ["sunrise"])
+            #expect(result.recalls.map(\.clinic) == ["sunrise"] && result.waysBack == [])
             #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
             #expect(try await count("since", on: ground.shards[0], ground) == "1")
             #expect(try await reconcile(ground).outcome == "unchanged")
@@ -138,11 +122,11 @@ struct ForgottenArrivalTests {
             try await die("move.committed") { _ = try await ground.carryOn() }
             #expect(try await count("late", on: ground.shards[1], ground) == "1")
             try await takeOver(standby, ground)
-            #expect(try await door(ground) == "incoming|1", "it expects the clinic")
+            #expect(try await ground.door(2) == "incoming|1", "it expects the clinic")
             #expect(try await count("late", on: ground.shards[1], ground) == "0")
             let stopped = try await ground.carryOn()
             #expect(stopped.step == .committed && stopped.isForgotten)
-            #expect(try await door(ground) == "incoming|1", "and nobody is let in")
+            #expect(try await ground.door(2) == "incoming|1", "and nobody is let in")
             let told = await controlFailure {
                 _ = try await MoveService(plane: ground.plane()).follow(
                     stopped.id, tell: { _, _ in })
@@ -151,8 +135,11 @@ struct ForgottenArrivalTests {
             #expect(
                 try await MoveStore(plane: ground.plane()).forsaken() == [],
                 "agents let it be for a while")
+            let preview = try await reconcile(ground, dryRun: true)
+            #expect(preview.waiting.map(\.clinic) == ["sunrise"] && preview.recalls == [])
             let result = try await reconcile(ground)
             #expect(result.recalls.map(\.clinic) == ["sunrise"] && result.lost == [])
+            #expect(result.waiting == [], "its move is not asked again")
             #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
             #expect(try await count("late", on: ground.shards[0], ground) == "1")
         }
@@ -172,12 +159,29 @@ struct ForgottenArrivalTests {
             #expect(try await ground.carryOn().state == .done)
             try await write("since", on: ground.shards[1], ground)
             try await takeOver(standby, ground)
-            #expect(try await door(ground) == "incoming|1")
+            #expect(try await ground.door(2) == "incoming|1")
+            let (services, server) = (ground.services, ground.shards[1].superuser)
+            func door(_ state: String) -> String {
+                "UPDATE hc_tenant SET state = '\(state)' WHERE tenant_id = '\(MoveGround.sunrise)'"
+            }
+            let absent = door("absent")
+            try FaultPoint.arm("reconcile.doors-read=stop@1") { _ in
+                do { try services.psql(server, absent) } catch { fatalError("\(error)") }
+            }
+            let changed = await controlFailure { _ = try await reconcile(ground) }
+            FaultPoint.disarm()
+            #expect(changed?.code == "door-changed")
+            // Where nobody expects it nobody is let in.
+            #expect(try await reconcile(ground, dryRun: true).lost.map(\.clinic) == ["sunrise"])
+            try await ground.psql(server, door("incoming"))
+            let preview = try await reconcile(ground, dryRun: true)
+            #expect(preview.arrivals.map(\.clinic) == ["sunrise"])
+            #expect(try await ground.door(2) == "incoming|1")
             let result = try await reconcile(ground)
             #expect(result.lost == [] && result.recalls == [])
             #expect(result.arrivals.map(\.clinic) == ["sunrise"])
             #expect(result.doors.map(\.to) == ["rw at epoch 2"])
-            #expect(try await door(ground) == "rw|2")
+            #expect(try await ground.door(2) == "rw|2")
             #expect(try await count("since", on: ground.shards[1], ground) == "0")
             #expect(try await count("P7", on: ground.shards[1], ground) == "1")
         }
@@ -201,7 +205,24 @@ struct ForgottenArrivalTests {
             #expect(reason.contains("its rows are gone from shard s1"), "\(reason)")
             #expect(reason.contains("restore shard s2 up to"), "\(reason)")
             #expect(result.arrivals == [] && result.recalls == [])
-            #expect(try await door(ground) == "incoming|1")
+            #expect(try await ground.door(2) == "incoming|1")
+        }
+    }
+
+    @Test("while nobody can ask the shard that has its rows, nothing is decided")
+    func formerAway() async throws {
+        try await withStandbys { ground, standby in
+            try await die("move.committed") { _ = try await ground.begin(ground.plane()).run() }
+            try await cutOff(standby, ground)
+            #expect(try await ground.carryOn().state == .soaking)
+            try await takeOver(standby, ground)
+            try ground.lose(1)
+            let waiting = try await reconcile(ground)
+            #expect(waiting.lost.map(\.clinic) == ["sunrise"] && waiting.arrivals == [])
+            #expect(try await ground.door(2) == "incoming|1")
+            try ground.find(1)
+            #expect(try await reconcile(ground).recalls.map(\.clinic) == ["sunrise"])
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
         }
     }
 
@@ -264,7 +285,7 @@ struct ForgottenArrivalTests {
     )
     func byHand() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             #expect(try await ground.begin(ground.plane()).run().state == .soaking)
             for state in ["suspended", "absent", "incoming"] {
                 try await ground.psql(

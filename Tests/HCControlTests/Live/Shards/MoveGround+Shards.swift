@@ -27,6 +27,41 @@ extension MoveGround {
             """)
     }
 
+    /// The registry knows the schemas, as after `migrate up`.
+    func recordSchemas() async throws {
+        let fact = try await psql(
+            shards[0].superuser,
+            "SELECT max(version) || ', ''' || hc_schema_fingerprint() || '''' FROM hc_schema")
+        try await psql(
+            control.admin, "UPDATE shard SET (schema_version, schema_fingerprint) = (\(fact))")
+    }
+
+    /// The server of `s2` lets in as if it had never heard that `sunrise` came there.
+    ///
+    /// - Parameter door: state and epoch that it has instead.
+    func forgetArrival(door: (state: String, epoch: Int) = ("incoming", 1)) async throws {
+        try await psql(
+            control.admin,
+            """
+            UPDATE move SET target_identity = target_identity || '{"systemIdentifier": "1"}'
+            WHERE target_shard = 's2'
+            """)
+        try await psql(
+            shards[1].superuser,
+            """
+            SET session_replication_role = replica;
+            UPDATE hc_tenant SET state = '\(door.state)', epoch = \(door.epoch)
+            WHERE tenant_id = '\(Self.sunrise)'
+            """)
+    }
+
+    /// How a shard (1 or 2) lets `sunrise` in: state and epoch.
+    func door(_ number: Int) async throws -> String {
+        try await psql(
+            shards[number - 1].superuser,
+            "SELECT state, epoch FROM hc_tenant WHERE tenant_id = '\(Self.sunrise)'")
+    }
+
     /// Where clinics are, `slug shard epoch state` by line.
     func places() async throws -> [String] {
         try await psql(

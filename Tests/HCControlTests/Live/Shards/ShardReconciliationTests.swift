@@ -17,16 +17,6 @@ struct ShardReconciliationTests {
             isNewSystem: isNewSystem, reason: "test", dryRun: dryRun)
     }
 
-    /// The registry knows the schemas, as after `migrate up`.
-    private func recordSchemas(_ ground: MoveGround) async throws {
-        let fact = try await ground.psql(
-            ground.shards[0].superuser,
-            "SELECT max(version) || ', ''' || hc_schema_fingerprint() || '''' FROM hc_schema")
-        try await ground.psql(
-            ground.control.admin,
-            "UPDATE shard SET (schema_version, schema_fingerprint) = (\(fact))")
-    }
-
     private func door(_ ground: MoveGround, _ tenant: TenantID) async throws -> String {
         try await ground.psql(
             ground.shards[0].superuser,
@@ -49,7 +39,7 @@ struct ShardReconciliationTests {
             try LocalServices(shards: 2, servers: 2, replicas: true)
         }
         try await withMoveGround(own: services) { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             let replica = try services.replica(of: ground.shards[0], role: "superuser")
             let position = try await ground.psql(
                 ground.shards[0].superuser, "SELECT pg_current_wal_insert_lsn()")
@@ -84,6 +74,7 @@ struct ShardReconciliationTests {
             let result = try await reconcile(ground)
             #expect(result.outcome == "reconciled" && result.lost == [])
             #expect(result.waysBack.map(\.clinic) == ["sunrise"])
+            #expect(try await ground.leftovers().filter { !$0.contains(" barrier ") } == [])
             #expect(try await door(ground, MoveGround.sunrise) == "moved|2")
             #expect(
                 try await ground.psql(
@@ -118,7 +109,7 @@ struct ShardReconciliationTests {
     @Test("while a move is before its commit point it is refused; when that is aborted it is not")
     func unsettled() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             try FaultPoint.arm("move.fenced=fail", perform: { _ in })
             let mover = try await ground.begin(ground.plane())
             await #expect(throws: FaultPointFailure.self) { try await mover.run() }
@@ -131,6 +122,12 @@ struct ShardReconciliationTests {
             #expect(refusal?.code == "moves-unsettled")
             #expect(refusal?.message.contains("hc-admin move abort sunrise") == true)
             #expect(try await door(ground, MoveGround.sunrise) == "fenced|1")
+            try await ground.psql(ground.control.admin, "UPDATE move SET state = 'aborting'")
+            let aborting = await controlFailure {
+                _ = try await reconcile(ground, isNewSystem: true)
+            }
+            #expect(aborting?.code == "moves-unsettled")
+            try await ground.psql(ground.control.admin, "UPDATE move SET state = 'running'")
             try await ground.expireLeases()
             let aborted = try await MoveService(plane: ground.plane()).abort(
                 "sunrise", reason: nil, tell: { _, _ in })
@@ -143,7 +140,7 @@ struct ShardReconciliationTests {
     @Test("a door that a move has closed since it was looked at stays closed")
     func closedMeanwhile() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             let (services, origin) = (ground.services, ground.shards[0].superuser)
             try await ground.psql(
                 origin,
@@ -170,7 +167,7 @@ struct ShardReconciliationTests {
     @Test("a move that was begun since the moves were looked at is not broken into")
     func begunMeanwhile() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             let (services, admin) = (ground.services, ground.control.admin)
             try FaultPoint.arm("move.handed-over=fail", perform: { _ in })
             let mover = try await ground.begin(ground.plane())
@@ -195,7 +192,7 @@ struct ShardReconciliationTests {
     @Test("a move that has passed its commit point is carried on first")
     func pastCommit() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
             let mover = try await ground.begin(ground.plane())
             await #expect(throws: FaultPointFailure.self) { try await mover.run() }
@@ -217,7 +214,7 @@ struct ShardReconciliationTests {
         "a move that goes on elsewhere waits for the shard that is away, and holds up nobody here")
     func otherAway() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
             let mover = try await ground.begin(ground.plane())
             await #expect(throws: FaultPointFailure.self) { try await mover.run() }
@@ -240,10 +237,134 @@ struct ShardReconciliationTests {
         }
     }
 
+    @Test("what is kept for a way back goes as far as its shards are there; lost is it once")
+    func wayBackOfAnotherAway() async throws {
+        try await withMoveGround { ground in
+            try await ground.recordSchemas()
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            func takeOver() async throws {
+                try await ground.psql(
+                    ground.control.admin, "UPDATE shard SET system_id = '1' WHERE id = 's1'")
+            }
+            try await takeOver()
+            try ground.lose(2)
+            let result = try await reconcile(ground, isNewSystem: true)
+            #expect(result.outcome == "reconciled")
+            #expect(result.waysBack.map(\.clinic) == ["sunrise"])
+            try await takeOver()
+            let again = try await reconcile(ground, isNewSystem: true)
+            #expect(again.outcome == "reconciled" && again.waysBack == [])
+            try ground.find(2)
+            let over = try await MoveService(plane: ground.plane()).finalize(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(over.state == .done, "\(over.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("a move that takes its clinic back has no way back to lose")
+    func noWayBack() async throws {
+        try await withMoveGround { ground in
+            try await ground.recordSchemas()
+            #expect(try await ground.begin(ground.plane()).run().state == .soaking)
+            let back = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in })
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            await #expect(throws: FaultPointFailure.self) { try await back.run() }
+            FaultPoint.disarm()
+            try await ground.expireLeases()
+            try await ground.psql(
+                ground.control.admin, "UPDATE shard SET system_id = '1' WHERE id = 's1'")
+            try ground.lose(2)
+            let result = try await reconcile(ground, isNewSystem: true)
+            #expect(result.outcome == "reconciled" && result.waysBack == [])
+            #expect(result.waiting.map(\.clinic) == ["sunrise"])
+            try ground.find(2)
+            #expect(try await ground.carryOn().state == .reverted)
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
+        }
+    }
+
+    @Test("a door that was looked at does not let its clinic go for whoever has it since")
+    func leavesMeanwhile() async throws {
+        try await withMoveGround { ground in
+            try await ground.recordSchemas()
+            let (services, origin) = (ground.services, ground.shards[0].superuser)
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE placement SET shard_id = 's2', epoch = 2 WHERE tenant_id = '\(MoveGround.sunrise)'"
+            )
+            for state in ["draining", "fenced", "handover"] {
+                try await ground.psql(
+                    origin,
+                    "UPDATE hc_tenant SET state = '\(state)' WHERE tenant_id = '\(MoveGround.sunrise)'"
+                )
+            }
+            try FaultPoint.arm("reconcile.doors-read=stop@1") { _ in
+                do {
+                    try services.psql(
+                        origin,
+                        """
+                        UPDATE hc_tenant SET attempt = attempt + 1
+                        WHERE tenant_id = '\(MoveGround.sunrise)'
+                        """)
+                } catch {
+                    fatalError("\(error)")
+                }
+            }
+            let refusal = await controlFailure { _ = try await reconcile(ground) }
+            FaultPoint.disarm()
+            #expect(refusal?.code == "door-changed")
+            #expect(try await door(ground, MoveGround.sunrise) == "handover|1")
+            #expect(try await reconcile(ground).doors.map(\.to) == ["moved to s2 at epoch 2"])
+        }
+    }
+
+    @Test("the identity is not written over another's, nor while a move has been begun")
+    func registeredMeanwhile() async throws {
+        try await withMoveGround { ground in
+            try await ground.recordSchemas()
+            let (services, admin) = (ground.services, ground.control.admin)
+            try FaultPoint.arm("move.copied=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            try await ground.psql(
+                admin,
+                """
+                UPDATE move SET state = 'done';
+                UPDATE shard SET system_id = '1' WHERE id = 's1'
+                """)
+            for (change, system) in [
+                ("UPDATE move SET state = 'running'", "1"),
+                ("UPDATE move SET state = 'aborting'", "1"),
+                ("UPDATE shard SET system_id = '2' WHERE id = 's1'", "2"),
+            ] {
+                try FaultPoint.arm("reconcile.doors-set=stop@1") { _ in
+                    do { try services.psql(admin, change) } catch { fatalError("\(error)") }
+                }
+                let refusal = await controlFailure {
+                    _ = try await reconcile(ground, isNewSystem: true)
+                }
+                FaultPoint.disarm()
+                #expect(refusal?.code == "shard-changed", "\(change)")
+                let facts = try await ground.psql(
+                    admin,
+                    """
+                    SELECT system_id,
+                        (SELECT count(*) FROM operator_audit WHERE action = 'shard.reconcile')
+                    FROM shard WHERE id = 's1'
+                    """)
+                #expect(facts == "\(system)|0", "\(change)")
+                try await ground.psql(admin, "UPDATE move SET state = 'done'")
+            }
+        }
+    }
+
     @Test("one that does not go on is left when the time is over, and can be carried on later")
     func stuck() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
             let mover = try await ground.begin(ground.plane())
             await #expect(throws: FaultPointFailure.self) { try await mover.run() }
@@ -270,7 +391,7 @@ struct ShardReconciliationTests {
     @Test("doors are made to follow the map, and what the server lacks is named and not served")
     func doors() async throws {
         try await withMoveGround { ground in
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             try await ground.addClinics(4)
             try await ground.psql(
                 ground.control.admin,
@@ -317,8 +438,16 @@ struct ShardReconciliationTests {
             let control = ground.control.admin
             let behind = await controlFailure { _ = try await reconcile(ground) }
             #expect(behind?.code == "schema-behind")
-            try await recordSchemas(ground)
+            try await ground.recordSchemas()
             #expect(try await reconcile(ground).outcome == "unchanged")
+            try await ground.psql(control, "UPDATE shard SET schema_fingerprint = 'another'")
+            let otherSchema = await controlFailure { _ = try await reconcile(ground) }
+            #expect(otherSchema?.code == "schema-behind")
+            try await ground.recordSchemas()
+            try await ground.psql(control, "UPDATE shard SET state = 'closed' WHERE id = 's1'")
+            #expect(
+                await controlFailure { _ = try await reconcile(ground) }?.code == "shard-retired")
+            try await ground.psql(control, "UPDATE shard SET state = 'open' WHERE id = 's1'")
             try await ground.psql(control, "UPDATE shard SET timeline = 9 WHERE id = 's1'")
             let older = await controlFailure { _ = try await reconcile(ground, isNewSystem: true) }
             #expect(older?.code == "identity-older")
