@@ -93,6 +93,7 @@ extension EndToEnd {
             #expect(refused.status == 429)
             #expect(try refused.json["rule"] == "strangers")
             #expect(refused.header("Retry-After") != nil)
+            #expect(try platform.curl("GET", "narrow", "/v1/events/ws").status == 429)
             // Nothing is done for them: they are told so in any case.
             #expect(try platform.curl("GET", "narrow", "/v1/auth/me").status == 401)
         }

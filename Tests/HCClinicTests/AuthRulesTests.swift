@@ -72,6 +72,20 @@ struct LockoutPolicyTests {
         let other = PhantomLockouts.Key(tenant: .zero, token: 43)
         #expect(phantoms.attempt(other, at: now) == nil)
     }
+
+    @Test("of addresses without an account so many are remembered, and the oldest go")
+    func phantomsBounded() {
+        var phantoms = PhantomLockouts(policy: .default)
+        let now = Timestamp(seconds: 1000)
+        func attempt(_ token: Int64) -> Duration? {
+            phantoms.attempt(PhantomLockouts.Key(tenant: .zero, token: token), at: now)
+        }
+        for _ in 1...10 { #expect(attempt(0) == nil) }
+        for token in 1..<4096 { #expect(attempt(Int64(token)) == nil) }
+        #expect(attempt(0) == .seconds(1))
+        for token in 4096..<8192 { #expect(attempt(Int64(token)) == nil) }
+        #expect(attempt(0) == nil)
+    }
 }
 
 struct RefreshTokenTests {

@@ -112,6 +112,9 @@ struct IfMatchTests {
         #expect(throws: ClinicError(.preconditionRequired)) {
             try IfMatch(field: nil).requirePresent()
         }
+        #expect(throws: ClinicError(.preconditionRequired)) {
+            try IfMatch(field: nil).require(version: 1)
+        }
         try IfMatch(field: nil).requireIfPresent(version: 1)
         #expect(throws: ClinicError(.preconditionFailed)) {
             try IfMatch(field: "\"v2\"").requireIfPresent(version: 1)
@@ -119,7 +122,11 @@ struct IfMatchTests {
     }
 
     @Test(
-        "what is no list of tags is refused", arguments: ["", "v3", "\"v3", ",", "3", "*,\"v3\""])
+        "what is no list of tags, or an endless one, is refused",
+        arguments: [
+            "", "v3", "\"v3", ",", "3", "*,\"v3\"",
+            [String](repeating: "\"v3\"", count: 40).joined(separator: ","),
+        ])
     func malformed(_ field: String) {
         #expect(throws: ClinicError(.invalidPrecondition)) { try IfMatch(field: field) }
     }

@@ -89,6 +89,14 @@ struct SlotFinderTests {
         }
     }
 
+    @Test("what takes no time at all does not hide what follows it")
+    func empty() {
+        let known = TakenTime(
+            [busy(10, 10, lane: 0), busy(12, 20, lane: 0)], capacity: 1)
+        #expect(!known.hasRoom(for: minute(5)..<minute(15)))
+        #expect(known.hasRoom(for: minute(5)..<minute(12)))
+    }
+
     @Test("a week of a hundred lanes, all of them full, is not walked over for each slot")
     func full() {
         // Ten thousand minutes in visits of fifteen: walked over for each slot it would take minutes.

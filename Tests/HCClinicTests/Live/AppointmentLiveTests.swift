@@ -88,6 +88,13 @@ struct AppointmentLiveTests {
                 try await clinic.book(clinic.draft(patient, practitioner, minute: 44))
             } == .slotTaken)
         try await clinic.book(clinic.draft(patient, practitioner, minute: 45, minutes: 10))
+        let careful = try await clinic.practitioner { $0.bufferBeforeMinutes = 15 }
+        try await clinic.book(clinic.draft(patient, careful, minute: 0))
+        #expect(
+            try await code {
+                try await clinic.book(clinic.draft(patient, careful, minute: 44))
+            } == .slotTaken)
+        try await clinic.book(clinic.draft(patient, careful, minute: 45, minutes: 10))
     }
 
     @Test("one takes a slot beside another with a reason, if one may")

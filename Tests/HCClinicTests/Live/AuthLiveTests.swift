@@ -111,14 +111,90 @@ struct AuthLiveTests {
                 }
                 return codes
             }
+            let sixHours = Duration.seconds(6 * 3600)
             #expect(try await attempts(9) == [.invalidCredentials], "\(email)")
-            clinic.clock.advance(by: LockoutPolicy.memory - .seconds(1))
+            clinic.clock.advance(by: sixHours - .seconds(1))
             #expect(try await attempts(1) == [.invalidCredentials], "\(email)")
             #expect(try await attempts(1) == [.accountLocked], "\(email)")
-            clinic.clock.advance(by: LockoutPolicy.memory + .seconds(1))
+            clinic.clock.advance(by: sixHours + .seconds(1))
             #expect(try await attempts(10) == [.invalidCredentials], "\(email)")
             #expect(try await attempts(1) == [.accountLocked], "\(email)")
         }
+    }
+
+    @Test("who goes on guessing waits a quarter of an hour each time, whoever it is")
+    func longestLock() async throws {
+        let clinic = try await LiveClinic.make()
+        for email in [LiveClinic.ownerEmail, "nobody@clinic.example"] {
+            for number in 1...25 {
+                clinic.clock.advance(by: .seconds(900))
+                #expect(
+                    try await code {
+                        try await clinic.login(email, password: Sensitive("not the password"))
+                    } == .invalidCredentials, "\(email) \(number)")
+            }
+            do {
+                _ = try await clinic.login(email)
+                Issue.record("it is not locked: \(email)")
+            } catch let error as ClinicError {
+                #expect(error.code == .accountLocked && error.retryAfter == .seconds(900))
+            }
+        }
+    }
+
+    @Test("what locks and what is locked is recorded as such, and everything else as a login")
+    func recordedLocks() async throws {
+        let clinic = try await LiveClinic.make()
+        for (email, locks) in [(LiveClinic.ownerEmail, 3), ("nobody@clinic.example", 2)] {
+            for _ in 0..<12 {
+                _ = try await code {
+                    try await clinic.login(email, password: Sensitive("not the password"))
+                }
+            }
+            let recorded = try await clinic.psql(
+                """
+                SELECT count(*) FILTER (WHERE action = 'login'),
+                    count(*) FILTER (WHERE action = 'lockout')
+                FROM audit_event
+                WHERE tenant_id = '\(clinic.context.id)' AND outcome = 'failure'
+                    AND (entity_id IS NULL) = (\(email != LiveClinic.ownerEmail))
+                """)
+            #expect(recorded == "\(12 - locks)|\(locks)", "\(email)")
+        }
+    }
+
+    @Test("without Redis each process counts by itself who has no account")
+    func lockoutWithoutRedis() async throws {
+        let clinic = try await LiveClinic.make()
+        let context = try clinic.ground.withoutRedis(clinic.context.id)
+        var codes: [ClinicError.Code?] = []
+        for _ in 0..<12 {
+            codes.append(
+                try await code {
+                    try await clinic.services.auth.login(
+                        LoginCredentials(
+                            email: "nobody@clinic.example", password: LiveClinic.password),
+                        in: context, requestID: "test", deadline: clinic.deadline)
+                })
+        }
+        #expect(codes.prefix(10).allSatisfy { $0 == .invalidCredentials })
+        #expect(codes.dropFirst(10).allSatisfy { $0 == .accountLocked })
+    }
+
+    @Test("a password is hashed whether there is an account or not")
+    func hashed() async throws {
+        let clinic = try await LiveClinic.make()
+        func hashes(_ email: String) async throws -> Int {
+            let before = fixtureThreads.statistics.completed
+            _ = try await code {
+                try await clinic.login(email, password: Sensitive("not the password"))
+            }
+            return fixtureThreads.statistics.completed - before
+        }
+        // The first one makes what is compared with.
+        _ = try await hashes("nobody@clinic.example")
+        #expect(try await hashes("nobody@clinic.example") >= 1)
+        #expect(try await hashes(LiveClinic.ownerEmail) >= 1)
     }
 
     @Test("an attempt that finds no account writes to the disk as often as one that finds one")

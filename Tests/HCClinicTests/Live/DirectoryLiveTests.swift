@@ -51,7 +51,8 @@ struct DirectoryLiveTests {
         let clinic = try await LiveClinic.make()
         let (patient, practitioner) = (try await clinic.register(), try await clinic.practitioner())
         let query = query(practitioner, clinic)
-        #expect(try await slots(query, clinic).count == 16)
+        // More than once, so that a copy is there.
+        for _ in 0..<3 { #expect(try await slots(query, clinic).count == 16) }
         let id = try await clinic.book(clinic.draft(patient, practitioner))
         // The quarter before would run into it.
         #expect(try await slots(query, clinic).first == query.from + .seconds(30 * 60))

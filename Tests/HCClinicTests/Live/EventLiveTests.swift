@@ -151,6 +151,50 @@ struct EventLiveTests {
         #expect(try await code { try await redeem(ticket, clinic) } == .invalidTicket)
     }
 
+    @Test("a ticket is good no longer than the login that it was asked for with")
+    func ticketOfALoginThatEnds() async throws {
+        let clinic = try await LiveClinic.make()
+        let owner = try await owner(clinic)
+        let endsAt = try #require(owner.accessEndsAt)
+        clinic.clock.advance(by: endsAt - clinic.clock.now - .seconds(1))
+        let (first, second) = (try await ticket(clinic, owner), try await ticket(clinic, owner))
+        _ = try await redeem(first, clinic)
+        clinic.clock.advance(by: .seconds(1))
+        #expect(try await code { try await redeem(second, clinic) } == .invalidTicket)
+    }
+
+    @Test("a clinic has so many sockets and no more, and the next one has its own")
+    func socketsPerClinic() async throws {
+        let clinic = try await LiveClinic.make()
+        let events = clinic.services.events
+        let other = try clinic.ground.takeTenant()
+        var sessions: [EventSession] = []
+        func open(_ context: TenantContext) -> EventCloseReason? {
+            let socket = TestSocket()
+            let actor = Actor(
+                account: AccountID(.zero),
+                session: SessionID(UUID(high: 1, low: UInt64(sessions.count))),
+                roles: RoleSet(.owner), patientID: nil, requestID: "test")
+            sessions.append(
+                events.begin(
+                    EventAdmission(
+                        context: context, actor: actor, endsAt: clinic.clock.now + .seconds(600)),
+                    on: socket))
+            return socket.closed
+        }
+        let refused = (0..<EventSocketLimits.socketsPerClinicMax).count { _ in
+            open(clinic.context) != nil
+        }
+        #expect(refused == 0)
+        #expect(open(clinic.context) == .tryAgainLater)
+        #expect(open(other) == nil)
+        // The last but one was refused, and had its place until its socket has gone.
+        for session in sessions[0..<2] { session.ended() }
+        #expect(open(clinic.context) == nil)
+        for session in sessions.dropFirst(2) { session.ended() }
+        #expect(events.socketCount == 0)
+    }
+
     @Test("a session has so many sockets and no more")
     func socketsPerSession() async throws {
         let clinic = try await LiveClinic.make()
@@ -396,6 +440,43 @@ struct EventLiveTests {
     }
 
     // MARK: The protocol
+
+    @Test("a topic that nobody asked for is not told, nor an event that nobody knows")
+    func strangeEvents() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        let patient = try await clinic.register()
+        let topic = "patient:\(patient)"
+        func tell(_ name: String) throws {
+            follower.session.receive(
+                TenantEvent(
+                    id: UUID(high: 1, low: 1), sequence: try #require(EventSequence(1)),
+                    name: name, topics: [topic], entity: .zero, version: 1, at: clinic.clock.now),
+                topic: topic)
+        }
+        try tell("patient.changed")
+        #expect(follower.socket.events.isEmpty)
+        await follower.follow(topic)
+        // That the patient was registered may come in between.
+        func heard(_ name: String) -> Int {
+            follower.socket.heard.count { $0 == "\(name) \(topic)" }
+        }
+        try tell("billing.paid")
+        try tell("patient.changed")
+        #expect(heard("billing.paid") == 0 && heard("patient.changed") == 1)
+        follower.session.ended()
+    }
+
+    @Test("so many requests of a socket are done at once, and no more")
+    func requestRate() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        for _ in 0..<EventSocketLimits.requestsBurst { await follower.say(["type": "ping"]) }
+        #expect(follower.socket.errors.isEmpty)
+        await follower.say(["type": "ping"])
+        #expect(follower.socket.errors == ["rate-limited"])
+        follower.session.ended()
+    }
 
     @Test("what is no request is refused by its code, and a socket of nothing else is ended")
     func faults() async throws {

@@ -24,13 +24,14 @@ import HCTesting
 /// process: each test takes clinics of its own.
 @LoopActor
 final class LiveGround {
-    nonisolated static let clinicCount = 112
+    nonisolated static let clinicCount = 144
 
     nonisolated let services: LocalServices
     nonisolated let control: ControlDatabase
     nonisolated let shard: ShardDatabase
     private let directory: DirectoryFollower
     private let shards: ShardPools
+    private let master: MasterKey
     let redis: RedisClient
     private let reader: RedisClient
     private let copyReader: RedisClient
@@ -79,6 +80,7 @@ final class LiveGround {
         self.services = services
         self.control = control
         self.shard = shard
+        self.master = master
         let metrics = TenancyMetrics(MetricsRegistry())
         let router = Sensitive("\(control.router)")
         directory = DirectoryFollower(
@@ -126,6 +128,14 @@ final class LiveGround {
         precondition(taken < LiveGround.clinicCount, "more tests than clinics")
         taken += 1
         return try door.context(tenant: LiveGround.tenant(taken))
+    }
+
+    /// A clinic as a process has it that has no Redis.
+    func withoutRedis(_ tenant: TenantID) throws -> TenantContext {
+        try TenantDoor(
+            directory: directory, shards: shards, redis: nil, master: master, processes: 1,
+            clocks: .system, logger: .silent, metrics: TenancyMetrics(MetricsRegistry())
+        ).context(tenant: tenant)
     }
 
     nonisolated static func tenant(_ number: Int) -> TenantID {
