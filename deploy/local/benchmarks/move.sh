@@ -26,19 +26,30 @@ bench_move() {
     local tenant
     tenant=$(admin tenant show moved --json | field id)
     copy_by_pipe "$tenant" >"$scratch/pipe.json"
-    # To and fro once, unmeasured: servers that have run for a while use the files of their logs again.
+    # To and fro once, unmeasured.
     for name in s2 s1; do
         [[ $(admin tenant show moved --json | field shard) == "$name" ]] ||
             admin tenant move moved --to "$name" --wait --soak 0s >&2
     done
-    for name in s1 s2; do
-        psql -X -q "$(<"$HC_STATE/secrets/shards/$name.superuser.conninfo")" -c CHECKPOINT
-    done
+    for name in s1 s2; do age_log "$name"; done
     # Under load the same pipe shows what any copy at that speed takes from the neighbours.
     export -f copy_by_pipe field
     export HC_STATE HC_ROOT
     python3 "$HC_ROOT/deploy/local/benchmarks/move_clients.py" \
         "$HC_PORT" "$scratch" "$moves" "$rate" s1 s2 "$tenant" "$HC_ROOT/deploy/local/hc-admin"
+}
+
+# A server that has run for a while uses the files of its log again: here they are made, as many as it keeps, so that
+# none is made while somebody waits. One that is new takes tens of milliseconds from whoever commits.
+age_log() {
+    local files number
+    shard() { psql -X -q -At -v ON_ERROR_STOP=1 "$(<"$HC_STATE/secrets/shards/$1.superuser.conninfo")"; }
+    files=$(shard "$1" <<<"SELECT pg_size_bytes(current_setting('min_wal_size')) / pg_size_bytes(current_setting('wal_segment_size'))")
+    for ((number = 0; number < files; number++)); do
+        echo "SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'bench', '');"
+    done | shard "$1" >/dev/null
+    shard "$1" <<<"CHECKPOINT;"
+    shard "$1" <<<"CHECKPOINT;"
 }
 
 # The floor of a copy: each of the clinic's tables through a pipe into one with the same indexes, one after the other.
