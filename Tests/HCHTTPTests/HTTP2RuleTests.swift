@@ -67,6 +67,14 @@ struct HTTP2RuleTests {
         ConnectionCase("4.2 HEADERS larger than SETTINGS_MAX_FRAME_SIZE", .frameSizeError) {
             $0.frame(1, flags: 5, stream: 1, [UInt8](repeating: 0, count: 16_385))
         },
+        ConnectionCase("4.2 CONTINUATION larger than SETTINGS_MAX_FRAME_SIZE", .frameSizeError) {
+            // A field of 16,384 bytes, never indexed (RFC 7541 6.2.3): right but for its length.
+            $0.headers(1, ends: true, isOpen: true)
+            $0.continuation(
+                1,
+                [0x10, 1, 0x78, 0x7F, 0x81, 0x7F] + [UInt8](repeating: 0x61, count: 16_384),
+                isLast: true)
+        },
         ConnectionCase("4.2 an unknown frame larger than that", .frameSizeError) {
             $0.frame(200, [UInt8](repeating: 0, count: 16_385))
         },

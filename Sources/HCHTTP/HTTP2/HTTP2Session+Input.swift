@@ -119,12 +119,13 @@ extension HTTP2Session {
     // MARK: Judging frames
 
     private func judge(_ head: FrameHead, _ bytes: UnsafeRawBufferPointer) -> Verdict {
-        // The first frame is SETTINGS, and nghttp2 sees to it; so with a frame that is too long.
+        // The first frame is SETTINGS, and nghttp2 sees to it.
         guard hasSeenFrame else {
             hasSeenFrame = true
             return .give
         }
-        guard head.length <= Self.maxFrameBytes else { return .give }
+        // RFC 9113 4.2. nghttp2 takes a CONTINUATION of any length.
+        guard head.length <= Self.maxFrameBytes else { return .fail(.frameSize) }
         if let openBlock { return judgeInsideBlock(head, openBlock) }
         switch head.type {
         case FrameType.headers: return judgeHeaders(head)
