@@ -136,6 +136,10 @@ struct HTTP1ParserTests {
         Refusal(get("Host: []\r\n"), .invalidHost, 400, "nothing in brackets"),
         Refusal(get("Host: [::g]\r\n"), .invalidHost, 400, "no address in brackets"),
         Refusal(get("Host: [::1]a\r\n"), .invalidHost, 400, "a letter after the bracket"),
+        Refusal(get("Host: [::::]\r\n"), .invalidHost, 400, "too many colons in brackets"),
+        Refusal(get("Host: [1:2:3:4:5:6:7:8:9]\r\n"), .invalidHost, 400, "nine groups"),
+        Refusal(get("Host: [12345::]\r\n"), .invalidHost, 400, "a group of five digits"),
+        Refusal(get("Host: [192.0.2.1]\r\n"), .invalidHost, 400, "IPv4 in brackets"),
         Refusal(get("Host: .a\r\n"), .invalidHost, 400, "dot in front"),
         Refusal(get("Host: .\r\n"), .invalidHost, 400, "dot alone"),
         Refusal(get("Host: a..\r\n"), .invalidHost, 400, "two dots at the end"),
@@ -228,6 +232,18 @@ struct HTTP1ParserTests {
         Refusal(chunked("1\r\na\n"), .invalidChunk, 400, "bare LF after the content"),
         Refusal(chunked("1\r\na\rx"), .invalidChunk, 400, "CR without LF after the content"),
         Refusal(chunked("1;a=\u{1}\r\n"), .invalidChunk, 400, "control in an extension"),
+        Refusal(chunked("1;\r\na\r\n"), .invalidChunk, 400, "extension without a name"),
+        Refusal(chunked("1;;a\r\na\r\n"), .invalidChunk, 400, "nothing between two extensions"),
+        Refusal(chunked("1;=b\r\na\r\n"), .invalidChunk, 400, "value without a name"),
+        Refusal(chunked("1;a=\r\na\r\n"), .invalidChunk, 400, "equals sign without a value"),
+        Refusal(chunked("1;a b\r\na\r\n"), .invalidChunk, 400, "two names"),
+        Refusal(chunked("1;a \r\na\r\n"), .invalidChunk, 400, "blank after the extension"),
+        Refusal(chunked("1 ;a=(b)\r\na\r\n"), .invalidChunk, 400, "value that is no token"),
+        Refusal(chunked("1;a=\"b\r\na\r\n"), .invalidChunk, 400, "open quote"),
+        Refusal(chunked("1;a=\"b\\\"\r\na\r\n"), .invalidChunk, 400, "quote that is quoted"),
+        Refusal(chunked("1;a=\"b\\\r\na\r\n"), .invalidChunk, 400, "backslash at the end"),
+        Refusal(chunked("1;a=\"b\"c\r\na\r\n"), .invalidChunk, 400, "text behind the quote"),
+        Refusal(chunked("1;a=\"\u{1}\"\r\na\r\n"), .invalidChunk, 400, "control in quotes"),
         Refusal(
             chunked("1;\(String(repeating: "a", count: 1100))\r\n"), .invalidChunk, 400,
             "extension above its limit"),
@@ -318,7 +334,7 @@ struct HTTP1ParserTests {
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"
-                + "3\r\nabc\r\n00A;x=\"y\"\r\n0123456789\r\n1 ;z\r\n!\r\n0\r\nDigest: q\r\n\r\n",
+                + "3\r\nabc\r\n00A;x=\"y \\\";\" ; z\t= 1\r\n0123456789\r\n1 ;z\r\n!\r\n0;x=\"\"\r\nDigest: q\r\n\r\n",
             [
                 "POST a / HTTP/1.1 Host=a|Transfer-Encoding=Chunked", "content abc0123456789!",
                 "end Digest=q",

@@ -1,3 +1,5 @@
+import HCIO
+
 /// The host that a request is for (RFC 9112 3.2).
 enum HTTP1Host {
     /// The longest name that DNS has, with a bracketed address inside it.
@@ -34,7 +36,10 @@ enum HTTP1Host {
                 }
                 end += 1
             }
-            guard end < text.count, end > 2 else { throw .invalidHost }
+            guard end < text.count, end <= bytesMax,
+                case .ipv6? = SocketAddress(
+                    host: String(decoding: text.slice(1..<end), as: UTF8.self), port: 0)
+            else { throw .invalidHost }
             end += 1
         } else {
             while end < text.count && text[end] != 0x3A {

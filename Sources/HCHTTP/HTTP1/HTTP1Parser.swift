@@ -275,7 +275,7 @@ struct HTTP1Parser: Sendable {
 
     // MARK: Chunks
 
-    /// Reads one chunk-size line (RFC 9112 7.1). Extensions are checked for their characters and skipped.
+    /// Reads one chunk-size line (RFC 9112 7.1). Extensions are checked for their form and skipped.
     private mutating func readChunkSize(_ rest: UnsafeRawBufferPointer, _ consumed: inout Int)
         throws(HTTP1Error) -> Bool
     {
@@ -296,11 +296,8 @@ struct HTTP1Parser: Sendable {
         }
         guard index > 0 else { throw .invalidChunk }
         if index < line.upperBound {
-            while index < line.upperBound && ByteClass.isBlank(rest[index]) { index += 1 }
-            guard index < line.upperBound, rest[index] == 0x3B else { throw .invalidChunk }
-            for position in index..<line.upperBound where !ByteClass.isFieldValue(rest[position]) {
-                throw .invalidChunk
-            }
+            var extensions = HTTP1ChunkExtensions(rest.slice(index..<line.upperBound))
+            guard extensions.areWellFormed() else { throw .invalidChunk }
         }
         // A chunk pays for its line with twice its content; what is not paid for adds up (a flood of tiny chunks
         // or of extensions).
