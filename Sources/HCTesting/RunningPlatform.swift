@@ -221,21 +221,33 @@ package final class RunningPlatform: Sendable {
         throw FixtureError("the server's status is still \(last)")
     }
 
+    /// The port that was given out last. Below those that the kernel gives to clients (ip_local_port_range), of which
+    /// a connection could take one before its server binds it, or while the server is restarted.
+    private static let lastPort = Mutex(ports.lowerBound + Int(getpid()) * 16 % ports.count)
+    private static let ports = 10_240..<32_768
+
+    /// A port that nobody listens on, and that no other call gets for a long time.
     package static func freePort() throws -> Int {
+        try lastPort.withLock { last in
+            for _ in ports {
+                last = last + 1 < ports.upperBound ? last + 1 : ports.lowerBound
+                if try isFree(last) { return last }
+            }
+            throw FixtureError("no port is free")
+        }
+    }
+
+    private static func isFree(_ port: Int) throws -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw FixtureError("socket failed") }
         defer { close(descriptor) }
         var storage = sockaddr_storage()
         storage.ss_family = sa_family_t(AF_INET)
         withUnsafeMutableBytes(of: &storage) {
+            $0.storeBytes(of: UInt16(port).bigEndian, toByteOffset: 2, as: UInt16.self)
             $0.storeBytes(of: UInt32(0x7F00_0001).bigEndian, toByteOffset: 4, as: UInt32.self)
         }
-        guard hc_bind(descriptor, &storage, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0,
-            hc_getsockname(descriptor, &storage) == 0
-        else { throw FixtureError("bind failed") }
-        return withUnsafeBytes(of: &storage) {
-            Int(UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)))
-        }
+        return hc_bind(descriptor, &storage, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
     }
 }
 
