@@ -140,8 +140,7 @@ package struct ByteBuffer: Sendable {
     /// The UTF-8 of `string`.
     package mutating func append(utf8 string: String) {
         if readIndex > 0 { compact() }
-        var string = string
-        string.withUTF8 { storage.append(contentsOf: $0) }
+        string.withBytes { storage.append(contentsOf: $0) }
     }
 
     package mutating func append(utf8 string: Substring) {

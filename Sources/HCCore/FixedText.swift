@@ -1,15 +1,27 @@
 /// A short text that is put together on the stack, so that a buffer takes it in one piece: each append to a buffer asks
 /// whether it is shared and whether there is room, which costs more than most of what is appended.
 ///
-/// Lives only inside `ByteBuffer.appendFixedText`, whose memory it fills from the front.
-struct FixedText {
-    static let bytesMax = 128
+/// Lives only inside `FixedText.with` and `ByteBuffer.appendFixedText`, whose memory it fills from the front.
+package struct FixedText {
+    package static let bytesMax = 128
 
     private let space: UnsafeMutableRawBufferPointer
-    private(set) var count = 0
+    package private(set) var count = 0
 
-    init(space: UnsafeMutableRawBufferPointer) {
+    fileprivate init(space: UnsafeMutableRawBufferPointer) {
         self.space = space
+    }
+
+    /// Lends a text of at most `bytesMax` bytes to `body`.
+    @inline(__always)
+    package static func with<Answer>(
+        _ build: (inout FixedText) -> Void, _ body: (UnsafeRawBufferPointer) -> Answer
+    ) -> Answer {
+        withUnsafeTemporaryAllocation(byteCount: bytesMax, alignment: 8) { space in
+            var text = FixedText(space: space)
+            build(&text)
+            return body(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
+        }
     }
 
     @inline(__always)
@@ -19,12 +31,12 @@ struct FixedText {
     }
 
     @inline(__always)
-    mutating func append(_ text: StaticString) {
+    package mutating func append(_ text: StaticString) {
         append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
     @inline(__always)
-    mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func append(_ bytes: UnsafeRawBufferPointer) {
         precondition(bytes.count <= space.count - count, "a text that is too long for its space")
         guard let source = bytes.baseAddress, let target = space.baseAddress else { return }
         (target + count).copyMemory(from: source, byteCount: bytes.count)
@@ -50,7 +62,7 @@ struct FixedText {
     }
 
     @inline(__always)
-    mutating func append(decimal value: Int64) {
+    package mutating func append(decimal value: Int64) {
         if value < 0 { append(UInt8(ascii: "-")) }
         append(decimal: value.magnitude)
     }
@@ -113,14 +125,20 @@ struct FixedText {
     }
 }
 
+extension String {
+    /// Lends the UTF-8, without the copy that `withUTF8` needs: a counted reference for each text that is written.
+    @inline(__always)
+    package func withBytes<Answer>(_ body: (UnsafeBufferPointer<UInt8>) -> Answer) -> Answer {
+        if let answer = utf8.withContiguousStorageIfAvailable(body) { return answer }
+        var copy = self
+        return copy.withUTF8(body)
+    }
+}
+
 extension ByteBuffer {
     /// Appends a text of at most `FixedText.bytesMax` bytes.
     @inline(__always)
     mutating func appendFixedText(_ build: (inout FixedText) -> Void) {
-        withUnsafeTemporaryAllocation(byteCount: FixedText.bytesMax, alignment: 8) { space in
-            var text = FixedText(space: space)
-            build(&text)
-            append(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
-        }
+        FixedText.with(build) { append($0) }
     }
 }

@@ -68,6 +68,23 @@ package struct JSONWriter: Sendable {
         needsComma = true
     }
 
+    /// A member whose value has at most `FixedText.bytesMax - nameMax` bytes, in one piece.
+    @inline(__always)
+    private mutating func appendMember(
+        _ name: StaticString, _ build: (inout FixedText) -> Void
+    ) {
+        precondition(name.utf8CodeUnitCount <= JSONWriter.nameMax, "a name of our own is short")
+        appendText { text in
+            text.append(UInt8(ascii: "\""))
+            text.append(name)
+            text.append("\":")
+            build(&text)
+        }
+    }
+
+    /// With the comma, the quotes and the colon 56 bytes: a UUID, a time and a number need less.
+    private static let nameMax = 52
+
     @inline(__always)
     private mutating func appendQuoted(_ build: (inout FixedText) -> Void) {
         appendText { text in
@@ -115,8 +132,7 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func string(_ value: String) {
-        var value = value
-        value.withUTF8 { string(utf8: $0) }
+        value.withBytes { string(utf8: $0) }
     }
 
     package mutating func string(_ value: StaticString) {
@@ -186,8 +202,25 @@ package struct JSONWriter: Sendable {
     // MARK: Members: a key and its value
 
     package mutating func member(_ name: StaticString, _ value: String) {
-        key(name)
-        string(value)
+        value.withBytes { member(name, utf8: $0) }
+    }
+
+    package mutating func member(_ name: StaticString, text value: StaticString) {
+        value.withUTF8Buffer { member(name, utf8: $0) }
+    }
+
+    private mutating func member(_ name: StaticString, utf8 bytes: UnsafeBufferPointer<UInt8>) {
+        guard bytes.count <= JSONWriter.shortMax - JSONWriter.nameMax - 4,
+            !JSONWriter.needsEscape(bytes)
+        else {
+            key(name)
+            return string(utf8: bytes)
+        }
+        appendMember(name) { text in
+            text.append(UInt8(ascii: "\""))
+            text.append(UnsafeRawBufferPointer(bytes))
+            text.append(UInt8(ascii: "\""))
+        }
     }
 
     /// nil is written as null.
@@ -197,13 +230,11 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func member(_ name: StaticString, _ value: Int) {
-        key(name)
-        integer(value)
+        member(name, Int64(value))
     }
 
     package mutating func member(_ name: StaticString, _ value: Int64) {
-        key(name)
-        integer(value)
+        appendMember(name) { $0.append(decimal: value) }
     }
 
     package mutating func member(_ name: StaticString, _ value: Bool) {
@@ -212,18 +243,23 @@ package struct JSONWriter: Sendable {
     }
 
     package mutating func member(_ name: StaticString, _ value: UUID) {
-        key(name)
-        uuid(value)
+        appendMember(name) { text in
+            text.append(UInt8(ascii: "\""))
+            text.append(value)
+            text.append(UInt8(ascii: "\""))
+        }
     }
 
     package mutating func member<Kind>(_ name: StaticString, _ value: Identifier<Kind>) {
-        key(name)
-        uuid(value.uuid)
+        member(name, value.uuid)
     }
 
     package mutating func member(_ name: StaticString, _ value: Timestamp) {
-        key(name)
-        timestamp(value)
+        appendMember(name) { text in
+            text.append(UInt8(ascii: "\""))
+            text.append(value)
+            text.append(UInt8(ascii: "\""))
+        }
     }
 
     /// nil is written as null.
@@ -253,8 +289,7 @@ package struct JSONWriter: Sendable {
 
     /// Copies runs of bytes that need no escape; most strings are one run.
     private mutating func append(quoted text: String) {
-        var text = text
-        text.withUTF8 { append(quoted: $0) }
+        text.withBytes { append(quoted: $0) }
     }
 
     private mutating func append(quoted bytes: UnsafeBufferPointer<UInt8>) {

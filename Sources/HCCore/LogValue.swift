@@ -33,21 +33,24 @@ extension LogValue: ExpressibleByStringInterpolation, ExpressibleByIntegerLitera
 }
 
 extension JSONWriter {
-    mutating func logValue(_ value: LogValue) {
+    mutating func member(_ name: StaticString, _ value: LogValue) {
         switch value {
-        case .string(let text): string(text)
-        case .integer(let number): integer(number)
-        case .double(let number): double(number)
-        case .bool(let truth): bool(truth)
-        case .uuid(let id): uuid(id)
-        case .timestamp(let time): timestamp(time)
-        case .milliseconds(let duration): double(Double(duration.inMicroseconds) / 1000)
-        case .strings(let texts):
-            beginArray()
-            for text in texts { string(text) }
-            endArray()
-        case .null: null()
-        case .secret: string("***" as StaticString)
+        case .string(let text): member(name, text)
+        case .integer(let number): member(name, number)
+        case .bool(let truth): member(name, truth)
+        case .uuid(let id): member(name, id)
+        case .timestamp(let time): member(name, time)
+        case .strings(let texts): member(name, texts)
+        case .secret: member(name, text: "***")
+        case .double(let number):
+            key(name)
+            double(number)
+        case .milliseconds(let duration):
+            key(name)
+            double(Double(duration.inMicroseconds) / 1000)
+        case .null:
+            key(name)
+            null()
         }
     }
 }

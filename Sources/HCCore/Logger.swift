@@ -84,25 +84,24 @@ package struct Logger: Sendable {
         // A line of the access log has some 350 bytes.
         var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 512))
         writer.beginObject()
-        writer.key("time")
-        writer.timestamp(now())
-        writer.key("level")
-        writer.string(level.name)
-        writer.key("message")
-        writer.string(message)
-        if bound.contains(where: { old in metadata.contains { $0.0.isSame(as: old.0) } }) {
-            let rest = bound.filter { old in !metadata.contains { $0.0.isSame(as: old.0) } }
+        writer.member("time", now())
+        writer.member("level", text: level.name)
+        writer.member("message", text: message)
+        if bound.contains(where: { Logger.has(metadata, $0.0) }) {
+            let rest = bound.filter { !Logger.has(metadata, $0.0) }
             writer.buffer.append(Logger.render(rest))
         } else {
             writer.buffer.append(boundText)
         }
-        for (name, value) in metadata {
-            writer.key(name)
-            writer.logValue(value)
-        }
+        for (name, value) in metadata { writer.member(name, value) }
         writer.endObject()
         writer.buffer.append(UInt8(ascii: "\n"))
         sink(writer.finish())
+    }
+
+    /// By places: an element that is taken out counts the reference of its value.
+    private static func has(_ metadata: Metadata, _ name: StaticString) -> Bool {
+        metadata.indices.contains { metadata[$0].0.isSame(as: name) }
     }
 
     private static func render(_ metadata: Metadata) -> ByteBuffer {
@@ -110,8 +109,7 @@ package struct Logger: Sendable {
         for (name, value) in metadata {
             text.append(UInt8(ascii: ","))
             var writer = JSONWriter(appendingTo: consume text)
-            writer.key(name)
-            writer.logValue(value)
+            writer.member(name, value)
             text = writer.finish()
         }
         return text

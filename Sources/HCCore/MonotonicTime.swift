@@ -55,8 +55,10 @@ extension Duration {
 
     /// Whole seconds, rounded up: what `Retry-After` needs, so that nobody comes a moment too early.
     package var inSecondsRoundedUp: Int64 {
-        let (seconds, attoseconds) = components
-        return attoseconds > 0 ? seconds + 1 : seconds
+        // Not by `components`, as above.
+        let second: Int128 = 1_000_000_000_000_000_000
+        return Int64(
+            clamping: attoseconds > 0 ? (attoseconds - 1) / second + 1 : attoseconds / second)
     }
 
     /// Seconds with a fraction, for metrics and logs; not for arithmetic on time.

@@ -23,16 +23,11 @@ enum HTTP1Writer {
         output.append(response.status.reason)
         output.append("\r\n")
         output.append(contentsOf: date)
-        var headers = response.headers
-        if headers.knownFields & ownFields != 0 {
-            for name in [
-                HTTPFieldName.contentLength, .transferEncoding, .connection, .keepAlive, .date,
-                .xRequestId, .upgrade, .te, .trailer,
-            ] {
-                headers.remove(name)
-            }
+        if response.headers.knownFields & ownFields == 0 {
+            response.headers.write(into: &output)
+        } else {
+            withoutOwnFields(response.headers).write(into: &output)
         }
-        headers.write(into: &output)
         // 426 names what it asks for (RFC 9110 15.5.22), and there is one protocol that we switch to.
         let isUpgradeRequired = response.status == .upgradeRequired
         switch plan.framing {
@@ -65,8 +60,19 @@ enum HTTP1Writer {
             id.write(into: &output)
             output.append("\r\n")
         }
-        common.write(into: &output, unlessIn: headers)
+        common.write(into: &output, unlessIn: response.headers)
         output.append("\r\n")
+    }
+
+    private static func withoutOwnFields(_ headers: HTTPHeaders) -> HTTPHeaders {
+        var headers = headers
+        for name in [
+            HTTPFieldName.contentLength, .transferEncoding, .connection, .keepAlive, .date,
+            .xRequestId, .upgrade, .te, .trailer,
+        ] {
+            headers.remove(name)
+        }
+        return headers
     }
 
     /// "size CRLF bytes CRLF"; nothing for no bytes, which would end the content.

@@ -93,7 +93,8 @@ final class StageChain<Context: Sendable> {
     }
 
     private func leave(
-        _ request: HTTPRequest, _ context: Context, _ answer: HTTPResponse, below count: Int
+        _ request: HTTPRequest, _ context: Context, _ answer: consuming HTTPResponse,
+        below count: Int
     ) -> HTTPAnswer {
         var response = answer
         // Not over a reversed range: in generic code that is made of metadata that is looked up each time.

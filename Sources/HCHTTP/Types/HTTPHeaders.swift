@@ -1,3 +1,5 @@
+import HCCore
+
 /// Header fields in their order: names and values lie in one array of bytes, and a table says where.
 ///
 /// A request's headers are the head as it was received; an answer's headers are built by `append`, already in
@@ -137,14 +139,15 @@ package struct HTTPHeaders: Sendable {
     /// Adds a field after the others. Control characters in `value` become spaces: a value made from a user's
     /// text can never end the line it stands in (RFC 9110 5.5).
     package mutating func append(_ name: HTTPFieldName, _ value: String) {
+        value.withBytes { append(name, UnsafeRawBufferPointer($0)) }
+    }
+
+    /// As above, of the bytes of a text.
+    package mutating func append(_ name: HTTPFieldName, _ value: UnsafeRawBufferPointer) {
         begin(name)
         let start = bytes.count
-        var value = value
-        let isClean = value.withUTF8 { text in
-            bytes.append(contentsOf: text)
-            return UnsafeRawBufferPointer(text).isFieldValue()
-        }
-        if !isClean {
+        bytes.append(contentsOf: value)
+        if !value.isFieldValue() {
             for index in start..<bytes.count where !ByteClass.isFieldValue(bytes[index]) {
                 bytes[index] = 0x20
             }
@@ -263,8 +266,7 @@ package struct HTTPHeaders: Sendable {
             bytes.reserveCapacity(256)
             fields.reserveCapacity(8)
         }
-        var text = name.text
-        text.withUTF8 { bytes.append(contentsOf: $0) }
+        name.text.withBytes { bytes.append(contentsOf: $0) }
         bytes.append(0x3A)
         bytes.append(0x20)
     }
