@@ -26,7 +26,7 @@ final class ObservationMiddleware: Middleware {
     ) -> StageExit {
         if let limit = context.limit {
             response.headers.append(.rateLimitPolicy, limit.policyField)
-            if let field = limit.limitField { response.headers.append(.rateLimit, field) }
+            limit.withLimitField { response.headers.append(.rateLimit, $0) }
         }
         let elapsed = clocks.monotonic() - request.receivedAt
         latency(of: context.match.route).observe(elapsed)

@@ -10,12 +10,37 @@ package struct DirectorySnapshot: Sendable {
     package private(set) var version: Int64
     /// Which control database it came from: versions of two databases cannot be compared.
     package let source: String
-    private var byID: [TenantID: TenantRecord] = [:]
-    private var byHost: [String: TenantRecord] = [:]
-    private var shards: [ShardID: ShardRecord] = [:]
-    private var tiers: [String: TierDefinition] = [:]
-    /// Where clinics were before their last move that this process has seen: other processes may not have.
-    private var former: [TenantID: TenantRecord] = [:]
+    private var tables = Tables()
+
+    /// One object, so that a copy of the map, which every request makes to find its clinic, counts one reference.
+    ///
+    /// `@unchecked Sendable`: changed by `changing` only, where nobody else has it.
+    private final class Tables: @unchecked Sendable {
+        var byID: [TenantID: TenantRecord] = [:]
+        var byHost: [String: TenantRecord] = [:]
+        var shards: [ShardID: ShardRecord] = [:]
+        var tiers: [String: TierDefinition] = [:]
+        /// Where clinics were before their last move that this process has seen: other processes may not have.
+        var former: [TenantID: TenantRecord] = [:]
+
+        init() {}
+
+        init(copyOf other: Tables) {
+            byID = other.byID
+            byHost = other.byHost
+            shards = other.shards
+            tiers = other.tiers
+            former = other.former
+        }
+    }
+
+    /// In place, if no other copy of the map has the tables.
+    private var changing: Tables {
+        mutating get {
+            if !isKnownUniquelyReferenced(&tables) { tables = Tables(copyOf: tables) }
+            return tables
+        }
+    }
 
     package init(
         source: String, version: Int64, tenants: [TenantRecord] = [], shards: [ShardRecord],
@@ -28,17 +53,17 @@ package struct DirectorySnapshot: Sendable {
         replaceTiers(tiers)
     }
 
-    package var tenantCount: Int { byID.count }
-    package var tenants: some Collection<TenantRecord> { byID.values }
-    var shardRecords: some Collection<ShardRecord> { shards.values }
-    var tierDefinitions: some Collection<TierDefinition> { tiers.values }
+    package var tenantCount: Int { tables.byID.count }
+    package var tenants: some Collection<TenantRecord> { tables.byID.values }
+    var shardRecords: some Collection<ShardRecord> { tables.shards.values }
+    var tierDefinitions: some Collection<TierDefinition> { tables.tiers.values }
 
     /// - Parameter host: lower case, without port.
-    package func find(host: String) -> TenantRecord? { byHost[host] }
-    package func find(_ tenant: TenantID) -> TenantRecord? { byID[tenant] }
-    func formerRecord(of tenant: TenantID) -> TenantRecord? { former[tenant] }
-    func find(_ shard: ShardID) -> ShardRecord? { shards[shard] }
-    package func findTier(_ name: String) -> TierDefinition? { tiers[name] }
+    package func find(host: String) -> TenantRecord? { tables.byHost[host] }
+    package func find(_ tenant: TenantID) -> TenantRecord? { tables.byID[tenant] }
+    func formerRecord(of tenant: TenantID) -> TenantRecord? { tables.former[tenant] }
+    func find(_ shard: ShardID) -> ShardRecord? { tables.shards[shard] }
+    package func findTier(_ name: String) -> TierDefinition? { tables.tiers[name] }
 
     // MARK: Changes
 
@@ -49,8 +74,8 @@ package struct DirectorySnapshot: Sendable {
 
     /// The clinics whose record is another one here than there, or is in one of the two only.
     func differences(from other: DirectorySnapshot) -> [TenantID] {
-        var different = byID.values.filter { other.byID[$0.id] != $0 }.map(\.id)
-        different += other.byID.keys.filter { byID[$0] == nil }
+        var different = tables.byID.values.filter { other.tables.byID[$0.id] != $0 }.map(\.id)
+        different += other.tables.byID.keys.filter { tables.byID[$0] == nil }
         return different
     }
 
@@ -80,33 +105,37 @@ package struct DirectorySnapshot: Sendable {
     /// - Returns: false when nothing changed. A record of a lower epoch is an old reading and changes nothing.
     @discardableResult
     private mutating func insert(_ record: TenantRecord) -> Bool {
-        if let old = byID[record.id] {
+        if let old = tables.byID[record.id] {
             if old == record || old.epoch > record.epoch { return false }
             dropHosts(of: old)
-            if record.isElsewhere(than: old) { former[record.id] = old }
+            if record.isElsewhere(than: old) { changing.former[record.id] = old }
         }
-        byID[record.id] = record
-        for host in record.hosts { byHost[host] = record }
+        changing.byID[record.id] = record
+        for host in record.hosts { changing.byHost[host] = record }
         return true
     }
 
     private mutating func remove(_ tenant: TenantID) -> Bool {
-        guard let old = byID.removeValue(forKey: tenant) else { return false }
+        guard let old = changing.byID.removeValue(forKey: tenant) else { return false }
         dropHosts(of: old)
-        former[tenant] = nil
+        changing.former[tenant] = nil
         return true
     }
 
     /// A host may have gone to another clinic meanwhile: that entry stays.
     private mutating func dropHosts(of record: TenantRecord) {
-        for host in record.hosts where byHost[host]?.id == record.id { byHost[host] = nil }
+        for host in record.hosts where tables.byHost[host]?.id == record.id {
+            changing.byHost[host] = nil
+        }
     }
 
     private mutating func replaceShards(_ records: [ShardRecord]) {
-        shards = Dictionary(records.map { ($0.id, $0) }, uniquingKeysWith: { _, new in new })
+        changing.shards = Dictionary(
+            records.map { ($0.id, $0) }, uniquingKeysWith: { _, new in new })
     }
 
     private mutating func replaceTiers(_ definitions: [TierDefinition]) {
-        tiers = Dictionary(definitions.map { ($0.name, $0) }, uniquingKeysWith: { _, new in new })
+        changing.tiers = Dictionary(
+            definitions.map { ($0.name, $0) }, uniquingKeysWith: { _, new in new })
     }
 }

@@ -62,23 +62,16 @@ final class Gate {
                 limit: decided,
                 session: await lookUp(session, of: request.tenant, now: now, deadline: deadline))
         }
-        let answer = Waiter<RateDecision>()
-        let pending = machine.ask(request, targets, now: Loop.shared.now) { answer.succeed($0) }
+        let pending = machine.ask(request, targets, now: Loop.shared.now)
         launchQuestions()
+        let timer = timer(for: pending, deadline)
+        defer { timer?.cancel() }
         // While Redis may be away only one request at a time finds out; its session waits for that.
         var found: SessionLookup?
         if let session, !machine.isAway(at: Loop.shared.now) {
             found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
         }
-        let limit: RateDecision
-        do {
-            limit = try await answer.wait(until: ownDeadline(deadline))
-        } catch {
-            // The request is over; whatever is told of its limit, nobody waits for it.
-            pending.abandon()
-            limit = machine.decideAlone(
-                request, machine.targets(of: request), Loop.shared.now)
-        }
+        let limit = await pending.value()
         if found == nil, let session, limit.isAllowed {
             found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
         }
@@ -86,9 +79,15 @@ final class Gate {
     }
 
     /// Every question has its answer, or has failed, within `timeout`: a request that has more time than all that it may
-    /// have to wait for needs no timer.
-    private func ownDeadline(_ deadline: Deadline) -> Deadline {
-        deadline.time > Loop.shared.now + patience ? .never : deadline
+    /// have to wait for needs no timer. At the end of its time it is decided here, as nobody will wait for more.
+    private func timer(for pending: PendingLimit, _ deadline: Deadline) -> Timer? {
+        guard deadline.time <= Loop.shared.now + patience else { return nil }
+        return Loop.shared.schedule(at: deadline) { [machine] in
+            guard !pending.isDone else { return }
+            pending.finish(
+                machine.decideAlone(
+                    pending.request, machine.targets(of: pending.request), Loop.shared.now))
+        }
     }
 
     /// As `pass`, for a request whose session is known, if it can be decided here.

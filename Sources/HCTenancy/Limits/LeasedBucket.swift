@@ -20,6 +20,8 @@ struct Lease {
 /// A class, for it is looked at in place, several times for each request: a copy would count its references each time.
 final class LeasedBucket {
     let rule: LimitRule
+    /// Its rule holds no longer: another bucket has taken its place.
+    var isVoid = false
 
     // MARK: Leases
 

@@ -88,13 +88,13 @@ final class LimitMachine {
         return nil
     }
 
-    /// Has Redis asked about a request that `decide` could not decide. `onDecision` is called once, from `answered` or
-    /// `failed`.
+    /// Has Redis asked about a request that `decide` could not decide.
+    ///
+    /// - Returns: it is finished by `answered` or `failed`, unless whoever asks finishes it before.
     func ask(
-        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime,
-        _ onDecision: @escaping (RateDecision) -> Void
+        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime
     ) -> PendingLimit {
-        let pending = PendingLimit(request, targets, onDecision)
+        let pending = PendingLimit(request, targets)
         step(pending, demand: 0, now)
         return pending
     }
@@ -353,13 +353,8 @@ final class LimitMachine {
             let need = units - bucket.balance(lane, now.nanoseconds)
             guard need > 0 else { return }
             if bucket.isInFlight { inFlight = inFlight ?? group }
-            parts.append(
-                LimitFlight.Part(
-                    group: group, index: index, plan: group.plan,
-                    question: LimitScript.Part(
-                        shape: bucket.rule.shape, need: need,
-                        want: bucket.want(
-                            need, waiting: units + demand, lane, now.nanoseconds))))
+            let want = bucket.want(need, waiting: units + demand, lane, now.nanoseconds)
+            parts.append(LimitFlight.Part(group, index, need: need, want: want))
         }
         if let inFlight {
             guard inFlight.waiting.count < limits.waitingMax else {
@@ -368,7 +363,7 @@ final class LimitMachine {
             inFlight.waiting.append(pending)
             return
         }
-        for part in parts { part.group.buckets[part.index].isInFlight = true }
+        for part in parts { part.bucket.isInFlight = true }
         launch(
             LimitFlight(
                 .lease, prefix: request.tenant.redisPrefix, lane: lane, parts: parts,
@@ -381,12 +376,8 @@ final class LimitMachine {
         // Mostly a rule of the clinic, one of the account and one of the address.
         parts.reserveCapacity(3)
         pending.targets.forEach(request.kind) { group, index in
-            let shape = group.buckets[index].rule.shape
-            let units = shape.charge(request.units, request.lane)
-            parts.append(
-                LimitFlight.Part(
-                    group: group, index: index, plan: group.plan,
-                    question: LimitScript.Part(shape: shape, need: units, want: units)))
+            let units = group.buckets[index].rule.shape.charge(request.units, request.lane)
+            parts.append(LimitFlight.Part(group, index, need: units, want: units))
         }
         launch(
             LimitFlight(
@@ -398,14 +389,11 @@ final class LimitMachine {
     private func refill(_ request: LimitRequest, _ targets: LimitTargets, _ now: Int64) {
         var parts: [LimitFlight.Part] = []
         targets.forEach(request.kind) { group, index in
-            guard group.buckets[index].wantsRefill(now) else { return }
-            group.buckets[index].isInFlight = true
-            parts.append(
-                LimitFlight.Part(
-                    group: group, index: index, plan: group.plan,
-                    question: LimitScript.Part(
-                        shape: group.buckets[index].rule.shape, need: 0,
-                        want: group.buckets[index].want(0, waiting: 0, .ordinary, now))))
+            let bucket = group.buckets[index]
+            guard bucket.wantsRefill(now) else { return }
+            bucket.isInFlight = true
+            let want = bucket.want(0, waiting: 0, .ordinary, now)
+            parts.append(LimitFlight.Part(group, index, need: 0, want: want))
         }
         metrics.refills.increment()
         launch(
@@ -426,7 +414,7 @@ final class LimitMachine {
         let time = now.nanoseconds
         for (part, given) in zip(flight.parts, answer.parts) {
             // What was asked under rules that no longer hold is void: Redis has charged it, nobody uses it.
-            guard part.group.plan === part.plan else { continue }
+            guard !part.bucket.isVoid else { continue }
             accept(part, given, answer, flight, time)
         }
         switch flight.purpose {
@@ -440,22 +428,22 @@ final class LimitMachine {
         _ part: LimitFlight.Part, _ given: LimitAnswer.Part, _ answer: LimitAnswer,
         _ flight: LimitFlight, _ now: Int64
     ) {
-        let (group, index, question) = (part.group, part.index, part.question)
-        group.buckets[index].learn(given.state, redisTime: answer.now, now)
+        let bucket = part.bucket
+        bucket.learn(given.state, redisTime: answer.now, now)
         switch flight.purpose {
         case .lease, .refill:
-            group.buckets[index].isInFlight = false
+            bucket.isInFlight = false
             if answer.passes {
-                group.buckets[index].deposit(
-                    given.given, wanted: question.want, flight.lane, since: given.state.at,
+                bucket.deposit(
+                    given.given, wanted: part.want, flight.lane, since: given.state.at,
                     sentAt: flight.sentAt, life: life, spacing: spacing, now)
                 metrics.leased.observe(given.given)
-                list(group)
-            } else if group.buckets[index].available(flight.lane, now) ?? 0 < question.need {
-                group.buckets[index].pause(flight.lane, until: now + spacing)
+                list(part.group)
+            } else if bucket.available(flight.lane, now) ?? 0 < part.need {
+                bucket.pause(flight.lane, until: now + spacing)
             }
         case .exact:
-            if answer.passes { group.buckets[index].use(given.given, now) }
+            if answer.passes { bucket.use(given.given, now) }
         case .look, .giveBack: break
         }
     }
@@ -493,9 +481,7 @@ final class LimitMachine {
             }
             return
         }
-        for part in flight.parts where part.group.plan === part.plan {
-            part.group.buckets[part.index].isInFlight = false
-        }
+        for part in flight.parts { part.bucket.isInFlight = false }
         for pending in takeWaiting(flight) where !pending.isDone {
             let (request, targets) = (pending.request, pending.targets)
             finish(
@@ -539,11 +525,11 @@ final class LimitMachine {
     /// What was asked for requests that have gone away meanwhile goes back.
     private func shed(_ flight: LimitFlight, _ now: Int64) {
         guard flight.owner != nil else { return }
-        for part in flight.parts where part.group.plan === part.plan && part.group.waiting.isEmpty {
-            let bucket = part.group.buckets[part.index]
+        for part in flight.parts where !part.bucket.isVoid && part.group.waiting.isEmpty {
             let most = max(
-                bucket.chunk, bucket.rule.shape.charge(RequestCost.write.units, .ordinary))
-            let leases = part.group.buckets[part.index].shed(to: most, now)
+                part.bucket.chunk,
+                part.bucket.rule.shape.charge(RequestCost.write.units, .ordinary))
+            let leases = part.bucket.shed(to: most, now)
             giveBack(leases, part.group, part.index, prefix: flight.prefix, now)
         }
     }
@@ -590,10 +576,7 @@ final class LimitMachine {
                     .giveBack, prefix: prefix, lane: .ordinary,
                     parts: [
                         LimitFlight.Part(
-                            group: group, index: index, plan: group.plan,
-                            question: LimitScript.Part(
-                                shape: group.buckets[index].rule.shape, need: 0,
-                                want: -lease.units, since: lease.since))
+                            group, index, need: 0, want: -lease.units, since: lease.since)
                     ], sentAt: now))
         }
     }

@@ -11,8 +11,8 @@ final class LimitRule: Sendable {
     let chunkMax: Int64
     /// The members of a JSON object that say what the rule is: written once, and told often.
     let members: [UInt8]
-    /// `RateLimit` begins so.
-    let fieldStart: String
+    /// `RateLimit` begins so; two numbers follow. At most 35 bytes: `TierSection.name` bounds names.
+    let fieldStart: [UInt8]
     /// Of one process when Redis is away: billionths of a unit per second, never nothing.
     let nanosPerSecond: Int64
 
@@ -25,7 +25,7 @@ final class LimitRule: Sendable {
         let milliseconds = max(1, rule.window.inMilliseconds)
         chunkMax = BucketShape.tenth(rate: Int64(rule.units), milliseconds: milliseconds)
         members = LimitRule.members(rule, shape)
-        fieldStart = "\"\(rule.name)\";r="
+        fieldStart = Array("\"\(rule.name)\";r=".utf8)
         nanosPerSecond = max(1, Int64(rule.units) * 1_000_000 / milliseconds * 1_000_000)
     }
 

@@ -30,11 +30,7 @@ extension LimitMachine {
         let oldest = (now - age).nanoseconds
         targets.forEachBucket { group, index in
             guard group.buckets[index].knownAt < oldest else { return }
-            parts.append(
-                LimitFlight.Part(
-                    group: group, index: index, plan: group.plan,
-                    question: LimitScript.Part(
-                        shape: group.buckets[index].rule.shape, need: 0, want: 0)))
+            parts.append(LimitFlight.Part(group, index, need: 0, want: 0))
         }
         guard !parts.isEmpty else { return nil }
         return LimitFlight(

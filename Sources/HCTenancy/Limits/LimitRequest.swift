@@ -70,32 +70,39 @@ struct LimitTargets {
     var groups: [LimitGroup] { [tenant] + [user, address].compactMap { $0 } }
 }
 
-/// A request that Redis has to be asked about.
+/// A request that Redis has to be asked about, and who waits for what comes of it.
 final class PendingLimit {
     let request: LimitRequest
     let targets: LimitTargets
     /// Questions that it has waited for.
     var rounds = 0
-    private(set) var isDone = false
-    private let onDecision: (RateDecision) -> Void
+    /// The first one counts.
+    private(set) var decision: RateDecision?
+    private var waiter: UnsafeContinuation<Void, Never>?
 
-    init(
-        _ request: LimitRequest, _ targets: LimitTargets,
-        _ onDecision: @escaping (RateDecision) -> Void
-    ) {
+    init(_ request: LimitRequest, _ targets: LimitTargets) {
         self.request = request
         self.targets = targets
-        self.onDecision = onDecision
     }
+
+    var isDone: Bool { decision != nil }
 
     func finish(_ decision: RateDecision) {
-        guard !isDone else { return }
-        isDone = true
-        onDecision(decision)
+        guard self.decision == nil else { return }
+        self.decision = decision
+        waiter?.resume()
+        waiter = nil
     }
 
-    /// Nobody waits for it any more.
-    func abandon() { isDone = true }
+    /// Waits for the decision. To be called once.
+    ///
+    /// Without a deadline and deaf to cancellation, which would cost more than the wait: every question has its answer
+    /// or has failed within `Gate.timeout`, and who has less time than it may take is finished by a timer.
+    func value() async -> RateDecision {
+        if decision == nil { await withUnsafeContinuation { waiter = $0 } }
+        guard let decision else { preconditionFailure("a wait ends with a decision") }
+        return decision
+    }
 }
 
 /// A question to Redis, for the shell to ask.
@@ -113,11 +120,29 @@ final class LimitFlight {
         case giveBack
     }
 
+    /// One bucket, as it was when the question was asked: where it is void now, so is what is said of it.
     struct Part {
         let group: LimitGroup
         let index: Int
-        let plan: LimitPlan
-        var question: LimitScript.Part
+        let bucket: LeasedBucket
+        let need: Int64
+        let want: Int64
+        let since: Int64
+
+        init(
+            _ group: LimitGroup, _ index: Int, need: Int64, want: Int64, since: Int64 = 0
+        ) {
+            self.group = group
+            self.index = index
+            bucket = group.buckets[index]
+            self.need = need
+            self.want = want
+            self.since = since
+        }
+
+        var question: LimitScript.Part {
+            LimitScript.Part(shape: bucket.rule.shape, need: need, want: want, since: since)
+        }
     }
 
     let purpose: Purpose

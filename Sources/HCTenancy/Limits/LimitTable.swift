@@ -69,6 +69,7 @@ final class LimitGroup {
     func adopt(_ plan: LimitPlan, generation: Int) -> Int? {
         guard plan !== self.plan, generation >= self.generation else { return nil }
         let held = buckets.count { $0.isHolding }
+        for bucket in buckets { bucket.isVoid = true }
         self.plan = plan
         self.generation = generation
         buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })

@@ -1,7 +1,9 @@
 import HCCore
 
 /// Whether a request is within the limits of its clinic, and what to tell the client about it.
-package struct RateDecision: Sendable {
+///
+/// A class, for it is handed from stage to stage: a copy would count the references of all that it holds.
+package final class RateDecision: Sendable {
     /// Who has decided.
     package enum Origin: Int, CaseIterable, Sendable {
         /// This process, with units that it has from Redis.
@@ -57,21 +59,24 @@ package struct RateDecision: Sendable {
     /// Decided by this process alone, as Redis did not answer.
     package var isLocal: Bool { origin == .grace || origin == .share }
 
-    /// The name of the rule that `limitField` speaks of.
+    /// The name of the rule that `withLimitField` speaks of.
     package var ruleName: String? { rule?.rule.name }
     package var scope: RateScope? { rule?.rule.scope }
 
     /// `RateLimit` (4 of the draft): what is left of the rule of which least is left, and seconds until all is there
     /// again.
-    package var limitField: String? {
+    @discardableResult
+    package func withLimitField<Answer>(
+        _ body: (UnsafeRawBufferPointer) -> Answer
+    ) -> Answer? {
         guard let rule else { return nil }
-        var field = ""
-        field.reserveCapacity(rule.fieldStart.utf8.count + 32)
-        field += rule.fieldStart
-        field += String(remaining)
-        field += ";t="
-        field += String(resetAfter.inSecondsRoundedUp)
-        return field
+        return FixedText.with(
+            { field in
+                rule.fieldStart.withUnsafeBytes { field.append($0) }
+                field.append(decimal: Int64(remaining))
+                field.append(";t=")
+                field.append(decimal: resetAfter.inSecondsRoundedUp)
+            }, body)
     }
 
     /// `Retry-After` (RFC 9110 10.2.3): whole seconds, rounded up, so that coming back then is not too early.

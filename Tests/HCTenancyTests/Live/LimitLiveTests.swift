@@ -27,7 +27,8 @@ struct LimitLiveTests {
 
         func pass(
             _ plan: LimitPlan, tenant: UInt64 = 1, _ cost: RequestCost = .read,
-            isExact: Bool = false, user: UInt64? = nil, session: SessionID? = nil
+            isExact: Bool = false, user: UInt64? = nil, session: SessionID? = nil,
+            within time: Duration = .seconds(30)
         ) async -> RateDecision {
             await gate.pass(
                 LimitRequest(
@@ -35,7 +36,7 @@ struct LimitLiveTests {
                     kind: .default, units: cost.units, isExact: isExact,
                     user: user.map { UUID(high: 1, low: $0) }),
                 session: session, now: Timestamp(seconds: 1_780_000_000),
-                deadline: .after(.seconds(30), from: Loop.shared.now)
+                deadline: .after(time, from: Loop.shared.now)
             ).limit
         }
     }
@@ -326,6 +327,30 @@ struct LimitLiveTests {
         }
         try await offLoop { try server.resume() }
         #expect(worker.metrics.failures(.timeout) == 1)
+    }
+
+    @Test("a request does not wait for Redis beyond its own time, nor does its end concern others")
+    func ownTime() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = Worker(try await redis.client())
+        let plan = slow(1000)
+        #expect(await worker.pass(plan, isExact: true).origin == .redis)
+        _ = try await worker.client.send(
+            ["CLIENT", "PAUSE", "60000", "ALL"], deadline: redis.deadline)
+        var ended: [String] = []
+        let patient = Loop.shared.spawn {
+            #expect(await worker.pass(plan, isExact: true).isLocal)
+            ended.append("patient")
+        }
+        let hasty = Loop.shared.spawn {
+            #expect(await worker.pass(plan, isExact: true, within: .milliseconds(1)).isLocal)
+            ended.append("hasty")
+        }
+        await patient.value
+        await hasty.value
+        // Both were asked together, the patient one first.
+        #expect(ended == ["hasty", "patient"])
+        #expect(worker.metrics.failures(.timeout) == 2)
     }
 
     @Test("what answers nonsense is not believed: the limit is a local share, and it is counted")

@@ -107,12 +107,12 @@ final class LimitBench {
     }
 
     func pass(_ request: LimitRequest) -> RateDecision {
-        var decided = machine.decide(request, now: now, isConnected: isConnected)
-        if decided == nil {
-            _ = machine.ask(request, now: now) { decided = $0 }
-        }
+        let decided = machine.decide(request, now: now, isConnected: isConnected)
+        let pending = decided == nil ? machine.ask(request, now: now) : nil
         run()
-        guard let decided else { preconditionFailure("Redis answers at once") }
+        guard let decided = decided ?? pending?.decision else {
+            preconditionFailure("Redis answers at once")
+        }
         return decided
     }
 
@@ -155,10 +155,7 @@ extension LimitMachine {
         decide(request, targets(of: request), now: now, isConnected: isConnected)
     }
 
-    func ask(
-        _ request: LimitRequest, now: MonotonicTime,
-        _ onDecision: @escaping (RateDecision) -> Void
-    ) -> PendingLimit {
-        ask(request, targets(of: request), now: now, onDecision)
+    func ask(_ request: LimitRequest, now: MonotonicTime) -> PendingLimit {
+        ask(request, targets(of: request), now: now)
     }
 }

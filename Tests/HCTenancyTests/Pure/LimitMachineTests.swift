@@ -94,18 +94,17 @@ struct LimitMachineTests {
     func singleFlight() {
         let bench = LimitBench()
         let plan = LimitPlan.make(bucket(1000, burst: 1000))
-        var decisions: [RateDecision] = []
+        var pending: [PendingLimit] = []
         for _ in 0..<50 {
             let request = bench.request(plan)
             #expect(bench.machine.decide(request, now: bench.now, isConnected: true) == nil)
-            _ = bench.machine.ask(request, now: bench.now) { decisions.append($0) }
+            pending.append(bench.machine.ask(request, now: bench.now))
         }
         let first = bench.machine.takeOutbox()
         #expect(first.count == 1)
         for flight in first { bench.deliver(flight) }
         bench.run()
-        #expect(decisions.count == 50)
-        #expect(decisions.allSatisfy { $0.isAllowed })
+        #expect(pending.count { $0.decision?.isAllowed == true } == 50)
         #expect(bench.questions == 2, "the second brings what all the others wait for")
         #expect(bench.held(plan) <= 20)
     }
@@ -118,11 +117,13 @@ struct LimitMachineTests {
         for _ in 0..<200 {
             let request = bench.request(plan)
             _ = bench.machine.decide(request, now: bench.now, isConnected: true)
-            pending.append(bench.machine.ask(request, now: bench.now) { _ in })
+            pending.append(bench.machine.ask(request, now: bench.now))
         }
         for flight in bench.machine.takeOutbox() { bench.deliver(flight) }
         // The second question is under way, for 199.
-        for request in pending { request.abandon() }
+        for one in pending {
+            one.finish(bench.machine.decideAlone(one.request, one.targets, bench.now))
+        }
         bench.run()
         #expect(bench.held(plan) <= 20)
         #expect(bench.asked[.giveBack] == 1)
@@ -320,16 +321,15 @@ struct LimitMachineTests {
         let bench = LimitBench()
         let old = LimitPlan.make(bucket(1000, burst: 1000))
         let new = LimitPlan.make(bucket(1, burst: 500))
-        var decided: RateDecision?
         let request = bench.request(old, .default, 20)
         _ = bench.machine.decide(request, now: bench.now, isConnected: true)
-        _ = bench.machine.ask(request, now: bench.now) { decided = $0 }
+        let pending = bench.machine.ask(request, now: bench.now)
         let flights = bench.machine.takeOutbox()
         bench.generation += 1
         while bench.pass(bench.request(new, isExact: true)).isAllowed {}
         for flight in flights { bench.deliver(flight) }
         bench.run()
-        #expect(decided?.isAllowed == false)
+        #expect(pending.decision?.isAllowed == false)
         #expect(bench.held(new) == 0)
     }
 

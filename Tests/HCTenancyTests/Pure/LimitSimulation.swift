@@ -26,6 +26,8 @@ final class LimitSimulation {
         var isConnected = false
         /// Of the connection: what was sent on another one has no answer.
         var connection = 0
+        /// Requests that wait for Redis.
+        var pending: [PendingLimit] = []
 
         init(_ machine: LimitMachine, drift: Int64, offset: Int64) {
             self.machine = machine
@@ -153,11 +155,16 @@ final class LimitSimulation {
         {
             observe(decision, request)
         } else {
-            _ = process.machine.ask(request, now: local) { [self] decision in
-                if process.isAlive { observe(decision, request) }
-            }
+            process.pending.append(process.machine.ask(request, now: local))
         }
         send(process)
+    }
+
+    private func observeDecided(_ process: Process) {
+        process.pending.removeAll { pending in
+            if let decision = pending.decision { observe(decision, pending.request) }
+            return pending.isDone
+        }
     }
 
     private func observe(_ decision: RateDecision, _ request: LimitRequest) {
@@ -186,6 +193,7 @@ final class LimitSimulation {
     // MARK: Messages
 
     private func send(_ process: Process) {
+        observeDecided(process)
         for flight in process.machine.takeOutbox() {
             let connection = process.connection
             guard process.isConnected else {
