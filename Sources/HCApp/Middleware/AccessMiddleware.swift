@@ -13,18 +13,25 @@ import HCTenancy
 @LoopActor
 final class AccessMiddleware: Middleware {
     private let auth: AuthService
-    private var limits: [ObjectIdentifier: RouteLimits] = [:]
+    /// By the places of the routes.
+    private let limits: [RouteLimits]
 
-    init(auth: AuthService) {
+    init(auth: AuthService, routes: [RouteDescription]) {
         self.auth = auth
+        limits = routes.map { RouteLimits($0) }
+    }
+
+    /// What is no route is answered as such, whoever asks.
+    nonisolated func applies(to route: RouteDescription?) -> Bool {
+        route.map { RouteClass($0) != .platform } ?? false
     }
 
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
-        // What is no route is answered as such, whoever asks.
-        guard let route = context.match.route, let tenant = context.tenant else { return .next }
-        if try passNow(request, context, route, tenant) { return .next }
+        guard let place = context.match.place, let tenant = context.tenant else { return .next }
+        let limits = limits[place]
+        if try passNow(request, context, limits, tenant) { return .next }
         return .pending { [self] in
-            try await pass(request, context, route, tenant)
+            try await pass(request, context, limits, tenant)
             return nil
         }
     }
@@ -32,12 +39,11 @@ final class AccessMiddleware: Middleware {
     /// Lets a request through, or refuses it, if all that this takes is in memory.
     /// - Returns: false if something has to be waited for; then nothing has been taken.
     private func passNow(
-        _ request: HTTPRequest, _ context: RequestContext, _ route: RouteDescription,
+        _ request: HTTPRequest, _ context: RequestContext, _ limits: RouteLimits,
         _ tenant: TenantContext
     ) throws -> Bool {
-        let limits = limits(of: route)
         let address = LimitAddress(request.remoteAddress)
-        if route.access == .open {
+        if limits.isOpen {
             guard
                 let answer = tenant.gateNow(
                     session: nil, address: address, class: limits.kind, cost: limits.cost,
@@ -46,12 +52,9 @@ final class AccessMiddleware: Middleware {
             try admit(answer.limit, context)
             return true
         }
-        guard let token = AccessMiddleware.bearer(request.headers) else {
-            throw ClinicError(.unauthenticated)
-        }
         let claims: AccessClaims
         do throws(ClinicError) {
-            claims = try auth.verify(token, in: tenant)
+            claims = try verify(request, tenant)
         } catch {
             // A good token of another clinic is recorded before it is refused.
             if error.code == .tenantMismatch { return false }
@@ -70,12 +73,11 @@ final class AccessMiddleware: Middleware {
     }
 
     private func pass(
-        _ request: HTTPRequest, _ context: RequestContext, _ route: RouteDescription,
+        _ request: HTTPRequest, _ context: RequestContext, _ limits: RouteLimits,
         _ tenant: TenantContext
     ) async throws {
-        let limits = limits(of: route)
         let address = LimitAddress(request.remoteAddress)
-        if route.access == .open {
+        if limits.isOpen {
             let answer = await tenant.gate(
                 session: nil, address: address, class: limits.kind, cost: limits.cost,
                 isExact: limits.isExact, deadline: request.deadline)
@@ -95,17 +97,24 @@ final class AccessMiddleware: Middleware {
     private func claims(
         of request: HTTPRequest, _ context: RequestContext, _ tenant: TenantContext
     ) async throws -> AccessClaims {
-        guard let token = AccessMiddleware.bearer(request.headers) else {
-            throw ClinicError(.unauthenticated)
-        }
         do throws(ClinicError) {
-            return try auth.verify(token, in: tenant)
+            return try verify(request, tenant)
         } catch {
             if error.code == .tenantMismatch {
                 try await recordMismatch(request, context, tenant)
             }
             throw error
         }
+    }
+
+    private func verify(
+        _ request: HTTPRequest, _ tenant: TenantContext
+    ) throws(ClinicError) -> AccessClaims {
+        let verified = AccessMiddleware.withBearer(request.headers) { token in
+            Result { () throws(ClinicError) in try auth.verify(token, in: tenant) }
+        }
+        guard let verified else { throw ClinicError(.unauthenticated) }
+        return try verified.get()
     }
 
     /// A good token of another clinic: recorded, and answered as if there were nothing here. Whoever has one makes this
@@ -146,22 +155,19 @@ final class AccessMiddleware: Middleware {
         }
     }
 
-    private func limits(of route: RouteDescription) -> RouteLimits {
-        if let known = limits[ObjectIdentifier(route)] { return known }
-        let made = RouteLimits(route)
-        limits[ObjectIdentifier(route)] = made
-        return made
-    }
-
     /// The token of `Authorization: Bearer …` (RFC 6750 2.1); the scheme in any case (RFC 9110 11.1). Two
     /// fields are none: which of them would count is anybody's guess.
-    nonisolated static func bearer(_ headers: HTTPHeaders) -> String? {
+    nonisolated static func withBearer<Answer>(
+        _ headers: HTTPHeaders, _ body: (UnsafeRawBufferPointer) -> Answer
+    ) -> Answer? {
         guard headers.count(of: .authorization) == 1 else { return nil }
-        return headers.withValue(.authorization, token) ?? nil
+        return headers.withValue(.authorization) { token($0).map(body) } ?? nil
     }
 
     /// Without closures and with one search, for this runs for every request over a token of hundreds of bytes.
-    private nonisolated static func token(_ value: UnsafeRawBufferPointer) -> String? {
+    private nonisolated static func token(
+        _ value: UnsafeRawBufferPointer
+    ) -> UnsafeRawBufferPointer? {
         let blank = UInt8(ascii: " ")
         let scheme: StaticString = "bearer"
         guard value.count > scheme.utf8CodeUnitCount else { return nil }
@@ -176,6 +182,6 @@ final class AccessMiddleware: Middleware {
         guard let first = token.baseAddress, !token.isEmpty,
             memchr(first, Int32(blank), token.count) == nil
         else { return nil }
-        return String(decoding: token, as: UTF8.self)
+        return token
     }
 }

@@ -11,7 +11,8 @@ final class ObservationMiddleware: Middleware {
     private let logger: Logger
     private let clocks: Clocks
     private let registry: MetricsRegistry
-    private var latencies: [ObjectIdentifier: Histogram] = [:]
+    /// By the places of the routes, as far as they have been asked for.
+    private var latencies: [Histogram?] = []
     private let unrouted: Histogram
 
     init(logger: Logger, clocks: Clocks, registry: MetricsRegistry) {
@@ -29,7 +30,7 @@ final class ObservationMiddleware: Middleware {
             limit.withLimitField { response.headers.append(.rateLimit, $0) }
         }
         let elapsed = clocks.monotonic() - request.receivedAt
-        latency(of: context.match.route).observe(elapsed)
+        latency(of: context.match).observe(elapsed)
         if logger.isEnabled(.info) {
             log(request, context, response, elapsed)
         }
@@ -53,12 +54,13 @@ final class ObservationMiddleware: Middleware {
         logger.info("request", metadata)
     }
 
-    private func latency(of route: RouteDescription?) -> Histogram {
-        guard let route else { return unrouted }
-        if let known = latencies[ObjectIdentifier(route)] { return known }
+    private func latency(of match: RouteMatch) -> Histogram {
+        guard let place = match.place, let route = match.route else { return unrouted }
+        if place < latencies.count, let known = latencies[place] { return known }
         let made = ObservationMiddleware.histogram(
             route.name, lane: route.lane.rawValue, registry)
-        latencies[ObjectIdentifier(route)] = made
+        while latencies.count <= place { latencies.append(nil) }
+        latencies[place] = made
         return made
     }
 

@@ -10,12 +10,17 @@ import HCTenancy
 struct ReadAfterMiddleware: Middleware {
     static let field: HTTPFieldName = "HC-Read-After"
 
+    func applies(to route: RouteDescription?) -> Bool {
+        route.map { $0.access != .open } ?? false
+    }
+
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
         guard let tenant = context.tenant, let actor = context.actor else { return .next }
         // Several fields are one text that opens as no token: then the primary answers.
-        let tokens = request.headers.values(ReadAfterMiddleware.field)
-        context.tenant = tenant.reading(
-            session: actor.sessionID, after: tokens.isEmpty ? nil : tokens.joined(separator: ","))
+        let token =
+            request.headers.contains(ReadAfterMiddleware.field)
+            ? request.headers.values(ReadAfterMiddleware.field).joined(separator: ",") : nil
+        context.tenant = tenant.reading(session: actor.sessionID, after: token)
         return .next
     }
 

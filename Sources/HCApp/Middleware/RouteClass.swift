@@ -83,6 +83,8 @@ struct RouteLimits {
     let kind: LimitClass
     let cost: RequestCost
     let isExact: Bool
+    /// Whether nobody has to be logged in.
+    let isOpen: Bool
     /// Whether care depends on it: what the reserve of the tier is for.
     let isSafety: Bool
 
@@ -91,7 +93,8 @@ struct RouteLimits {
         kind = known.limitClass
         cost = known.cost
         isExact = known.isExact
-        isSafety = route.lane == .safety && route.access != .open
+        isOpen = route.access == .open
+        isSafety = route.lane == .safety && !isOpen
     }
 
     /// The reserve is for those who treat: a patient who looks at the own record, however often, takes nothing of it.

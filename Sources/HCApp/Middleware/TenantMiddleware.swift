@@ -6,8 +6,11 @@ import HCTenancy
 struct TenantMiddleware: Middleware {
     let door: TenantDoor
 
+    func applies(to route: RouteDescription?) -> Bool {
+        route.map { RouteClass($0) != .platform } ?? true
+    }
+
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
-        if let route = context.match.route, RouteClass(route) == .platform { return .next }
         context.tenant = try door.context(host: request.host)
         return .next
     }

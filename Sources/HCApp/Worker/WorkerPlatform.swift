@@ -98,17 +98,19 @@ final class WorkerPlatform {
             else { return nil }
             return CrossOriginPolicy(origins: record.origins)
         }
+        let router = Routes.all(
+            services, clocks: clocks, sockets: sockets,
+            assets: try configuration.assetsDirectory.map {
+                try AssetCatalog(directory: $0, mount: AppConfiguration.assetsMount)
+            }, conformance: conformance)
         application = Application(
-            Routes.all(
-                services, clocks: clocks, sockets: sockets,
-                assets: try configuration.assetsDirectory.map {
-                    try AssetCatalog(directory: $0, mount: AppConfiguration.assetsMount)
-                }, conformance: conformance),
+            router,
             middleware: [
                 observation, crossOrigin, admission,
                 CompressionMiddleware(EncoderPool(), metrics: compression),
                 RevalidationMiddleware(),
-                TenantMiddleware(door: door), AccessMiddleware(auth: services.auth),
+                TenantMiddleware(door: door),
+                AccessMiddleware(auth: services.auth, routes: router.routes),
                 ReadAfterMiddleware(),
                 RequestDecodingMiddleware(metrics: compression),
             ],

@@ -33,8 +33,15 @@ package struct RoleSet: OptionSet, Hashable, Sendable {
 
     /// Names that are no role are dropped: what is not known grants nothing.
     package init(names: some Sequence<String>) {
-        self.init(names.compactMap { Role(rawValue: $0) })
+        self = names.reduce(into: []) { roles, name in
+            if let role = RoleSet.byName.first(where: { $0.name == name }) {
+                roles.formUnion(role.set)
+            }
+        }
     }
+
+    /// Searched for every request: by their texts, which is less than to hash one or to make each anew.
+    private static let byName = Role.allCases.map { (name: $0.rawValue, set: RoleSet($0)) }
 
     package func contains(_ role: Role) -> Bool {
         contains(RoleSet(role))

@@ -105,7 +105,8 @@ package final class TokenKeyRing: Sendable {
         return try outcome.get()
     }
 
-    private func verify(
+    /// As above, of the token's bytes.
+    package func verify(
         _ token: UnsafeRawBufferPointer, at now: Timestamp
     ) throws(TokenError) -> SignedToken {
         guard token.count <= Self.tokenBytesMax else { throw .tooLong }
@@ -159,9 +160,9 @@ package final class TokenKeyRing: Sendable {
             notBefore = max(notBefore, instant)
         }
         let token = SignedToken(
-            keyID: key.id, issuedAt: issued, notBefore: notBefore, expiresAt: expires,
-            claims: claims)
-        try token.check(at: now)
+            keyID: key.id, issuedAt: issued,
+            window: TokenWindow(notBefore: notBefore, expiresAt: expires), claims: claims)
+        try token.window.check(at: now)
         return token
     }
 

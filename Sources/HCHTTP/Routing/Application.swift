@@ -8,15 +8,17 @@ package final class Application<Context: Sendable>: HTTPResponder {
     private final class Endpoint: Sendable {
         let outcome: RouteMatch.Outcome
         let route: RouteDescription?
+        let place: Int?
         let parameterNames: [String]
         let chain: StageChain<Context>
 
         init(
-            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?,
+            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
             _ chain: StageChain<Context>
         ) {
             self.outcome = outcome
             self.route = route
+            self.place = place
             parameterNames = route?.parameterNames ?? []
             self.chain = chain
         }
@@ -58,8 +60,8 @@ package final class Application<Context: Sendable>: HTTPResponder {
         let methodCount = HTTPMethod.count
         var table: [Endpoint?] = Array(
             repeating: nil, count: trie.nodeCount * methodCount)
-        for (entry, node) in zip(router.entries, nodes) {
-            let made = Endpoint(.route, entry.route, compose(entry.route, entry.code))
+        for (place, (entry, node)) in zip(router.entries, nodes).enumerated() {
+            let made = Endpoint(.route, entry.route, at: place, compose(entry.route, entry.code))
             table[node * methodCount + Int(entry.route.method.rawValue)] = made
         }
         for node in Set(nodes) {
@@ -91,7 +93,8 @@ package final class Application<Context: Sendable>: HTTPResponder {
     package func answer(_ request: HTTPRequest) -> HTTPAnswer {
         let (endpoint, parameters) = find(request)
         let match = RouteMatch(
-            outcome: endpoint.outcome, route: endpoint.route, parameters: parameters)
+            outcome: endpoint.outcome, route: endpoint.route, place: endpoint.place,
+            parameters: parameters)
         return endpoint.chain.answer(request, makeContext(request, match))
     }
 

@@ -57,6 +57,8 @@ package struct RouteMatch: Sendable {
     package let outcome: Outcome
     /// Nil unless `outcome` is `route`.
     package let route: RouteDescription?
+    /// The place of the route in `Router.routes`, where stages find at once what they know of it; nil as `route`.
+    package let place: Int?
     package let parameters: PathParameters
 }
 

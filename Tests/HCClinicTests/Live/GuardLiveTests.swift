@@ -53,6 +53,23 @@ struct GuardLiveTests {
             tokens.refreshToken, in: clinic.context, requestID: "test", deadline: clinic.deadline)
     }
 
+    @Test("a token is not known by its end alone, and a forgery with the end of another harms none")
+    func tokensOfOneEnd() async throws {
+        let clinic = try await LiveClinic.make()
+        let token = try await clinic.login().accessToken
+        _ = try await clinic.admit(token)
+        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
+        // Other claims, another header, nothing before the end, and less than an end.
+        for forged in [
+            "\(parts[0]).\(parts[1].dropLast())A.\(parts[2])", "A\(token.dropFirst())",
+            String(parts[2]), String(token.suffix(16)), String(token.suffix(15)), "",
+        ] where forged != token {
+            #expect(
+                try await code { try await clinic.admit(forged) } == .unauthenticated, "\(forged)")
+        }
+        _ = try await clinic.admit(token)
+    }
+
     @Test("a session that is over admits nobody, though it is said to be active")
     func sessionsThatAreOver() async throws {
         let clinic = try await LiveClinic.make()

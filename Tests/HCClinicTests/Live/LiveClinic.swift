@@ -189,6 +189,17 @@ final class LiveClinic {
     }
 }
 
+extension AuthService {
+    func verify(
+        _ accessToken: String, in context: TenantContext
+    ) throws(ClinicError) -> AccessClaims {
+        let claims = Array(accessToken.utf8).withUnsafeBytes { token in
+            Result { () throws(ClinicError) in try verify(token, in: context) }
+        }
+        return try claims.get()
+    }
+}
+
 /// The code of a refusal.
 @LoopActor func code(_ body: @LoopActor () async throws -> some Sendable) async throws
     -> ClinicError.Code?
