@@ -402,6 +402,68 @@ struct EventLiveTests {
         #expect(clinic.services.events.socketCount == 0)
     }
 
+    @Test("who is logged in no more asks for nothing: no topic is looked up, none is recorded")
+    func askedAfterTheEnd() async throws {
+        let clinic = try await LiveClinic.make()
+        let patient = try await clinic.register()
+        let actor = try await owner(clinic)
+        let follower = try await Follower(clinic, actor)
+        try await clinic.services.auth.logout(actor, in: clinic.context, deadline: clinic.deadline)
+        let nobody = clinic.services.dependencies.makeUUID()
+        await follower.follow("patient:\(patient)", "patient:\(nobody)")
+        #expect(follower.socket.closed == .sessionEnded)
+        #expect(follower.socket.messages.compactMap { $0["type"]?.asString } == ["welcome"])
+        let recorded = try await clinic.psql(
+            """
+            SELECT count(*) FROM audit_event
+            WHERE tenant_id = '\(clinic.context.id)' AND action IN ('subscribe', 'deny')
+            """)
+        #expect(recorded == "0")
+    }
+
+    @Test("a clinic that is closed to everybody closes its sockets")
+    func suspended() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        let follower = try await Follower(clinic, actor)
+        await follower.follow("calendar:\(try await clinic.practitioner())")
+        #expect(follower.socket.all("subscribed").count == 1)
+        // As the shard has it before this process hears of it. The cache has forgotten the session: the shard is asked.
+        let services = (clinic.ground.services, clinic.ground.shard)
+        let tenant = clinic.context.id
+        _ = try await offLoop {
+            try services.0.psql(
+                services.1.owner,
+                "UPDATE hc_tenant SET state = 'suspended' WHERE tenant_id = '\(tenant)'")
+        }
+        let session = try #require(actor.sessionID)
+        _ = try await clinic.ground.redis.send(
+            ["DEL", .text("s1:{\(tenant)}:1:session:\(session)")], deadline: clinic.deadline)
+        await clinic.services.events.review([follower.session], of: tenant)
+        #expect(follower.socket.closed == .sessionEnded)
+        #expect(clinic.services.events.socketCount == 0)
+    }
+
+    @Test("a session whose account is another's now is over")
+    func foreignAccount() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        let nurse = try await clinic.staff(.nurse, email: "nurse@clinic.example")
+        let follower = try await Follower(clinic, actor)
+        let session = try #require(actor.sessionID)
+        let account = try #require(nurse.accountID)
+        _ = try await clinic.psql(
+            """
+            UPDATE session SET account_id = '\(account)'
+            WHERE tenant_id = '\(clinic.context.id)' AND id = '\(session)'
+            """)
+        _ = try await clinic.ground.redis.send(
+            ["DEL", .text("s1:{\(clinic.context.id)}:1:session:\(session)")],
+            deadline: clinic.deadline)
+        await clinic.services.events.review([follower.session], of: clinic.context.id)
+        #expect(follower.socket.closed == .sessionEnded)
+    }
+
     @Test("roles that are taken away close their topics before the next event")
     func rolesTaken() async throws {
         let clinic = try await LiveClinic.make()
@@ -509,7 +571,47 @@ struct EventLiveTests {
         #expect(follower.socket.errors.count <= EventSocketLimits.faultsMax)
     }
 
-    @Test("who has left a topic hears it no more; topics are counted over all requests")
+    @Test("refusals are counted in a row: what is done between them begins the count anew")
+    func faultsInARow() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        // The one that is right is the last that the rate lets through.
+        for _ in 1..<EventSocketLimits.faultsMax { await follower.session.handle([0xFF]) }
+        await follower.say(["type": "ping"])
+        #expect(follower.socket.all("pong").count == 1)
+        for _ in 1..<EventSocketLimits.faultsMax { await follower.session.handle([0xFF]) }
+        #expect(follower.socket.closed == nil)
+        await follower.session.handle([0xFF])
+        #expect(follower.socket.closed == .abuse)
+    }
+
+    @Test("topics are counted over all requests of a socket, each of them once")
+    func topicsMax() async throws {
+        let clinic = try await LiveClinic.make()
+        var topics: [String] = []
+        for number in 0...EventSocketLimits.topicsMax {
+            topics.append("calendar:\(try await clinic.practitioner("Dr. \(number)"))")
+        }
+        let last = topics.removeLast()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        func ask(_ type: String, _ topics: [String]) async {
+            await follower.say([
+                "type": .string(type), "topics": .array(topics.map { .string($0) }),
+            ])
+        }
+        await ask("subscribe", topics)
+        await ask("subscribe", [topics[0]])
+        #expect(follower.socket.errors.isEmpty)
+        await ask("subscribe", [last])
+        #expect(follower.socket.errors == ["too-many-topics"])
+        await ask("unsubscribe", [topics[0]])
+        await ask("subscribe", [last])
+        #expect(follower.socket.errors.count == 1)
+        #expect(follower.socket.all("subscribed").count == 3)
+        follower.session.ended()
+    }
+
+    @Test("who has left a topic hears it no more")
     func leaving() async throws {
         let clinic = try await LiveClinic.make()
         let patient = try await clinic.register()
