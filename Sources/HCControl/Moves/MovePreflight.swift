@@ -22,6 +22,8 @@ package struct MovePlan: Sendable {
     /// Rows are counted; bytes are estimated from the tables' size.
     package var tables: [Table]
     package var warnings: [String]
+    /// Clinics that are not to be on one shard with it: who decided on the target says so.
+    var apart: [TenantID] = []
 
     package var rows: Int64 { tables.reduce(0) { $0 + $1.rows } }
     package var bytes: Int64 { tables.reduce(0) { $0 + $1.bytes } }

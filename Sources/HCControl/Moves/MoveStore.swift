@@ -97,21 +97,17 @@ package struct MoveStore {
 
     /// Writes a new move down, with its lease, and marks the clinic's placement as moving.
     ///
-    /// - Throws: `ControlError` of kind `conflict` if the clinic is on the move already, or has just been moved.
+    /// - Throws: `ControlError` of kind `conflict` if the clinic is on the move already, or has just been moved, or if
+    ///   one that it is to be apart from has come to the target since that was chosen (`group-there`); of kind `refused`
+    ///   if the target takes no clinics any more.
     func begin(_ plan: MovePlan, owner: String, reason: String?) async throws -> Move {
         var random = SystemRandom()
         let id: MoveID = Identifier(UUID.v7(at: plane.clocks.now(), using: &random))
         let isMine = try await plane.attempt("the move cannot be written down") {
             do {
-                let results = try await plane.control().execute(
-                    [
-                        // As the target, for nobody drains it until this is written.
-                        Query(
-                            """
-                            SELECT 1 / count(*) FROM (
-                                SELECT FROM shard WHERE id = $1 AND state = 'open' FOR SHARE
-                            ) AS target
-                            """, [.text(plan.target.id)]),
+                try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                    try await takePlace(for: plan, transaction)
+                    _ = try await transaction.execute(final: [
                         // Shards may not have heard of the last numbers of a move that is over: its processes might.
                         Query(
                             """
@@ -148,8 +144,9 @@ package struct MoveStore {
                                 "target": .string(plan.target.id),
                                 "reason": reason.map { .string($0) } ?? .null,
                             ]),
-                    ], deadline: plane.deadline)
-                return results.count == 5
+                    ])
+                }
+                return true
             } catch let error as PostgresError
                 where error.sqlstate == .uniqueViolation || error.sqlstate == .divisionByZero
             {
@@ -157,17 +154,50 @@ package struct MoveStore {
             }
         }
         guard isMine else {
-            let target = try await ShardRegistry(plane: plane).find(plan.target.id)
-            guard target.state == "open" else {
-                throw ControlError(
-                    .refused, code: "move-refused", "shard \(target.id) is \(target.state) by now")
-            }
             throw ControlError(
                 .conflict, code: "move-running", "'\(plan.tenant.slug)' is on the move already",
                 remedy: "See 'hc-admin move show \(plan.tenant.slug)'.")
         }
         return try await find(id)
     }
+
+    /// The target is held as it is until the move is written down: nobody drains it in between. Who is to be apart from
+    /// others holds it alone: two of one group that have both chosen it, each while the other was not there, come one after
+    /// the other, and the second finds the first, on its way or there.
+    private func takePlace(for plan: MovePlan, _ transaction: PostgresTransaction) async throws {
+        let target = plan.target.id
+        let isAlone = !plan.apart.isEmpty
+        let results = try await transaction.execute([
+            .unsafeSQL(
+                "SELECT state FROM shard WHERE id = $1 FOR \(isAlone ? "NO KEY UPDATE" : "SHARE")",
+                [.text(target)]),
+            // Sees what was written down before the shard was this one's to hold.
+            Query(
+                """
+                SELECT slug FROM placement JOIN tenant ON tenant.id = tenant_id
+                WHERE tenant_id = ANY ($1) AND tenant_id <> $2 AND placement.state <> 'closed'
+                    AND (shard_id = $3 OR EXISTS (
+                        SELECT FROM move WHERE move.tenant_id = placement.tenant_id AND move.state = 'running'
+                            AND $3 = CASE direction WHEN 'forward' THEN target_shard ELSE source_shard END))
+                ORDER BY slug LIMIT 1
+                """,
+                [.uuids(plan.apart.map(\.uuid)), .id(plan.tenant.id), .text(target)]),
+        ])
+        let state = try results[0].singleIfPresent()?.text(0) ?? "gone"
+        guard state == "open" else {
+            throw ControlError(
+                .refused, code: "move-refused", "shard \(target) is \(state) by now")
+        }
+        if let neighbour = try results[1].singleIfPresent()?.text(0) {
+            throw ControlError(
+                .conflict, code: MoveStore.groupThere,
+                "'\(neighbour)', of the group of '\(plan.tenant.slug)', is on shard \(target) by now, or on its way there",
+                remedy: "Choose another shard: give the command again.")
+        }
+    }
+
+    /// The code of a refusal: the target was a good choice when it was made.
+    nonisolated static let groupThere = "group-there"
 
     /// Takes over a move that nobody has. Nil if somebody has it.
     func claim(_ id: MoveID, owner: String) async throws -> Move? {

@@ -142,12 +142,23 @@ package struct RebalanceDesk {
 }
 
 extension RebalanceView {
-    /// A move brings a clinic to a shard: it counts there from now on.
+    /// A move brings a clinic to a shard: it counts there from now on. Until it has passed its commit point none of its
+    /// group comes to where it is, either: it may stay (`MoveStore.begin`).
     mutating func expect(_ tenant: TenantID, on shard: String) {
-        guard let clinic = fleet.clinics.firstIndex(where: { $0.id == tenant }),
+        guard let index = fleet.clinics.firstIndex(where: { $0.id == tenant }),
             let target = fleet.shards.firstIndex(where: { $0.id == shard })
         else { return }
-        fleet.clinics[clinic].shard = target
+        let clinic = fleet.clinics[index]
+        fleet.clinics[index].shard = target
+        guard clinic.group != nil, clinic.shard != target else { return }
+        fleet.clinics.append(
+            RebalanceFleet.Clinic(
+                id: tenant, shard: clinic.shard, load: LoadVector(), bytes: 0, weight: 0,
+                group: clinic.group, region: clinic.region, dedicatedTo: clinic.dedicatedTo,
+                isResting: true, isFixed: true))
+        slugs.append(slugs[index])
+        epochs.append(epochs[index])
+        loads.append(LoadVector())
     }
 
     /// Of each shard, the tier weight that is taken and that the view does not show: of clinics that are being made.

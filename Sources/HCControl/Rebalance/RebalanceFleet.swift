@@ -108,6 +108,15 @@ package struct RebalanceFleet: Sendable {
         ).union([shards[index].region])
     }
 
+    /// Of each group, its clinics.
+    func groups() -> [Int: [TenantID]] {
+        var groups: [Int: Set<TenantID>] = [:]
+        for clinic in clinics {
+            if let group = clinic.group { groups[group, default: []].insert(clinic.id) }
+        }
+        return groups.mapValues { $0.sorted { "\($0)" < "\($1)" } }
+    }
+
     /// What contradicts itself, in words; empty when a plan can be made.
     package var problems: [String] {
         var problems: [String] = []

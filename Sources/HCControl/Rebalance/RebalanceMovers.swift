@@ -28,8 +28,9 @@ package final class RebalanceMovers {
         // Moves do not wait for each other's statements.
         let own = plane.twin()
         do {
-            let plan = try await MovePreflight(plane: own).plan(
+            var plan = try await MovePreflight(plane: own).plan(
                 wanted.slug, to: wanted.target, options)
+            plan.apart = wanted.apart
             guard plan.tenant.id == wanted.clinic, plan.source.id == wanted.source else {
                 throw ControlError(
                     .conflict, code: "plan-drifted",

@@ -14,6 +14,8 @@ package struct RebalancePlanFile: Sendable, Equatable {
         package var epoch: Int64
         package var cause: RebalancePlan.Cause
         package var bytes: Int64
+        /// Clinics of its group: it is not to come to a shard where one of them is, or will be.
+        package var apart: [TenantID] = []
     }
 
     package var mapVersion: Int64
@@ -30,14 +32,18 @@ package struct RebalancePlanFile: Sendable, Equatable {
     }
 
     package init(_ plan: RebalancePlan, _ view: RebalanceView, madeAt: Timestamp) {
+        let groups = view.fleet.groups()
         self.init(
             mapVersion: view.mapVersion, madeAt: madeAt,
             moves: plan.moves.map { move in
-                Move(
-                    clinic: view.fleet.clinics[move.clinic].id, slug: view.slugs[move.clinic],
+                let clinic = view.fleet.clinics[move.clinic]
+                let group = clinic.group.flatMap { groups[$0] } ?? []
+                return Move(
+                    clinic: clinic.id, slug: view.slugs[move.clinic],
                     source: view.fleet.shards[move.source].id,
                     target: view.fleet.shards[move.target].id, epoch: view.epochs[move.clinic],
-                    cause: move.cause, bytes: Int64(view.fleet.clinics[move.clinic].bytes))
+                    cause: move.cause, bytes: Int64(clinic.bytes),
+                    apart: group.filter { $0 != clinic.id })
             })
     }
 
@@ -47,12 +53,16 @@ package struct RebalancePlanFile: Sendable, Equatable {
             "madeAt": .string(madeAt.rfc3339),
             "moves": .array(
                 moves.map { move in
-                    [
+                    let json: JSONValue = [
                         "clinic": .string(move.clinic.description), "slug": .string(move.slug),
                         "source": .string(move.source), "target": .string(move.target),
                         "epoch": .integer(move.epoch), "cause": .string(move.cause.rawValue),
                         "bytes": .integer(move.bytes),
                     ]
+                    guard !move.apart.isEmpty else { return json }
+                    return json.adding([
+                        "apart": .array(move.apart.map { .string($0.description) })
+                    ])
                 }),
         ]
     }
@@ -95,8 +105,13 @@ extension RebalancePlanFile.Move {
             let cause = json["cause"]?.asString.flatMap(RebalancePlan.Cause.init(rawValue:)),
             let bytes = json["bytes"]?.asInteger
         else { throw RebalanceFormatError("moves[\(index)] is no move") }
+        let apart = json["apart"]?.asArray ?? []
+        let ids = apart.compactMap { $0.asString.flatMap { TenantID($0) } }
+        guard ids.count == apart.count else {
+            throw RebalanceFormatError("moves[\(index)].apart names no clinics")
+        }
         self.init(
             clinic: clinic, slug: slug, source: source, target: target, epoch: epoch,
-            cause: cause, bytes: bytes)
+            cause: cause, bytes: bytes, apart: ids)
     }
 }

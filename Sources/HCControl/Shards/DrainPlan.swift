@@ -18,6 +18,8 @@ package struct DrainPlan: Sendable, Equatable {
         package var cause: RebalancePlan.Cause
         /// Why there, in words.
         package var reason: String
+        /// Clinics of its group: it is not to come to a shard where one of them is, or will be.
+        package var apart: [TenantID] = []
     }
 
     package struct Homeless: Sendable, Equatable {
@@ -73,11 +75,14 @@ package struct DrainPlan: Sendable, Equatable {
         let moves = RebalancePlanner.evacuation(of: leaving, to: allowed, fleet, rules: rules)
         var reasons = DrainReasons(
             RebalancePlaces(fleet, rules), allowed, fillMax: rules.fillMax)
+        let groups = fleet.groups()
         for move in moves.moves {
+            let (id, group) = (fleet.clinics[move.clinic].id, fleet.clinics[move.clinic].group)
             plan.steps.append(
                 Step(
                     clinic: clinic(move.clinic), target: fleet.shards[move.target].id,
-                    cause: move.cause, reason: reasons.choice(of: move)))
+                    cause: move.cause, reason: reasons.choice(of: move),
+                    apart: (group.flatMap { groups[$0] } ?? []).filter { $0 != id }))
             reasons.places.move(move.clinic, to: move.target)
         }
         plan.homeless = moves.unplaced.map {

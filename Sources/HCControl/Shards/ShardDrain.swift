@@ -92,6 +92,8 @@ package final class ShardDrain {
     private enum Ending: Sendable {
         case moved
         case failed(String)
+        /// Its target is none any more for it: another is looked for.
+        case displaced(String)
     }
 
     let plane: ControlPlane
@@ -100,12 +102,16 @@ package final class ShardDrain {
     private let tell: @Sendable (String) -> Void
 
     private var moved = 0
+    /// How often a clinic's target was taken by one of its group.
+    private var displaced: [String: Int] = [:]
     private var failed: [Remainder] = []
     private var beganAt: MonotonicTime
     private var stopReason: String?
 
     /// Of a clinic that waits for a slot, or of a soak that is waited for.
     private static let lookEvery = Duration.seconds(1)
+    /// Choices of a target for one clinic that others of its group may take away.
+    private static let displacementsMax = 5
 
     /// - Parameter tell: hears of every clinic and of what is waited for.
     package init(
@@ -249,6 +255,7 @@ package final class ShardDrain {
                 homeless.clinic.slug, .failed("no shard has room for it: \(homeless.reason)"),
                 left: plan.steps.count)
         }
+        try FaultPoint.reach("drain.planned")
         var rest = plan.steps
         var running: [String: Int] = [:]
         try await withThrowingTaskGroup(of: (DrainPlan.Step, Ending).self) { group in
@@ -302,12 +309,15 @@ package final class ShardDrain {
                 ).run()
                 _ = try await service.follow(arrived.id, tell: silent)
             }
-            let plan = try await MovePreflight(plane: own).plan(
+            var plan = try await MovePreflight(plane: own).plan(
                 step.clinic.slug, to: step.target, options.move)
+            plan.apart = step.apart
             let mover = try await service.begin(plan, reason: options.reason, tell: silent)
             let move = try await mover.run()
             // Another process may have taken it over.
             ending = ShardDrain.ending(try await service.follow(move.id, tell: silent))
+        } catch let error as ControlError where error.code == MoveStore.groupThere {
+            ending = .displaced("\(error)")
         } catch {
             ending = .failed("\(error)")
         }
@@ -337,6 +347,13 @@ package final class ShardDrain {
                     + (left > 0
                         ? ", about \(seconds < 120 ? "\(seconds) s" : "\(seconds / 60) min") to go"
                         : ""))
+        case .displaced(let reason):
+            displaced[slug, default: 0] += 1
+            guard displaced[slug, default: 0] < ShardDrain.displacementsMax else {
+                return note(slug, .failed(reason), left: left, counts: counts)
+            }
+            // It is planned for anew with those that are left.
+            tell("'\(slug)' looks for another shard: \(reason)")
         case .failed(let reason):
             failed.append(Remainder(slug: slug, reason: reason))
             tell("'\(slug)' could not be moved: \(reason)")

@@ -55,6 +55,27 @@ struct RebalanceMoversTests {
         }
     }
 
+    @Test("a clinic does not go where one of its group is on its way to, whoever moves that")
+    func groupUnderWay() async throws {
+        try await withMoveGround { ground in
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            var plan = try await plan(ground, [(MoveGround.lakeside, "lakeside")])
+            plan.moves[0].apart = [MoveGround.sunrise]
+            let done = try await run(ground, plan)
+            guard case .failed(let reason) = done.outcomes[0] else {
+                Issue.record("\(done.outcomes)")
+                return
+            }
+            #expect(reason.contains("'sunrise', of the group of 'lakeside', is on shard s2 by now"))
+            #expect(try await ground.carryOn().state == .soaking)
+            #expect(
+                try await ground.places() == ["lakeside s1 1 serving", "sunrise s2 2 serving"])
+        }
+    }
+
     @Test("a move that the preflight refuses is a failure, and the clinic stays")
     func refused() async throws {
         try await withMoveGround { ground in

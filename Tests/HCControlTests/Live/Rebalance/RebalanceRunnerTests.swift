@@ -274,14 +274,15 @@ struct RebalanceRunnerTests {
 
     @Test("a plan that is written can be read, and one that was changed cannot")
     nonisolated func file() throws {
-        let file = RebalancePlanFile(
+        var file = RebalancePlanFile(
             mapVersion: 41, madeAt: Timestamp(microseconds: 1_800_000_000_000_000),
             moves: [Self.move(1, "s1", "s2"), Self.move(2, "s1", "s3")])
+        file.moves[0].apart = [RebalanceGround.clinic(3)]
         let text = try file.json().text
         #expect(try RebalancePlanFile(Array(text.utf8)) == file)
         for (part, other) in [
             ("\"target\":\"s3\"", "\"target\":\"s4\""), ("41", "42"),
-            ("\"epoch\":1", "\"epoch\":2"),
+            ("\"epoch\":1", "\"epoch\":2"), ("\"apart\"", "\"after\""),
             ("hc-rebalance-plan/1", "hc-rebalance-plan/2"), ("\"moves\"", "\"mover\""),
         ] {
             #expect(text.contains(part))

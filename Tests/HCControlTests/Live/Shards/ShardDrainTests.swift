@@ -314,6 +314,116 @@ struct ShardDrainTests {
         }
     }
 
+    /// Clinics of one group, and what a drain is to know of them.
+    private static let chain =
+        #"{"clinics":{"sunrise":{"group":"chain"},"lakeside":{"group":"chain"}}}"#
+
+    @Test(
+        "a clinic whose place was taken by one of its group since it was planned does not go there")
+    func groupTaken() async throws {
+        try await withMoveGround { ground in
+            let (services, admin) = (ground.services, ground.control.admin)
+            // Another drain is about to bring a clinic of the group away from a shard that nobody has to reach.
+            try await ground.psql(
+                admin,
+                """
+                INSERT INTO shard (id, dsn_ref, system_id, timeline, database_oid, database_name, state)
+                VALUES ('s3', 's3', '3', 1, 3, 's3', 'draining');
+                UPDATE placement SET shard_id = 's3', epoch = 2 WHERE tenant_id = '\(MoveGround.lakeside)'
+                """)
+            let settings = try rules(Self.chain)
+            let placed =
+                "UPDATE placement SET shard_id = 's2', epoch = 3 WHERE tenant_id = '\(MoveGround.lakeside)'"
+            try FaultPoint.arm("drain.planned=stop@1") { _ in
+                do { try services.psql(admin, placed) } catch { fatalError("\(error)") }
+            }
+            let outcome = try await drain(ground) { $0.settings = settings }.run()
+            FaultPoint.disarm()
+            #expect(outcome.moved == 0 && outcome.failed.map(\.slug) == ["sunrise"])
+            #expect(
+                outcome.failed.first?.reason
+                    == "no shard has room for it: s2 has another clinic of its group",
+                "\(outcome.failed)")
+            #expect(
+                try await ground.places() == ["lakeside s2 3 serving", "sunrise s1 1 serving"])
+        }
+    }
+
+    @Test(
+        "of two drains that have chosen one shard for two clinics of a group one moves its clinic")
+    func groupAtOnce() async throws {
+        try await withMoveGround { ground in
+            let (services, admin) = (ground.services, ground.control.admin)
+            var plans: [(plane: ControlPlane, plan: MovePlan)] = []
+            for (slug, other) in [
+                ("sunrise", MoveGround.lakeside), ("lakeside", MoveGround.sunrise),
+            ] {
+                let plane = ground.plane()
+                var plan = try await MovePreflight(plane: plane).plan(slug, to: "s2")
+                plan.apart = [other]
+                plans.append((plane, plan))
+            }
+            // Both are written down at one time.
+            let holder = try await offLoop {
+                let session = try services.session(admin)
+                try session.run("BEGIN; SELECT FROM shard WHERE id = 's2' FOR UPDATE")
+                return session
+            }
+            let begun = plans.map { plane, plan in
+                Loop.shared.makeTask {
+                    await controlFailure {
+                        _ = try await MoveStore(plane: plane).begin(
+                            plan, owner: "\(plan.tenant.slug)", reason: nil)
+                    }
+                }
+            }
+            let limit = ground.deadline
+            while try await ground.psql(
+                ground.control.superuser,
+                """
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'
+                """) != "2"
+            {
+                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            }
+            _ = try await offLoop { try holder.run("COMMIT") }
+            var refusals: [ControlError] = []
+            for task in begun {
+                if let refusal = try await task.value { refusals.append(refusal) }
+            }
+            #expect(refusals.map(\.code) == ["group-there"], "\(refusals)")
+            #expect(try await ground.psql(admin, "SELECT count(*) FROM move") == "1")
+        }
+    }
+
+    @Test("while one of its group may still stay on a shard nobody else of it goes there")
+    func groupLeaving() async throws {
+        try await withMoveGround { ground in
+            try await ground.psql(
+                ground.control.admin,
+                """
+                INSERT INTO shard (id, dsn_ref, system_id, timeline, database_oid, database_name, state)
+                VALUES ('s3', 's3', '3', 1, 3, 's3', 'open');
+                UPDATE placement SET shard_id = 's3', epoch = 2 WHERE tenant_id = '\(MoveGround.lakeside)'
+                """)
+            try FaultPoint.arm("move.mirrored=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            var view = try await RebalanceDesk(plane: ground.plane()).view(try rules(Self.chain))
+            view.expect(MoveGround.sunrise, on: "s2")
+            let fleet = view.fleet
+            let lakeside = try #require(
+                fleet.clinics.firstIndex { $0.id == MoveGround.lakeside })
+            let places = RebalancePlaces(fleet, RebalanceRules())
+            for shard in [0, 1] {
+                #expect(places.refusal(shard, lakeside, fillMax: 0.85) == .group)
+            }
+            #expect(try await ground.carryOn().state == .soaking)
+        }
+    }
+
     @Test("a soak is waited for if that is wanted")
     func soaks() async throws {
         try await withMoveGround { ground in
