@@ -27,8 +27,10 @@ extension Doctor {
                         """, [.text(shard.id)]),
                     Query(
                         """
-                        SELECT slug, progress ->> 'soakDifference' FROM move JOIN tenant ON tenant.id = tenant_id
-                        WHERE source_shard = $1 AND move.state = 'soaking' AND progress ->> 'soakDifference' IS NOT NULL
+                        SELECT slug, coalesce(progress ->> 'wayBackLost', progress ->> 'soakDifference')
+                        FROM move JOIN tenant ON tenant.id = tenant_id
+                        WHERE source_shard = $1 AND move.state = 'soaking'
+                            AND (progress ->> 'wayBackLost' IS NOT NULL OR progress ->> 'soakDifference' IS NOT NULL)
                         """, [.text(shard.id)]),
                 ], deadline: plane.deadline)
             let objects = Set(try known[0].rows.map { "\(try $0.text(0)) \(try $0.text(1))" })

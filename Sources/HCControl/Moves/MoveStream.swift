@@ -357,9 +357,37 @@ struct MoveStream {
         }
     }
 
+    /// Why the subscriber cannot get everything any more; nil if it can. For good: what is in front of a new slot would be
+    /// missing.
+    func lostLog() async throws -> String? {
+        let status = try await plane.attempt("the slot of the move cannot be read") {
+            try await plane.shard(reference: publisher.reference, .mover).execute(
+                Query(
+                    "SELECT coalesce(wal_status, 'lost') FROM pg_replication_slots WHERE slot_name = $1",
+                    [.text(name)]), deadline: plane.deadline
+            ).singleIfPresent()?.text(0)
+        }
+        switch status {
+        case nil: return "the slot \(name) is gone from shard \(publisher.id)"
+        case "lost":
+            return
+                "shard \(publisher.id) no longer has the log that the slot \(name) kept (max_slot_wal_keep_size)"
+        default: return nil
+        }
+    }
+
+    /// As `awaitConfirmed`, for what is to be compared.
+    ///
+    /// - Throws: also `Mover.Fatal` if it never will.
+    func requireConfirmed(_ position: LogPosition) async throws {
+        guard try await awaitConfirmed(position) == nil else { return }
+        throw Mover.Fatal(
+            reason: try await lostLog() ?? "the slot of the move was made anew meanwhile")
+    }
+
     /// Waits until the subscriber has confirmed that the log up to there is on its disk.
     ///
-    /// - Returns: up to where it has confirmed it; nil if the slot is gone, for a predecessor has seen that.
+    /// - Returns: up to where it has confirmed it; nil if it never will: the slot is gone, or the log that it kept.
     @discardableResult
     func awaitConfirmed(_ position: LogPosition) async throws -> LogPosition? {
         let limit = Deadline.after(MoveStream.patience, from: plane.clocks.monotonic())
@@ -369,7 +397,7 @@ struct MoveStream {
                     Query(
                         """
                         SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots
-                        WHERE slot_name = $1
+                        WHERE slot_name = $1 AND wal_status <> 'lost'
                         """, [.text(name)]), deadline: plane.deadline
                 ).singleIfPresent()?.intIfPresent(0)
             }

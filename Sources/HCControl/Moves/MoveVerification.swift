@@ -110,7 +110,7 @@ struct MoveVerification {
                             reason: "the copy is not equal to the clinic: \(before)")
                     }
                 }
-                try await stream.awaitConfirmed(look.position)
+                try await stream.requireConfirmed(look.position)
                 begin = plane.clocks.monotonic()
                 let other = try await target.read(plan, chunks: some, deadline: plane.longDeadline)
                 work += plane.clocks.monotonic() - begin
@@ -138,7 +138,7 @@ struct MoveVerification {
                 try require()
                 let look = try await source.read(
                     plan, rowsOf: [chunk], deadline: plane.longDeadline)
-                try await stream.awaitConfirmed(look.position)
+                try await stream.requireConfirmed(look.position)
                 let other = try await target.read(
                     plan, rowsOf: [chunk], deadline: plane.longDeadline)
                 watch.suspect(
@@ -183,7 +183,7 @@ struct MoveVerification {
                 guard keys.count > few || isLast && !differing.isEmpty else { return }
                 let mine = try await TenantDigest(of: tenant, on: here).read(
                     plan, keys: keys, deadline: plane.deadline)
-                try await stream.awaitConfirmed(mine.position)
+                try await stream.requireConfirmed(mine.position)
                 let other = try await TenantDigest(of: tenant, on: there).read(
                     plan, keys: keys, deadline: plane.deadline)
                 let equal = keys.filter { mine.digests[$0] == other.digests[$0] }

@@ -4,6 +4,13 @@ import HCPostgres
 import HCTenancy
 
 /// What is left to be done behind the commit point.
+///
+/// None of it can be given up, and each of it may find that what it needs is gone. The stream that brought the clinic has
+/// brought everything before the commit point was passed: if its slot is gone, or the log that it kept, nobody waits for
+/// it. The way back begins with the first change behind the pause, and there is none without all of them: if its slot, or
+/// its log, is gone before anybody reads it, the way back is given up. What was made for it is taken down, the move says
+/// so (`wayBackLost`) and soaks without it: the rows that were left behind stay until the soak is over, or `move finalize`.
+/// A process that dies in between leaves a slot that is gone, and its successor comes to the same end.
 extension Mover {
     func turnStream() async throws {
         if move.isRecall { return try await advance(to: .closing) }
@@ -11,7 +18,7 @@ extension Mover {
         let hadFence = try await fence.leave(epoch: move.epoch + 1)
         let fenced = move.position("fencePosition")
         let stream = try await current()
-        // There is no more to come of it, and if its slot is gone nobody waits for it.
+        // There is no more to come of it.
         if try await stream.progress().isStopped { try await stream.enable() }
         let confirmed = try await stream.awaitConfirmed(fenced ?? LogPosition(0))
         let manifest = try await MoveManifest.make(
@@ -42,12 +49,29 @@ extension Mover {
         try await drop { !$0.name.hasPrefix("hc_mirror") }
         // One that a predecessor has made goes on from where it is.
         let mirror = try await mirror()
+        if let reason = try await mirror.lostLog() {
+            return try await giveUpWayBack(reason, also: kept)
+        }
         if try await !mirror.isSubscribed() {
             try await mirror.skip(to: drained)
             try await mirror.subscribe(copies: false, from: drained)
         }
         try FaultPoint.reach("move.opened.done")
         try await advance(to: .switched, [:], also: [kept])
+    }
+
+    private func giveUpWayBack(_ reason: String, also kept: Query) async throws {
+        tell(move, "there is no way back any more: \(reason)")
+        try await drop { $0.name.hasPrefix("hc_mirror") }
+        try FaultPoint.reach("move.opened.done")
+        try await advance(
+            to: .switched, ["wayBackLost": .string(reason)],
+            also: [
+                kept,
+                plane.audit(
+                    "tenant.move.way-back-lost", subject: move.slug,
+                    detail: ["move": .string("\(move.id.uuid)"), "reason": .string(reason)]),
+            ])
     }
 
     func beginSoak() async throws {

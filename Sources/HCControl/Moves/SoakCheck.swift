@@ -24,6 +24,7 @@ struct SoakCheck {
                     WHERE id IN (
                         SELECT id FROM move
                         WHERE state = 'soaking' AND step = 'soaking' AND soak_until > clock_timestamp()
+                            AND progress ->> 'wayBackLost' IS NULL
                             AND coalesce((progress ->> 'soakCheckBegunAt')::timestamptz, '-infinity')
                                 < clock_timestamp() - $1 * interval '1 ms'
                         ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)
@@ -45,6 +46,11 @@ struct SoakCheck {
         let stream = MoveStream(
             plane: plane, store: store, move: move, name: MoveStream.name(move, isMirror: true),
             publisher: serving, subscriber: former)
+        // Nothing that comes behind it will be there.
+        if let reason = try await stream.lostLog() {
+            try await store.report(move, ["wayBackLost": .string(reason)])
+            return reason
+        }
         let failure: String?
         if let broken = try await stream.progress().failure {
             failure = broken

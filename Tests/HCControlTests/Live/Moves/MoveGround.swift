@@ -339,6 +339,41 @@ final class MoveGround {
         }
     }
 
+    /// A server has removed the log that slots of the name (LIKE) keep, as where they would have filled its disk. It goes on
+    /// to do so: for servers of the test's own.
+    func loseLog(of slots: String, on shard: ShardDatabase) async throws {
+        try await psql(shard.superuser, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        try await psql(shard.superuser, "SELECT pg_reload_conf()")
+        let limit = deadline
+        while try await psql(
+            shard.superuser,
+            "SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots WHERE slot_name LIKE '\(slots)'"
+        ) != "t" {
+            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            try await psql(
+                shard.superuser,
+                "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
+            try await psql(shard.superuser, "CHECKPOINT")
+        }
+    }
+
+    /// Another process takes the last move over, and is given up on if that does not come to an end.
+    func carryOnWithinBounds() async throws -> Move {
+        let running = Loop.shared.makeTask { try await self.carryOn() }
+        let store = MoveStore(plane: plane("looker"))
+        let limit = deadline
+        while true {
+            let move = try await store.find(named: "sunrise")
+            if move.state.isOver || move.step == .soaking { return try await running.value }
+            guard !limit.isExpired(at: Loop.shared.now) else {
+                running.cancel()
+                _ = await running.result
+                return move
+            }
+            try await Loop.shared.lookAround()
+        }
+    }
+
     /// What is wrong, in words; empty when the clinic is served by one shard and nothing of a move is left over.
     ///
     /// - Parameter soaks: the stream of the way back stands.

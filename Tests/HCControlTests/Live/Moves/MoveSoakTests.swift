@@ -75,6 +75,120 @@ struct MoveSoakTests {
         }
     }
 
+    /// A move whose clinic is served at its destination, and whose stream was not turned around.
+    private func withOpened(_ body: @LoopActor (MoveGround) async throws -> Void) async throws {
+        let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
+        try await withMoveGround(own: services) { ground in
+            try FaultPoint.arm("move.committed.done=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            try await body(ground)
+        }
+    }
+
+    @Test(
+        "a way back whose log is lost before anybody reads it is given up: that is told, and the move ends",
+        arguments: [true, false])
+    func neverTurned(isSlotThere: Bool) async throws {
+        try await withOpened { ground in
+            if isSlotThere {
+                try await ground.loseLog(of: "hc_mirror_%", on: ground.shards[1])
+            } else {
+                try await ground.psql(
+                    ground.shards[1].superuser,
+                    """
+                    SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                    WHERE slot_name LIKE 'hc_mirror_%'
+                    """)
+            }
+            // The process that sees it dies before it has written that down.
+            try FaultPoint.arm("move.opened.done=fail", perform: { _ in })
+            await #expect(throws: FaultPointFailure.self) {
+                _ = try await ground.carryOnWithinBounds()
+            }
+            FaultPoint.disarm()
+            let move = try await ground.carryOnWithinBounds()
+            #expect(move.state == .soaking && move.step == .soaking, "\(move.progress.text)")
+            #expect(move.manifest != nil)
+            let lost = move.progress["wayBackLost"]?.asString ?? ""
+            #expect(lost.contains("the slot hc_mirror_"), "\(lost)")
+            #expect(try await ground.leftovers().filter { !$0.contains(" barrier ") } == [])
+            #expect(
+                try await ground.psql(
+                    ground.control.admin,
+                    "SELECT count(*) FROM operator_audit WHERE action = 'tenant.move.way-back-lost'"
+                )
+                    == "1")
+            let plane = ground.plane()
+            #expect(try await SoakCheck(plane: plane).take() == [])
+            let doctor = Doctor(plane: plane, catalog: MigrationCatalog(control: [], shard: []))
+            let found = try await doctor.leftovers(
+                of: try await ShardRegistry(plane: plane).find("s1"))
+            #expect(found.contains { $0.detail.contains("sunrise cannot be brought back") })
+            let refusal = await controlFailure {
+                _ = try await MoveService(plane: plane).revert(
+                    "sunrise", reason: nil, tell: { _, _ in })
+            }
+            #expect(refusal?.code == "way-back-lost")
+            #expect(
+                try await ground.psql(
+                    ground.shards[0].superuser,
+                    "SELECT count(*) FROM practitioner WHERE tenant_id = '\(MoveGround.sunrise)'")
+                    == "300", "the rows that were left behind stay while it soaks")
+            let done = try await MoveService(plane: plane).finalize(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(done.state == .done, "\(done.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("a stream whose log is lost when it has brought everything is not waited for")
+    func nothingToCome() async throws {
+        try await withOpened { ground in
+            // What it brought was not confirmed before.
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE move SET progress = progress || '{\"fencePosition\": \"FFFF/0\"}'")
+            try await ground.loseLog(of: "hc_move_%", on: ground.shards[0])
+            let move = try await ground.carryOnWithinBounds()
+            #expect(move.state == .soaking && move.step == .soaking, "\(move.progress.text)")
+            #expect(move.progress["wayBackLost"]?.asString == nil)
+            let back = try await MoveService(plane: ground.plane()).revert(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(back.state == .reverted, "\(back.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 3) == [])
+        }
+    }
+
+    @Test("a way back whose log is lost while the move soaks is told, and is not gone")
+    func lostInSoak() async throws {
+        let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
+        try await withMoveGround(own: services) { ground in
+            let moved = try await ground.begin(ground.plane()).run()
+            #expect(moved.state == .soaking)
+            let name = MoveStream.name(moved, isMirror: true)
+            try await ground.psql(
+                ground.shards[0].superuser, "ALTER SUBSCRIPTION \(name) DISABLE")
+            try await ground.loseLog(of: name, on: ground.shards[1])
+            let plane = ground.plane()
+            let told = try await SoakCheck(plane: plane).run(moved.id)
+            #expect(told?.contains("no longer has the log") == true, "\(told ?? "")")
+            let refusal = await controlFailure {
+                _ = try await MoveService(plane: plane).revert(
+                    "sunrise", reason: nil, tell: { _, _ in })
+            }
+            #expect(refusal?.code == "way-back-lost")
+            let done = try await MoveService(plane: plane).finalize(
+                "sunrise", reason: nil, tell: { _, _ in }
+            ).run()
+            #expect(done.state == .done, "\(done.progress.text)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
     @Test(
         "a clinic goes back though its move was begun before keys were published, and under writers"
     )
