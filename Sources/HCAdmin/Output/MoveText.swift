@@ -50,6 +50,13 @@ enum MoveText {
         add("waits for", move.progress["waitingFor"]?.asString)
         add("undone for", move.progress["abortReason"]?.asString)
         add("no way back", move.progress["wayBackLost"]?.asString)
+        if let shard = move.givenUp {
+            let left = (move.progress["leftBehind"]?.asArray ?? []).compactMap(\.asString)
+            add(
+                "ended without",
+                "shard \(shard)"
+                    + (left.isEmpty ? "" : ", where there may be: \(left.joined(separator: ", "))"))
+        }
         if move.state == .soaking { add("soaks until", move.soakUntil?.rfc3339) }
         if let checks = move.progress["soakChecks"]?.asInteger,
             let at = move.progress["soakCheckedAt"]?.asString

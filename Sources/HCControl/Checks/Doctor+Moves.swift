@@ -32,6 +32,12 @@ extension Doctor {
                         WHERE source_shard = $1 AND move.state = 'soaking'
                             AND (progress ->> 'wayBackLost' IS NOT NULL OR progress ->> 'soakDifference' IS NOT NULL)
                         """, [.text(shard.id)]),
+                    Query(
+                        """
+                        SELECT slug, array(SELECT jsonb_array_elements_text(progress -> 'leftBehind'))
+                        FROM move JOIN tenant ON tenant.id = tenant_id
+                        WHERE progress ->> 'givenUp' = $1 AND jsonb_typeof(progress -> 'leftBehind') = 'array'
+                        """, [.text(shard.id)]),
                 ], deadline: plane.deadline)
             let objects = Set(try known[0].rows.map { "\(try $0.text(0)) \(try $0.text(1))" })
             let moves = Set(try known[1].rows.map { try $0.uuid(0) })
@@ -78,6 +84,15 @@ extension Doctor {
                         name, .failed,
                         "\(try row.text(0)) cannot be brought back: \(try row.text(1)); see"
                             + " deploy/runbooks/revert-a-move.md"))
+            }
+            for row in known[4].rows {
+                findings.append(
+                    finding(
+                        name, .warning,
+                        "its server was taken for gone when the move of \(try row.text(0)) was ended without it,"
+                            + " and answers: there may be "
+                            + "\(try row.texts(1).joined(separator: ", ")); see"
+                            + " deploy/runbooks/shard-down.md"))
             }
             return findings
         }

@@ -418,9 +418,9 @@ struct MoveStream {
 
     /// Removes an object of a move, wherever it stands. What is not there is as good as removed.
     ///
-    /// - Parameter other: the other shard of the move.
+    /// - Parameter other: the other shard of the move; nil: its server is gone, and what is there stays.
     static func drop(
-        _ object: MoveObject, of move: Move, plane: ControlPlane, shard: Shard, other: Shard
+        _ object: MoveObject, of move: Move, plane: ControlPlane, shard: Shard, other: Shard?
     ) async throws {
         switch object.kind {
         case .subscription:
@@ -449,7 +449,7 @@ struct MoveStream {
     /// Its slot stays: whoever made it drops it, where it is. Those of tables whose copies are broken off go first, for
     /// only the subscription tells their names.
     private static func dropSubscription(
-        _ name: String, of move: Move, plane: ControlPlane, shard: Shard, publisher: Shard
+        _ name: String, of move: Move, plane: ControlPlane, shard: Shard, publisher: Shard?
     ) async throws {
         try await plane.attempt("the subscription cannot be removed from shard \(shard.id)") {
             let superuser = try await plane.shard(reference: shard.reference, .superuser)
@@ -461,8 +461,12 @@ struct MoveStream {
             try await execute(
                 on: superuser, [.unsafeSQL("ALTER SUBSCRIPTION \(name) DISABLE")], for: move,
                 plane: plane)
-            for slot in try await tableSlots(of: found, shard, plane: plane, publisher: publisher) {
-                try await dropSlot(slot, of: move, plane: plane, shard: publisher)
+            if let publisher {
+                for slot in try await tableSlots(
+                    of: found, shard, plane: plane, publisher: publisher)
+                {
+                    try await dropSlot(slot, of: move, plane: plane, shard: publisher)
+                }
             }
             try await execute(
                 on: superuser,

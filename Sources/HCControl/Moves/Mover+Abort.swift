@@ -29,10 +29,12 @@ extension Mover {
         let fence = try await fence()
         try await fence.reopen()
         try await dropAll()
-        // So that nothing of an earlier attempt comes after.
-        try await fence.reserve()
-        try await fence.purge(fence.destination)
-        try await fence.dismiss(fence.destination)
+        if fence.destination.id != move.givenUp {
+            // So that nothing of an earlier attempt comes after.
+            try await fence.reserve()
+            try await fence.purge(fence.destination)
+            try await fence.dismiss(fence.destination)
+        }
         try await fence.removeBarriers(on: fence.origin)
         try FaultPoint.reach("move.aborting.done")
         try await advance(

@@ -15,17 +15,21 @@ extension Mover {
     func turnStream() async throws {
         if move.isRecall { return try await advance(to: .closing) }
         let fence = try await fence()
-        let hadFence = try await fence.leave(epoch: move.epoch + 1)
         let fenced = move.position("fencePosition")
+        if fence.origin.id == move.givenUp {
+            // It has brought everything before the commit point was passed, and nobody is asked how much was confirmed.
+            let manifest = try await MoveManifest.make(
+                move, confirmed: fenced ?? LogPosition(0), plane: plane, store: store)
+            return try await advance(to: .closing, [:], also: [keeping(manifest)])
+        }
+        let hadFence = try await fence.leave(epoch: move.epoch + 1)
         let stream = try await current()
         // There is no more to come of it.
         if try await stream.progress().isStopped { try await stream.enable() }
         let confirmed = try await stream.awaitConfirmed(fenced ?? LogPosition(0))
         let manifest = try await MoveManifest.make(
             move, confirmed: confirmed ?? fenced ?? LogPosition(0), plane: plane, store: store)
-        let kept = Query(
-            "UPDATE move SET manifest = $2 WHERE id = $1",
-            [.id(move.id), .json(manifest.serialized)])
+        let kept = keeping(manifest)
         guard hadFence else {
             // What it lost it cannot send back: there is no way back to it.
             return try await advance(
@@ -58,6 +62,12 @@ extension Mover {
         }
         try FaultPoint.reach("move.opened.done")
         try await advance(to: .switched, [:], also: [kept])
+    }
+
+    private func keeping(_ manifest: JSONValue) -> Query {
+        Query(
+            "UPDATE move SET manifest = $2 WHERE id = $1",
+            [.id(move.id), .json(manifest.serialized)])
     }
 
     private func giveUpWayBack(_ reason: String, also kept: Query) async throws {
@@ -113,6 +123,22 @@ extension Mover {
     func purge() async throws {
         try await requireArrived()
         let fence = try await fence()
+        if fence.origin.id != move.givenUp { try await purgeOrigin(fence) }
+        for shard in try await presentShards() { try await fence.removeBarriers(on: shard) }
+        try FaultPoint.reach("move.purging.done")
+        try await advance(
+            to: .finished, state: move.direction == .forward ? .done : .reverted, [:],
+            also: [
+                plane.audit(
+                    "tenant.move.done", subject: move.slug,
+                    detail: [
+                        "move": .string("\(move.id.uuid)"),
+                        "without": move.givenUp.map { .string($0) } ?? .null,
+                    ])
+            ])
+    }
+
+    private func purgeOrigin(_ fence: MoveFence) async throws {
         try await awaitReaders(fence)
         var reportedAt = plane.clocks.monotonic()
         try await fence.purge(fence.origin) { removed in
@@ -124,17 +150,6 @@ extension Mover {
         }
         // A way back that was given up had made it expect the clinic.
         try await fence.dismiss(fence.origin)
-        for shard in [fence.origin, fence.destination] {
-            try await fence.removeBarriers(on: shard)
-        }
-        try FaultPoint.reach("move.purging.done")
-        try await advance(
-            to: .finished, state: move.direction == .forward ? .done : .reverted, [:],
-            also: [
-                plane.audit(
-                    "tenant.move.done", subject: move.slug,
-                    detail: ["move": .string("\(move.id.uuid)")])
-            ])
     }
 
     /// Whoever was reading when the clinic left goes on, one statement after the other, and finds what was there.
@@ -166,7 +181,7 @@ extension Mover {
             }
         }
         var known: [Shard] = []
-        for shard in [shards.source, shards.target] {
+        for shard in try await presentShards() {
             try await withoutFailing {
                 try await fence().becomeKnown(on: shard)
                 try await MoveWatch.dismiss(of: move, on: shard, plane: plane)
@@ -185,7 +200,8 @@ extension Mover {
     func drop(_ isWanted: (MoveObject) -> Bool) async throws {
         try await becomeKnown()
         let shards = try await shards()
-        for object in try await store.objects(of: move.id) where isWanted(object) {
+        for object in try await store.objects(of: move.id)
+        where isWanted(object) && object.shard != move.givenUp {
             try await drop(object, shards)
         }
     }
@@ -193,9 +209,10 @@ extension Mover {
     private func drop(_ object: MoveObject, _ shards: (source: Shard, target: Shard)) async throws {
         try lease.require()
         let isSource = object.shard == shards.source.id
+        let other = isSource ? shards.target : shards.source
         try await MoveStream.drop(
             object, of: move, plane: plane, shard: isSource ? shards.source : shards.target,
-            other: isSource ? shards.target : shards.source)
+            other: other.id == move.givenUp ? nil : other)
         try await store.isGone(object)
     }
 }

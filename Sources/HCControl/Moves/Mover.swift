@@ -247,10 +247,15 @@ package final class Mover {
         return (try await registry.find(move.source), try await registry.find(move.target))
     }
 
+    /// Without the one whose server is gone for good.
+    func presentShards() async throws -> [Shard] {
+        let shards = try await shards()
+        return [shards.source, shards.target].filter { $0.id != move.givenUp }
+    }
+
     func holdSchemas() async throws {
         if hold == nil {
-            let shards = try await shards()
-            hold = SchemaHold(plane: plane, shards: [shards.source, shards.target])
+            hold = SchemaHold(plane: plane, shards: try await presentShards())
         }
         try await hold?.take()
     }
@@ -266,7 +271,8 @@ package final class Mover {
     /// Before it touches what the move has made: a predecessor no longer does.
     func becomeKnown() async throws {
         guard !isKnown else { return }
-        try await fence().becomeKnown()
+        let fence = try await fence()
+        for shard in try await presentShards() { try await fence.becomeKnown(on: shard) }
         isKnown = true
     }
 

@@ -30,7 +30,7 @@ extension ShardRegistry {
                 let state = try await transaction.execute(
                     Query("SELECT state FROM shard WHERE id = $1 FOR UPDATE", [.text(id)])
                 ).single().text(0)
-                let reasons = try await uses(of: id, transaction) + served
+                let reasons = try await uses(of: id, isLost: isLost, transaction) + served
                 guard reasons.isEmpty, state == "draining" else {
                     throw ControlError(
                         .refused, code: "shard-in-use",
@@ -58,7 +58,7 @@ extension ShardRegistry {
 
     /// What the control database has on a shard, in words with the way out.
     private func uses(
-        of id: String, _ transaction: PostgresTransaction
+        of id: String, isLost: Bool, _ transaction: PostgresTransaction
     ) async throws -> [String] {
         let results = try await transaction.execute([
             Query(
@@ -85,6 +85,12 @@ extension ShardRegistry {
         }
         for row in results[1].rows {
             let slug = try row.text(0)
+            guard !isLost else {
+                reasons.append(
+                    "the move of '\(slug)' is not over: hc-admin move finalize \(slug) --without \(id)"
+                )
+                continue
+            }
             reasons.append(
                 try row.text(1) == "soaking"
                     ? "the way back of '\(slug)' is kept: hc-admin move finalize \(slug)"

@@ -112,6 +112,27 @@ final class MoveGround {
         }
     }
 
+    /// The files of a shard lead to a database of its server that there is not.
+    func lead(_ number: Int, toDatabase name: String) throws {
+        let shard = shards[number - 1]
+        for (role, conninfo) in [
+            ("owner", shard.owner), ("app", shard.app), ("mover", shard.mover),
+            ("superuser", shard.superuser),
+        ] {
+            try write("\(conninfo.database(name))", toFileOf: number, role)
+        }
+    }
+
+    /// A file of a replica of a shard that leads to the shard itself.
+    ///
+    /// - Returns: its reference.
+    func addReplicaFile(of number: Int) throws -> String {
+        try Files.replace(
+            "\(directory)/shards/s\(number).r1.app.conninfo",
+            with: Array("\(shards[number - 1].app)".utf8), mode: 0o600)
+        return "s\(number).r1"
+    }
+
     /// The files of a shard lead to where no server is.
     func lose(_ number: Int) throws {
         for role in ["owner", "app", "mover", "superuser"] {
@@ -357,21 +378,19 @@ final class MoveGround {
         }
     }
 
-    /// Another process takes the last move over, and is given up on if that does not come to an end.
+    /// Another process takes the last move over, and is given up on if that comes to no end.
     func carryOnWithinBounds() async throws -> Move {
-        let running = Loop.shared.makeTask { try await self.carryOn() }
-        let store = MoveStore(plane: plane("looker"))
-        let limit = deadline
-        while true {
-            let move = try await store.find(named: "sunrise")
-            if move.state.isOver || move.step == .soaking { return try await running.value }
-            guard !limit.isExpired(at: Loop.shared.now) else {
-                running.cancel()
-                _ = await running.result
-                return move
-            }
-            try await Loop.shared.lookAround()
+        let end = Waiter<Void>()
+        let running = Loop.shared.makeTask { () async throws -> Move in
+            defer { end.succeed(()) }
+            return try await self.carryOn()
         }
+        do {
+            try await end.wait(until: deadline)
+        } catch is DeadlineExceeded {
+            running.cancel()
+        }
+        return try await running.value
     }
 
     /// What is wrong, in words; empty when the clinic is served by one shard and nothing of a move is left over.
