@@ -16,11 +16,22 @@ import HCTenancy
 final class MoveWatch {
     /// The slot's name, and the connection's.
     let name: String
-    /// Rows that were changed, each with the transactions that did it, until they are found equal on both sides.
-    private(set) var changes: [TenantRowKey: Set<UInt32>] = [:]
+    /// Rows that were changed, until they are found equal on both sides.
+    private(set) var changes: [TenantRowKey: Change] = [:]
     /// Why it hears no more.
     private(set) var failure: PostgresError?
     private(set) var isOverrun = false
+
+    /// What is remembered of a row, however often it is changed: the transaction that did it last.
+    ///
+    /// A snapshot that shows that one shows all before it. Two transactions that change the row of one key come one after the
+    /// other: the second waits for the lock that the first has on it, or, if there is no row, for the entry of the primary
+    /// key; the first gives that up when it is over for every snapshot to come (ProcArrayEndTransaction comes before
+    /// ResourceOwnerRelease in PostgreSQL's CommitTransaction). So the last to be heard of is also the last to be shown.
+    struct Change {
+        /// Nil: none was heard of, and the row was found to differ. Any later snapshot shows what was seen.
+        var transaction: UInt32?
+    }
 
     private let plane: ControlPlane
     private let publisher: Shard
@@ -161,7 +172,7 @@ final class MoveWatch {
             isOverrun = true
             return
         }
-        changes[TenantRowKey(table: relation.name, values: key), default: []].insert(transaction)
+        changes[TenantRowKey(table: relation.name, values: key)] = Change(transaction: transaction)
     }
 
     // MARK: What is done with it
@@ -191,16 +202,16 @@ final class MoveWatch {
                 isOverrun = true
                 return
             }
-            // Any later snapshot shows what was seen.
-            if changes[key] == nil { changes[key] = [] }
+            if changes[key] == nil { changes[key] = Change() }
         }
     }
 
     /// Rows that were found equal, in a snapshot of the side that is written to. One that was changed by a transaction
     /// which that does not show stays.
     func settle(_ keys: some Sequence<TenantRowKey>, seenBy snapshot: TransactionSnapshot) {
-        for key in keys where changes[key]?.allSatisfy(snapshot.shows) == true {
-            changes[key] = nil
+        for key in keys {
+            guard let change = changes[key] else { continue }
+            if change.transaction.map(snapshot.shows) ?? true { changes[key] = nil }
         }
     }
 

@@ -183,7 +183,7 @@ struct MoveWatchTests {
         }
     }
 
-    @Test("a row is settled only by a snapshot that shows every transaction that changed it")
+    @Test("a row is settled only by a snapshot that shows the last transaction that changed it")
     func settledBySnapshot() async throws {
         try await withVerified { ground, plane, move, stream in
             let plan = try await TenantDigest.plan(
@@ -193,7 +193,7 @@ struct MoveWatchTests {
             try await change(7, ground)
             try await until(ground) { !watch.changes.isEmpty }
             let key = try #require(watch.changes.keys.first)
-            let transaction = try #require(watch.changes[key]?.first)
+            let transaction = try #require(watch.changes[key]?.transaction)
             for text in [
                 "\(transaction):\(transaction + 5):\(transaction)",
                 "\(transaction - 1):\(transaction):",
@@ -212,6 +212,43 @@ struct MoveWatchTests {
                 deadline: ground.deadline
             ).rows.count
             #expect(left == 0)
+        }
+    }
+
+    @Test("of a row that is changed again and again the last change is remembered, and no other")
+    func hotRow() async throws {
+        try await withVerified { ground, plane, move, stream in
+            let plan = try await TenantDigest.plan(
+                of: move.tenant, source: plane.shard(reference: "s1", .mover),
+                target: plane.shard(reference: "s2", .mover), deadline: ground.deadline)
+            let watch = try await MoveWatch.open(on: stream, plan: plan, plane: plane)
+            try await change(7, ground)
+            try await until(ground) { !watch.changes.isEmpty }
+            let key = try #require(watch.changes.keys.first)
+            let first = try #require(watch.changes[key]?.transaction)
+            for _ in 0..<3 { try await change(7, ground) }
+            let own = try await ground.psql(
+                ground.shards[0].superuser,
+                """
+                UPDATE practitioner SET name = name || '!'
+                WHERE tenant_id = '\(MoveGround.sunrise)' AND id = '\(key.values[0])'
+                RETURNING pg_current_xact_id()
+                """)
+            let last = try #require(UInt64(own).map { UInt32(truncatingIfNeeded: $0) })
+            try await until(ground) { watch.changes[key]?.transaction == last }
+            #expect(watch.changes.count == 1)
+            // One that shows all but the last.
+            watch.settle(
+                [key],
+                seenBy: try #require(TransactionSnapshot(text: "\(last):\(last + 1):\(last)")))
+            #expect(watch.changes[key] != nil)
+            // None shows the last and not the first (`MoveWatch.Change`): of the first nothing is kept.
+            watch.settle(
+                [key],
+                seenBy: try #require(
+                    TransactionSnapshot(text: "\(first):\(last + 1):\(first)")))
+            #expect(watch.changes.isEmpty)
+            await watch.stop()
         }
     }
 
