@@ -56,6 +56,8 @@ struct ShardReconcile: Command {
         let verb = invocation.isDryRun ? "would be served" : "is served"
         lines += result.recalls.map { "'\($0.clinic)' \(verb) where it came from: \($0.reason)" }
         lines += result.arrivals.map { "'\($0.clinic)': \($0.reason)" }
+        let removed = invocation.isDryRun ? "would be removed" : "is removed"
+        lines += result.remains.map { "what is left of '\($0.clinic)' \(removed): \($0.reason)" }
         lines += result.lost.map { "'\($0.clinic)' is placed here and is not served: \($0.reason)" }
         return Report(
             json: [
@@ -72,6 +74,7 @@ struct ShardReconcile: Command {
                 "movesWaiting": ShardReconcile.json(result.waiting),
                 "recalled": ShardReconcile.json(result.recalls),
                 "openedAsArrived": ShardReconcile.json(result.arrivals),
+                "remainsRemoved": ShardReconcile.json(result.remains),
                 "lost": ShardReconcile.json(result.lost),
             ], text: lines.joined(separator: "\n"),
             status: result.lost.isEmpty ? .done : .failed)

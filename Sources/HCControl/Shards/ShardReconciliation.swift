@@ -46,12 +46,15 @@ package struct ShardReconciliation {
         package var lost: [Loss] = []
         /// Moves whose way back is lost.
         package var waysBack: [Loss] = []
+        /// Of moves that are over, and was removed here, or would be.
+        package var remains: [Loss] = []
 
         package var isSame: Bool { ShardReconciliation.isSame(shard, found) }
 
         package var outcome: String {
             if isDryRun { return "would-reconcile" }
-            return isSame && doors.isEmpty && recalls.isEmpty ? "unchanged" : "reconciled"
+            return isSame && doors.isEmpty && recalls.isEmpty && remains.isEmpty
+                ? "unchanged" : "reconciled"
         }
     }
 
@@ -102,6 +105,7 @@ package struct ShardReconciliation {
             if !dryRun { try await register(result, reason) }
         }
         for move in forgotten { try await recall(move, &result, reason) }
+        try await removeRemains(&result)
         return result
     }
 

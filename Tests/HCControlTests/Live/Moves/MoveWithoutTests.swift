@@ -76,6 +76,17 @@ struct MoveWithoutTests {
                 of: try await ShardRegistry(plane: plane).find("s1"))
             #expect(
                 told.contains { $0.detail.contains("the move of sunrise was ended without it") })
+            try await ground.recordSchemas()
+            func reconcile(dryRun: Bool) async throws -> ShardReconciliation.Result {
+                try await ShardReconciliation("s1", plane: ground.plane()).run(
+                    isNewSystem: false, reason: "test", dryRun: dryRun)
+            }
+            let preview = try await reconcile(dryRun: true)
+            #expect(preview.remains.map(\.clinic) == ["sunrise"])
+            #expect(preview.remains.first?.reason.contains("the rows that it left") == true)
+            #expect(try await reconcile(dryRun: false).remains == preview.remains)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+            #expect(try await reconcile(dryRun: false).outcome == "unchanged")
         }
     }
 
@@ -111,20 +122,12 @@ struct MoveWithoutTests {
             let over = await refusal(ground, without: "s2")
             #expect(over?.code == "move-over")
             try ground.find(2)
-            // What came there is removed before anything comes again.
-            try await ground.psql(
-                ground.shards[1].superuser,
-                """
-                DO $$ DECLARE one record; BEGIN
-                    FOR one IN SELECT subname FROM pg_subscription
-                        WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                    LOOP
-                        EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', one.subname);
-                        EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', one.subname);
-                        EXECUTE format('DROP SUBSCRIPTION %I', one.subname);
-                    END LOOP;
-                END $$;
-                """)
+            try await ground.recordSchemas()
+            let result = try await ShardReconciliation("s2", plane: ground.plane()).run(
+                isNewSystem: false, reason: "test", dryRun: false)
+            #expect(result.remains.map(\.clinic) == ["sunrise"])
+            #expect(result.doors.map(\.to) == ["absent"])
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
             #expect(try await ground.begin(ground.plane()).run().state == .soaking)
         }
     }

@@ -177,13 +177,22 @@ struct ForgottenArrivalTests {
             let preview = try await reconcile(ground, dryRun: true)
             #expect(preview.arrivals.map(\.clinic) == ["sunrise"])
             #expect(try await ground.door(2) == "incoming|1")
+            // The server has again what the move had made and taken down.
+            let made = try await ground.leftovers()
+            for kind in ["subscription hc_move_", "publication hc_mirror_", "barrier "] {
+                #expect(made.contains { $0.hasPrefix("s2 \(kind)") }, "\(made)")
+            }
+            #expect(preview.remains.map(\.clinic) == ["sunrise"])
             let result = try await reconcile(ground)
+            #expect(result.remains.map(\.clinic) == ["sunrise"])
+            #expect(try await ground.leftovers() == [])
             #expect(result.lost == [] && result.recalls == [])
             #expect(result.arrivals.map(\.clinic) == ["sunrise"])
             #expect(result.doors.map(\.to) == ["rw at epoch 2"])
             #expect(try await ground.door(2) == "rw|2")
             #expect(try await count("since", on: ground.shards[1], ground) == "0")
             #expect(try await count("P7", on: ground.shards[1], ground) == "1")
+            #expect(try await reconcile(ground).outcome == "unchanged")
         }
     }
 
