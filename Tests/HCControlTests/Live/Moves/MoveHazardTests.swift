@@ -370,6 +370,42 @@ struct MoveHazardTests {
         }
     }
 
+    @Test("a comparison whose progress cannot be written down goes on, and is not begun anew")
+    func unwrittenProgress() async throws {
+        try await withMoveGround { ground in
+            let control = ground.control
+            // Whoever writes down how far a comparison is loses his connection; the lease has one of its own.
+            try await ground.psql(
+                control.superuser,
+                """
+                CREATE FUNCTION end_connection() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+                BEGIN
+                    PERFORM pg_terminate_backend(pg_backend_pid());
+                    RETURN NEW;
+                END $$;
+                CREATE TRIGGER end_connection BEFORE UPDATE ON move FOR EACH ROW
+                    WHEN (OLD.step = 'mirrored' AND NEW.step = 'mirrored' AND NEW.progress ? 'secondsLeft'
+                        AND NEW.lease_until IS NOT DISTINCT FROM OLD.lease_until AND NEW.attempt = OLD.attempt)
+                    EXECUTE FUNCTION end_connection();
+                """)
+            let plane = ground.plane()
+            let plan = try await MovePreflight(plane: plane).plan("sunrise", to: "s2")
+            var told: [String] = []
+            let mover = try await MoveService(plane: plane).begin(plan, reason: nil) {
+                move, reason in
+                guard move.step == .mirrored else { return }
+                told.append(reason)
+            }
+            let move = try await mover.run()
+            #expect(move.state == .soaking, "\(move.progress.text)")
+            #expect(mover.failures == 0)
+            #expect(told.contains { $0.contains("the progress cannot be written down") }, "\(told)")
+            #expect(
+                told.filter { $0.hasPrefix("0 of ") }.count == 1, "it was compared once: \(told)")
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2, soaks: true) == [])
+        }
+    }
+
     @Test("rows that a migration has not gone through do not come to a shard where it has ended")
     func backfill() async throws {
         try await withMoveGround { ground in
