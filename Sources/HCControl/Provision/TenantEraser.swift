@@ -11,14 +11,65 @@ import HCTenancy
 struct TenantEraser {
     let plane: ControlPlane
 
-    func erase(_ tenant: TenantID, slug: String, reason: String) async throws {
-        guard let place = try await placement(of: tenant) else { return }
-        if place.state != "opening" {
-            try await close(tenant, place)
+    /// Whatever has become of it.
+    ///
+    /// - Parameter shard: on which this process has made it, and may have gone on after somebody else had taken it away.
+    func erase(
+        _ tenant: TenantID, slug: String, reason: String, madeOn shard: Shard? = nil
+    ) async throws {
+        if try await takeAway(tenant, slug: slug, reason: reason) { return }
+        guard let place = try await placement(of: tenant) else {
+            if let shard { try await purge(tenant, reference: shard.reference) }
+            return
         }
+        try await close(tenant, place)
         try await purge(tenant, reference: place.reference)
-        try await forget(tenant, slug: slug, wasOpen: place.state != "opening", reason: reason)
+        try await forget(tenant, slug: slug, wasOpen: true, reason: reason)
     }
+
+    /// A clinic that was never open.
+    ///
+    /// - Returns: false if it is open, or was, or is not there: then nothing was changed.
+    func takeAway(_ tenant: TenantID, slug: String, reason: String) async throws -> Bool {
+        guard let place = try await closeUnopened(tenant) else { return false }
+        try FaultPoint.reach("provision.taken-away")
+        try await purge(tenant, reference: place.reference)
+        try await forget(tenant, slug: slug, wasOpen: false, reason: reason)
+        return true
+    }
+
+    /// The other end that a creation may come to than being opened: from here on it cannot be. Given again, by whoever goes
+    /// on, it changes nothing.
+    private func closeUnopened(_ tenant: TenantID) async throws -> Placement? {
+        let isClosed = try await plane.attempt("the clinic cannot be taken away") {
+            // Who opens it waits for this row, or is waited for.
+            try await plane.control().execute(
+                .unsafeSQL(
+                    """
+                    UPDATE tenant SET state = 'deleting', version = version + 1, updated_at = now()
+                    WHERE id = $1 AND \(TenantEraser.isUnopened)
+                    """, [.id(tenant)]), deadline: plane.deadline
+            ).affectedRows == 1
+        }
+        return isClosed ? try await placement(of: tenant) : nil
+    }
+
+    /// A creation that did not come to its end, and whether somebody has begun to take it away already.
+    func remains(of slug: String) async throws -> TenantID? {
+        try await plane.attempt("the clinics cannot be read") {
+            try await plane.control().execute(
+                .unsafeSQL(
+                    "SELECT id FROM tenant WHERE slug = $1 AND \(TenantEraser.isUnopened)",
+                    [.text(slug)]), deadline: plane.deadline
+            ).singleIfPresent()?.id(0)
+        }
+    }
+
+    /// Of a clinic that was open the placement is `closed` before it is being deleted.
+    private nonisolated static let isUnopened = """
+        (state = 'provisioning' OR state = 'deleting' AND EXISTS (
+            SELECT FROM placement WHERE tenant_id = tenant.id AND placement.state = 'opening'))
+        """
 
     private struct Placement {
         var shard: String
@@ -128,7 +179,10 @@ struct TenantEraser {
                     """, [.id(tenant)]),
             ]
         } else {
-            queries = [Query("DELETE FROM tenant WHERE id = $1", [.id(tenant)])]
+            queries = [
+                Query(
+                    "DELETE FROM tenant WHERE id = $1 AND state = 'deleting'", [.id(tenant)])
+            ]
         }
         queries.append(
             plane.audit("tenant.undo", subject: slug, detail: ["reason": .string(reason)]))

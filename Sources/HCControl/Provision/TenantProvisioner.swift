@@ -10,6 +10,12 @@ package import HCTenancy
 /// any failure takes back what was made. A process that is killed leaves a clinic in state `provisioning`
 /// that nobody can reach; giving the command again removes the remains and starts afresh. Two commands for
 /// one slug take turns: a session lock in the control database is held throughout, and dies with its process.
+///
+/// It also dies with its connection, and the process may go on. So nothing rests on it but good manners: a creation
+/// is known by its own id, and its state, which is `provisioning`, is changed once, to `active` by who opens it or to
+/// `deleting` by who takes it away. Whoever comes second finds it otherwise, in the transaction in which he would change it:
+/// who would open what is taken away removes what he has made on the shard since, and who would take away what is open
+/// leaves it and says that the slug is taken.
 @LoopActor
 package struct TenantProvisioner {
     package struct Request: Sendable {
@@ -102,7 +108,9 @@ package struct TenantProvisioner {
                     : "Tiers: " + tiers.map(\.name).joined(separator: ", "))
         }
         let present = try await TenantRegistry(plane: plane).present(request.slug.text)
-        if let present, present.state != "provisioning" {
+        if let present,
+            try await TenantEraser(plane: plane).remains(of: request.slug.text) != present.id
+        {
             throw ControlError(
                 .conflict, code: "slug-taken",
                 "there is a clinic '\(request.slug)' already (\(present.state))",
@@ -195,7 +203,7 @@ package struct TenantProvisioner {
                 tenant: try await TenantRegistry(plane: plane).find(request.slug.text),
                 ownerEmail: request.ownerEmail, ownerPassword: password, smoke: smoke)
         } catch {
-            try await undo(tenant, slug: request.slug, because: error)
+            try await undo(tenant, on: shard, slug: request.slug, because: error)
             throw error
         }
     }
@@ -285,33 +293,40 @@ package struct TenantProvisioner {
     /// The commit point: every process learns of the clinic through the directory's feed.
     private func open(_ request: Request, tenant: TenantID, shard: Shard) async throws {
         try await plane.attempt("the clinic cannot be opened") {
-            let results = try await plane.control().execute(
-                [
-                    Query(
-                        "SELECT placement_swap($1, 1, 'opening', $2, 'serving')",
-                        [.id(tenant), .text(shard.id)]),
+            try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                // In the order in which whoever takes it away locks them.
+                let results = try await transaction.execute([
                     Query(
                         """
                         UPDATE tenant SET state = 'active', version = version + 1, updated_at = now()
                         WHERE id = $1 AND state = 'provisioning'
                         """, [.id(tenant)]),
-                    plane.audit("tenant.open", subject: request.slug.text),
-                ], deadline: plane.deadline)
-            guard try results[0][0].intIfPresent(0) == 1, results[1].affectedRows == 1 else {
-                throw ControlError(
-                    .conflict, code: "placement-changed",
-                    "the clinic's placement was changed meanwhile",
-                    remedy: "See 'hc-admin tenant show \(request.slug)'.")
+                    Query(
+                        "SELECT placement_swap($1, 1, 'opening', $2, 'serving')",
+                        [.id(tenant), .text(shard.id)]),
+                ])
+                guard results[0].affectedRows == 1, try results[1].single().intIfPresent(0) == 1
+                else {
+                    throw ControlError(
+                        .conflict, code: "placement-changed",
+                        "another command has taken the clinic away while it was being made",
+                        remedy: "See 'hc-admin tenant show \(request.slug)'.")
+                }
+                _ = try await transaction.execute(final: [
+                    plane.audit("tenant.open", subject: request.slug.text)
+                ])
             }
         }
     }
 
     // MARK: Undo
 
-    private func undo(_ tenant: TenantID, slug: Slug, because cause: any Error) async throws {
+    private func undo(
+        _ tenant: TenantID, on shard: Shard, slug: Slug, because cause: any Error
+    ) async throws {
         do {
             try await TenantEraser(plane: plane).erase(
-                tenant, slug: slug.text, reason: "create failed")
+                tenant, slug: slug.text, reason: "create failed", madeOn: shard)
         } catch {
             throw ControlError(
                 .failed, code: "create-not-undone",
@@ -323,12 +338,18 @@ package struct TenantProvisioner {
 
     /// What a killed command left behind.
     private func removeRemains(of slug: Slug) async throws {
-        let remains = try await TenantRegistry(plane: plane).present(
-            slug.text, state: "provisioning")
-        guard let remains else { return }
+        let eraser = TenantEraser(plane: plane)
+        guard let remains = try await eraser.remains(of: slug.text) else { return }
         plane.progress("removing the remains of an interrupted create of '\(slug)'")
-        try await TenantEraser(plane: plane).erase(
-            remains.id, slug: slug.text, reason: "interrupted create")
+        try FaultPoint.reach("provision.remains-found")
+        guard
+            try await eraser.takeAway(remains, slug: slug.text, reason: "interrupted create")
+        else {
+            throw ControlError(
+                .conflict, code: "slug-taken",
+                "the clinic '\(slug)' was opened just now by the command that was making it",
+                remedy: "See 'hc-admin tenant show \(slug)'.")
+        }
     }
 
     /// - Throws: `ControlError` of kind `conflict` when another process is at the same slug.
