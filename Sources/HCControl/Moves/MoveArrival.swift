@@ -52,19 +52,30 @@ extension MoveFence {
             tenant: move.tenant, epoch: try await store.placementEpoch(of: move), plane: plane)
     }
 
-    /// Bytes that a standby of the destination lacks of what came, on its disk; nil if none lacks any that is heard of.
-    func standbyLacks() async throws -> Int64? {
+    /// A standby of the destination that lacks some of what came, on its disk, with how much; nil if none is known to.
+    ///
+    /// Known is who is connected, and who has a slot: that stays where its standby was last, for as long as the standby is
+    /// away. One whose log was removed since (`max_slot_wal_keep_size`) can never catch up and has to be made anew: nobody
+    /// waits for it. Of a standby without a slot that is away nothing is known.
+    func standbyLacks() async throws -> (standby: String, bytes: Int64)? {
         guard let position = move.position("drainPosition"), !move.isRecall else { return nil }
         return try await plane.attempt("the standbys of shard \(destination.id) cannot be seen") {
             try await plane.shard(reference: destination.reference, .superuser).execute(
                 Query(
                     """
-                    SELECT max($1::text::pg_lsn - flush_lsn)::int8 FROM pg_stat_replication
-                    LEFT JOIN pg_replication_slots ON active_pid = pg_stat_replication.pid
-                    WHERE slot_type IS DISTINCT FROM 'logical' AND state IN ('catchup', 'streaming')
-                        AND flush_lsn < $1::text::pg_lsn
+                    SELECT name, ($1::text::pg_lsn - reached)::int8 FROM (
+                        SELECT format('standby %s', coalesce(slot_name, application_name)), flush_lsn
+                        FROM pg_stat_replication
+                        LEFT JOIN pg_replication_slots ON active_pid = pg_stat_replication.pid
+                        WHERE slot_type IS DISTINCT FROM 'logical' AND state IN ('catchup', 'streaming')
+                        UNION ALL
+                        SELECT format('standby with the slot %s, which is away,', slot_name), restart_lsn
+                        FROM pg_replication_slots
+                        WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND wal_status <> 'lost'
+                    ) AS standby (name, reached)
+                    WHERE reached < $1::text::pg_lsn ORDER BY reached LIMIT 1
                     """, [.text(position.text)]), deadline: plane.deadline
-            ).single().intIfPresent(0).map { Int64($0) }
+            ).singleIfPresent().map { (standby: try $0.text(0), bytes: Int64(try $0.int(1))) }
         }
     }
 }

@@ -105,17 +105,18 @@ extension Mover {
         try await advance(to: .purging)
     }
 
-    /// What was left behind goes only when what came is there, and on every standby of it that is heard of: one that takes
-    /// over must not be the only server that ever had the clinic and has it not.
+    /// What was left behind goes only when what came is there, and on every standby of it that is known: one that takes
+    /// over must not be the only server that ever had the clinic and has it not. A standby that is away may be just that one,
+    /// so it is waited for, until it is back or its slot is removed: nothing but disk is lost by waiting.
     private func requireArrived() async throws {
         let fence = try await fence()
         guard try await fence.arrival(store).isKnown else {
             throw ArrivalForgotten(shard: move.destination)
         }
-        while let bytes = try await fence.standbyLacks() {
+        while let (standby, bytes) = try await fence.standbyLacks() {
             try lease.require()
             try await wait(
-                "a standby of shard \(move.destination) to have what came (\(bytes) bytes)",
+                "a standby of shard \(move.destination) to have what came: \(standby) lacks \(bytes) bytes",
                 Mover.lookEvery)
         }
     }

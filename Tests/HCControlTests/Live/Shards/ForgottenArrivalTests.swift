@@ -27,7 +27,11 @@ struct ForgottenArrivalTests {
     }
 
     /// The standby of `s2` has everything that is there now, and hears nothing from here on.
-    private func cutOff(_ standby: Conninfo, _ ground: MoveGround) async throws {
+    ///
+    /// - Parameter isKnown: it has a slot, so that what was left behind is kept for it.
+    private func cutOff(
+        _ standby: Conninfo, _ ground: MoveGround, isKnown: Bool = true
+    ) async throws {
         let position = try await ground.psql(
             ground.shards[1].superuser, "SELECT pg_current_wal_insert_lsn()")
         while try await ground.psql(
@@ -36,6 +40,12 @@ struct ForgottenArrivalTests {
         try await ground.psql(standby, "ALTER SYSTEM SET primary_conninfo = ''")
         try await ground.psql(standby, "SELECT pg_reload_conf()")
         while try await ground.psql(standby, "SELECT count(*) FROM pg_stat_wal_receiver") != "0" {}
+        guard !isKnown else { return }
+        let server = ground.shards[1]
+        try await ground.untilTrue(
+            server,
+            "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'hc_replica'")
+        try await ground.psql(server.superuser, "SELECT pg_drop_replication_slot('hc_replica')")
     }
 
     private func takeOver(_ standby: Conninfo, _ ground: MoveGround) async throws {
@@ -155,7 +165,7 @@ struct ForgottenArrivalTests {
                     ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero)
                 ).run()
             }
-            try await cutOff(standby, ground)
+            try await cutOff(standby, ground, isKnown: false)
             #expect(try await ground.carryOn().state == .done)
             try await write("since", on: ground.shards[1], ground)
             try await takeOver(standby, ground)
@@ -204,7 +214,7 @@ struct ForgottenArrivalTests {
                     ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero)
                 ).run()
             }
-            try await cutOff(standby, ground)
+            try await cutOff(standby, ground, isKnown: false)
             try await write("late", on: ground.shards[0], ground)
             #expect(try await ground.carryOn().state == .done)
             try await takeOver(standby, ground)
@@ -238,7 +248,7 @@ struct ForgottenArrivalTests {
     @Test("rows that were left behind stay while the other server has forgotten what came")
     func purge() async throws {
         try await withStandbys { ground, standby in
-            try await cutOff(standby, ground)
+            try await cutOff(standby, ground, isKnown: false)
             try await die("move.closing.done") {
                 _ = try await ground.begin(
                     ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero)
@@ -285,6 +295,41 @@ struct ForgottenArrivalTests {
             closing.cancel()
             _ = await closing.result
             #expect(try await ground.carryOn().state == .done)
+            #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
+        }
+    }
+
+    @Test("rows that were left behind stay while a standby that may lack what came is away")
+    func standbyAway() async throws {
+        let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
+        try await withMoveGround(own: services) { ground in
+            // Of one that has everything up to now, and hears nothing any more; and of one that never came.
+            try await ground.psql(
+                ground.shards[1].superuser,
+                """
+                SELECT pg_create_physical_replication_slot('standby_away', true),
+                    pg_create_physical_replication_slot('standby_never', false)
+                """)
+            let mover = try await ground.begin(
+                ground.plane(), MoveOptions(pauseBudget: .seconds(5), soak: .zero))
+            let running = Loop.shared.makeTask { try await mover.run() }
+            let store = MoveStore(plane: ground.plane())
+            let limit = ground.deadline
+            var move = try await store.find(mover.id)
+            var reason = ""
+            while !reason.contains("slot standby_away"), !move.state.isOver {
+                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                move = try await store.find(mover.id)
+                reason = move.progress["waitingFor"]?.asString ?? ""
+            }
+            #expect(
+                reason.hasPrefix("a standby of shard s2 to have what came: standby with the slot"),
+                "\(reason)")
+            #expect(try await count("P7", on: ground.shards[0], ground) == "1")
+            // It is given up.
+            try await ground.psql(
+                ground.shards[1].superuser, "SELECT pg_drop_replication_slot('standby_away')")
+            #expect(try await running.value.state == .done)
             #expect(try await ground.wrongs(servedBy: "s2", epoch: 2) == [])
         }
     }
