@@ -22,7 +22,6 @@ struct MigrateDown: Command {
             throw UsageError("'--shard' is needed", invocation.specification)
         }
         let plane = try environment.plane()
-        try await RolloutStore(plane: plane).requireNone()
         let runner = MigrationRunner(
             plane: plane, catalog: try environment.catalog(invocation.option("migrations")))
         let migration = try await runner.downShard(shard, dryRun: invocation.isDryRun)

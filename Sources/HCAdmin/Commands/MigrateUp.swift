@@ -49,7 +49,6 @@ struct MigrateUp: Command {
         var applied: [MigrationRunner.Applied] = []
         var waits: ControlError?
         if let shard {
-            try await RolloutStore(plane: plane).requireNone()
             applied = try await runner.upShards(only: shard, dryRun: invocation.isDryRun)
         } else {
             applied = try await runner.upControl(dryRun: false)

@@ -11,6 +11,7 @@ extension MigrationRunner {
     /// - Throws: `ControlError` (`migration-locked`) when it had to wait for longer than the migration may.
     func applyOutside(_ migration: Migration, to target: Target, _ what: String) async throws {
         let (connection, terms) = (target.connection, migration.terms)
+        try requireRun()
         // A build that waits lets everybody but other DDL pass: it waits once, and for all its time.
         let watch = LockWatch(
             plane, shardReference: target.reference, process: connection.processID)

@@ -113,8 +113,23 @@ package struct MigrationRunner {
     }
 
     /// Brings registered shards up to date, one after the other; the first failure ends the run, and what was
-    /// applied stays applied.
+    /// applied stays applied. No run of waves is begun meanwhile.
+    ///
+    /// - Throws: `ControlError` (`rollout-running`), or what stands in the way.
     package func upShards(only id: String? = nil, dryRun: Bool) async throws -> [Applied] {
+        let store = RolloutStore(plane: plane)
+        guard !dryRun else {
+            try await store.requireNone()
+            return try await upAlone(id, dryRun: true)
+        }
+        return try await store.withoutRun { isAlone in
+            var runner = self
+            runner.requireRun = isAlone
+            return try await runner.upAlone(id, dryRun: false)
+        }
+    }
+
+    private func upAlone(_ id: String?, dryRun: Bool) async throws -> [Applied] {
         let registry = ShardRegistry(plane: plane)
         var shards = try await registry.list(isInUse: true)
         if let id {
@@ -142,10 +157,23 @@ package struct MigrationRunner {
         return applied
     }
 
-    /// Takes the newest migration of one shard back: of the canary, say, of a run that halted.
+    /// Takes the newest migration of one shard back: of the canary, say, of a run that halted. No run is begun meanwhile.
     ///
     /// - Throws: `ControlError` (`migration-irreversible`, `nothing-applied`), or what stands in the way of `upShards`.
     package func downShard(_ id: String, dryRun: Bool) async throws -> Migration {
+        let store = RolloutStore(plane: plane)
+        guard !dryRun else {
+            try await store.requireNone()
+            return try await downAlone(id, dryRun: true)
+        }
+        return try await store.withoutRun { isAlone in
+            var runner = self
+            runner.requireRun = isAlone
+            return try await runner.downAlone(id, dryRun: false)
+        }
+    }
+
+    private func downAlone(_ id: String, dryRun: Bool) async throws -> Migration {
         let registry = ShardRegistry(plane: plane)
         let shard = try await registry.find(id)
         try registry.requireNotRetired(shard)

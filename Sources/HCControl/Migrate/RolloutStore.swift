@@ -32,8 +32,9 @@ package struct Rollout: Sendable {
     /// Somebody has it and does not get on: it can be taken from him.
     package var isStuck: Bool { leaseLeft != nil && silence >= RolloutStore.stuckAfter }
 
+    /// One whose process has gone without having heard of the abort has nobody left to end it: it has ended.
     static let columns = """
-        id, state, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
+        id, CASE WHEN \(RolloutStore.isForsaken) THEN 'aborted' ELSE state END, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
         attempt, operator_name,
         CASE WHEN \(RolloutStore.isHeld)
             THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END,
@@ -93,6 +94,9 @@ package struct RolloutStore {
             AND lease_until <= clock_timestamp() + \(2 * lease.inMilliseconds) * interval '1 ms', false)
         """
 
+    /// In SQL: it is to be aborted, and nobody is left to do it.
+    nonisolated static let isForsaken = "(state = 'running' AND abort_wanted AND NOT \(isHeld))"
+
     let plane: ControlPlane
 
     package init(plane: ControlPlane) {
@@ -139,14 +143,14 @@ package struct RolloutStore {
                 transaction -> Rollout? in
                 let mine = try await begin(values, fresh: fresh, transaction)
                 guard let mine else { return nil }
-                _ = try await transaction.execute([
-                    // Of a process that is gone: whether it was applied says the ledger.
+                _ = try await transaction.execute(final: [
+                    // Of processes that are gone: whether it was applied says the ledger.
                     Query(
                         """
                         UPDATE migration_run SET state = 'halted', finished_at = clock_timestamp(),
                             error = 'the process that ran it ended'
-                        WHERE rollout_id = $1 AND state = 'running'
-                        """, [.uuid(mine.id)]),
+                        WHERE rollout_id IS NOT NULL AND state = 'running'
+                        """),
                     plane.audit("migrate.up", subject: "\(mine.id)", detail: detail),
                 ])
                 return mine
@@ -159,16 +163,24 @@ package struct RolloutStore {
     private func begin(
         _ values: [PostgresValue], fresh: UUID, _ transaction: PostgresTransaction
     ) async throws -> Rollout? {
-        let begun = try await transaction.execute(
+        let results = try await transaction.execute([
+            Query("SELECT pg_try_advisory_xact_lock(1, 1)"),
+            .unsafeSQL(
+                """
+                UPDATE migration_rollout SET state = 'aborted', lease_until = NULL,
+                    finished_at = clock_timestamp(), updated_at = clock_timestamp()
+                WHERE \(RolloutStore.isForsaken)
+                """, []),
             .unsafeSQL(
                 """
                 INSERT INTO migration_rollout (id, state, version, checksum, canary, shards_total, lease_owner,
                     lease_until, operator_name)
                 VALUES ($8, 'running', $1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms', $7)
                 ON CONFLICT DO NOTHING RETURNING \(Rollout.columns)
-                """, values + [.uuid(fresh)])
-        ).rows.map { try Rollout($0) }.first
-        if let begun { return begun }
+                """, values + [.uuid(fresh)]),
+        ])
+        guard try results[0].single().bool(0) else { throw RolloutStore.isWorkedOnAlone }
+        if let begun = try results[2].rows.map({ try Rollout($0) }).first { return begun }
         return try await transaction.execute(
             .unsafeSQL(
                 """
@@ -263,10 +275,79 @@ package struct RolloutStore {
     private static let margin = Duration.milliseconds(100)
 
     /// Refuses while somebody carries a rollout on.
-    package func requireNone() async throws {
+    func requireNone() async throws {
         if let last = try await last(), last.isOpen, last.leaseLeft != nil {
             throw try await isRunning()
         }
+    }
+
+    /// Runs `body` while no run can be begun: for what is done at one shard outside of any. Several may do so at a time.
+    ///
+    /// A session's lock on the control database keeps runs away, so it ends with the process. Whose run it was when his
+    /// lease ran out has lost it.
+    ///
+    /// - Parameter body: gets what throws when the lock was lost: to be asked before anything is begun.
+    /// - Throws: `ControlError` (`rollout-running`).
+    func withoutRun<Value>(
+        _ body: (@escaping @LoopActor @Sendable () throws(ControlError) -> Void) async throws ->
+            Value
+    ) async throws -> Value {
+        let connection = try await plane.control()
+        let isAlone = try await plane.attempt("the control database cannot be locked") {
+            try await connection.execute(
+                Query("SELECT pg_try_advisory_lock_shared(1, 1)"), deadline: plane.deadline
+            ).single().bool(0)
+        }
+        guard isAlone else { throw try await isRunning() }
+        let result: Value
+        do {
+            try await forgetLapsed()
+            try await requireNone()
+            result = try await body { () throws(ControlError) in
+                guard connection.isClosed else { return }
+                throw ControlError(
+                    .failed, code: "control-unreachable",
+                    "the control database was lost, and with it what keeps runs of migrations away",
+                    remedy: "Nothing is half-made: the same command can be given again.")
+            }
+        } catch {
+            await unlock(connection)
+            throw error
+        }
+        await unlock(connection)
+        return result
+    }
+
+    /// Where that cannot be said, the session's end says it.
+    private func unlock(_ connection: PostgresConnection) async {
+        do {
+            _ = try await connection.execute(
+                Query("SELECT pg_advisory_unlock_shared(1, 1)"), deadline: plane.deadline)
+        } catch {
+            connection.close()
+        }
+    }
+
+    /// A process that has slept for longer than its lease may not go on with its run behind the back of who has seen none.
+    private func forgetLapsed() async throws {
+        guard let last = try await last(), last.state == .running, last.leaseLeft == nil else {
+            return
+        }
+        try await plane.attempt("the run of migrations cannot be written down") {
+            _ = try await plane.control().execute(
+                .unsafeSQL(
+                    """
+                    UPDATE migration_rollout SET attempt = attempt + 1
+                    WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT \(RolloutStore.isHeld)
+                    """, [.uuid(last.id), .int8(last.attempt)]), deadline: plane.deadline)
+        }
+    }
+
+    private static var isWorkedOnAlone: ControlError {
+        ControlError(
+            .conflict, code: "shard-migrating",
+            "somebody takes a migration back at one shard, or brings one up to date by itself",
+            remedy: "When that is over, 'hc-admin migrate up' can be given again.")
     }
 
     /// Keeps it, and says how far it has come: nothing else is written for each shard.
@@ -309,32 +390,40 @@ package struct RolloutStore {
                 ]))
     }
 
-    /// Ends it or leaves it to whoever repairs what is wrong.
+    /// Ends it or leaves it to whoever repairs what is wrong. What somebody wants aborted is not left to anybody.
+    ///
+    /// - Returns: as what it ended.
+    @discardableResult
     func end(
         _ rollout: Rollout, as state: Rollout.State, shardsDone: Int = 0, failed: [String] = [],
         problem: String? = nil
-    ) async throws {
-        try await write(
+    ) async throws -> Rollout.State {
+        let ended = try await write(
             rollout,
             Query(
                 """
-                UPDATE migration_rollout SET state = $3, failed_shards = $4, problem = $5, lease_until = NULL,
+                UPDATE migration_rollout
+                SET state = CASE WHEN $3 = 'halted' AND abort_wanted THEN 'aborted' ELSE $3 END,
+                    failed_shards = $4, problem = $5, lease_until = NULL,
                     shards_done = greatest(shards_done, $6), updated_at = clock_timestamp(),
-                    finished_at = CASE WHEN $3 <> 'halted' THEN clock_timestamp() END
+                    finished_at = CASE WHEN $3 <> 'halted' OR abort_wanted THEN clock_timestamp() END
                 WHERE id = $1 AND attempt = $2 AND state = 'running'
-                RETURNING id
+                RETURNING state
                 """,
                 [
                     .uuid(rollout.id), .int8(rollout.attempt), .text(state.rawValue),
                     .texts(failed), .optional(problem), .int4(Int32(shardsDone)),
                 ]))
+        return try Rollout.State(rawValue: ended.text(0)) ?? state
     }
 
-    private func write(_ rollout: Rollout, _ query: Query) async throws {
-        let isMine = try await plane.attempt("the run of migrations cannot be written down") {
-            try await plane.control().execute(query, deadline: plane.deadline).count == 1
+    @discardableResult
+    private func write(_ rollout: Rollout, _ query: Query) async throws -> PostgresRow {
+        let mine = try await plane.attempt("the run of migrations cannot be written down") {
+            try await plane.control().execute(query, deadline: plane.deadline).singleIfPresent()
         }
-        guard isMine else { throw RolloutStore.lost }
+        guard let mine else { throw RolloutStore.lost }
+        return mine
     }
 
     static var lost: ControlError {

@@ -470,14 +470,17 @@ package final class WaveRunner {
     ) async throws -> ControlError {
         let shards = failures.map(\.shard)
         let text = failures.map(\.message).joined(separator: "\n")
-        try await store.end(
+        let state = try await store.end(
             rollout, as: .halted, shardsDone: machine.done, failed: shards, problem: text)
+        let isAborted = state == .aborted
         return ControlError(
-            .failed, code: "rollout-halted",
-            "halted at shard \(shards.joined(separator: ", ")) (\(failures[0].code)); \(machine.done) of"
+            .failed, code: isAborted ? "rollout-aborted" : "rollout-halted",
+            "\(isAborted ? "aborted" : "halted") at shard \(shards.joined(separator: ", ")) (\(failures[0].code)); \(machine.done) of"
                 + " \(plan.lines.count) shards are up to date, the others were not changed:\n\(text)",
-            remedy: "Repair that, then 'hc-admin migrate up' goes on where it stopped;"
-                + " 'hc-admin migrate abort' ends this run.")
+            remedy: isAborted
+                ? "Repair that before 'hc-admin migrate up' begins anew."
+                : "Repair that, then 'hc-admin migrate up' goes on where it stopped;"
+                    + " 'hc-admin migrate abort' ends this run.")
     }
 
     private func tell(_ plan: Plan, wave: Int) {

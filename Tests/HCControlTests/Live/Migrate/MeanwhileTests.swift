@@ -13,12 +13,13 @@ struct MeanwhileTests {
     /// A run that is at its canary, where it waits for a lock; then `meanwhile`; then the lock is let go of, or when it
     /// has ended.
     private func run(
-        _ ground: WaveGround, terms: MigrationTerms = MigrationTerms(), endsLocked: Bool = false,
+        _ ground: WaveGround, adding sql: String = additive,
+        terms: MigrationTerms = MigrationTerms(), endsLocked: Bool = false,
         _ meanwhile: @LoopActor () async throws -> Void
     ) async throws -> ControlError? {
         let holder = try await ground.session(ground.shards[0].owner)
         _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
-        let catalog = ground.catalog(adding: Self.additive, terms: terms)
+        let catalog = ground.catalog(adding: sql, terms: terms)
         let run = Loop.shared.makeTask { () async -> ControlError? in
             await waveFailure {
                 _ = try await WaveRunner(
@@ -68,6 +69,60 @@ struct MeanwhileTests {
             #expect(
                 try await ground.psql(ground.control.owner, "SELECT state FROM migration_rollout")
                     == "aborted")
+        }
+    }
+
+    @Test("what fails behind an abort is aborted: nobody has to ask for it twice")
+    func abortedAndFailed() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            var terms = MigrationTerms()
+            terms.lockTimeout = .seconds(300)
+            let store = RolloutStore(plane: ground.plane("bob"))
+            let error = try await run(
+                ground, adding: "\(Self.additive); SELECT 1 / 0", terms: terms
+            ) {
+                let asked = try await store.abort(reason: nil)
+                #expect(asked.state == .running)
+            }
+            #expect(error?.code == "rollout-aborted")
+            #expect(error?.message.contains("aborted at shard s01 (database-refused)") == true)
+            let last = try #require(try await store.last())
+            #expect(last.state == .aborted && last.failedShards == ["s01"])
+            #expect(last.problem?.contains("division by zero") == true)
+            let again = await waveFailure { _ = try await store.abort(reason: nil) }
+            #expect(again?.code == "rollout-unknown")
+            #expect(
+                try await ground.psql(
+                    ground.control.owner,
+                    "SELECT count(*) FROM migration_rollout WHERE finished_at IS NOT NULL") == "1")
+        }
+    }
+
+    @Test("whose process dies before it has heard of the abort is aborted: the next run is another")
+    func abortedAndKilled() async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let store = RolloutStore(plane: ground.plane("bob"))
+            let catalog = ground.catalog(adding: Self.additive)
+            let first = try await store.begin(
+                target: catalog.shard[0], canary: "s02", shards: 2, owner: "ann")
+            _ = try await store.began(
+                catalog.shard[0], named: "later", shard: "s02", wave: 0, fingerprint: "", first)
+            #expect(try await store.abort(reason: nil).state == .running)
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE migration_rollout SET lease_until = now() - interval '1 s'")
+            #expect(try await store.last()?.state == .aborted)
+            let again = await waveFailure { _ = try await store.abort(reason: nil) }
+            #expect(again?.code == "rollout-unknown")
+            let runner = WaveRunner(plane: ground.plane(), catalog: catalog, options: .init())
+            #expect(try await runner.up().map(\.database) == ["s01", "s02"])
+            #expect(
+                try await ground.psql(
+                    ground.control.owner,
+                    """
+                    SELECT state, canary, finished_at IS NOT NULL FROM migration_rollout ORDER BY started_at;
+                    SELECT state, count(*) FROM migration_run GROUP BY state ORDER BY state
+                    """) == "aborted|s02|t\ndone|s01|t\ndone|2\nhalted|1")
         }
     }
 

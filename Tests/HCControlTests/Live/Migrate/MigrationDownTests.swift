@@ -1,5 +1,6 @@
 import HCCore
 import HCIO
+import HCPostgres
 import HCTesting
 import Testing
 
@@ -54,6 +55,91 @@ struct MigrationDownTests {
             #expect(
                 try await ground.psql(ground.shards[0].owner, "SELECT count(later) FROM cache_tag")
                     == "0")
+        }
+    }
+
+    /// `migrate down` and `migrate up --shard`.
+    @Test(
+        "while one shard is worked on outside of any run no run begins, and nobody works on one while a run is under way",
+        arguments: [true, false])
+    func withoutRun(takesBack: Bool) async throws {
+        try await withWaveGround(shards: 2) { ground in
+            let count = ground.catalog.shard.count
+            let catalog = ground.catalog(adding: Self.up, down: Self.down)
+            let runner = MigrationRunner(plane: ground.plane(), catalog: catalog)
+            if takesBack { _ = try await runner.upShards(only: "s02", dryRun: false) }
+            @LoopActor func alone() async -> ControlError? {
+                await waveFailure {
+                    if takesBack {
+                        _ = try await runner.downShard("s02", dryRun: false)
+                    } else {
+                        _ = try await runner.upShards(only: "s02", dryRun: false)
+                    }
+                }
+            }
+            @LoopActor func waves() -> WaveRunner {
+                WaveRunner(plane: ground.plane("bob"), catalog: catalog, options: .init())
+            }
+            let holder = try await ground.session(ground.shards[1].owner)
+            _ = try await offLoop { try holder.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
+            let working = Loop.shared.makeTask { await alone() }
+            let deadline = ground.deadline
+            while try await ground.psql(
+                ground.shards[1].owner,
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'") == "0"
+            {
+                try #require(!deadline.isExpired(at: Loop.shared.now), "nobody waits")
+            }
+            let early = await waveFailure { _ = try await waves().up() }
+            #expect(early?.kind == .conflict && early?.code == "shard-migrating")
+            #expect(try await RolloutStore(plane: ground.plane()).last() == nil)
+            _ = try await offLoop { try holder.run("COMMIT") }
+            #expect(try await working.value == nil)
+            #expect(try await ground.versions() == [count, takesBack ? count : count + 1])
+
+            // The other way round: at its canary the run waits.
+            let first = try await ground.session(ground.shards[0].owner)
+            _ = try await offLoop { try first.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
+            let run = Loop.shared.makeTask { try await waves().up().count }
+            while try await RolloutStore(plane: ground.plane()).last() == nil {
+                try #require(!deadline.isExpired(at: Loop.shared.now), "no run begins")
+            }
+            #expect(await alone()?.code == "rollout-running")
+            _ = try await offLoop { try first.run("COMMIT") }
+            #expect(try await run.value == (takesBack ? 2 : 1))
+        }
+    }
+
+    @Test("whose lease ran out while he slept does not go on with his run behind who has seen none")
+    func lapsed() async throws {
+        try await withWaveGround(shards: 1) { ground in
+            let store = RolloutStore(plane: ground.plane("ann"))
+            let run = try await store.begin(
+                target: ground.catalog.shard[0], canary: "s01", shards: 1, owner: "ann")
+            #expect(try await store.renew(run) == false)
+            try await ground.psql(
+                ground.control.admin,
+                "UPDATE migration_rollout SET lease_until = now() - interval '1 s'")
+            let other = ground.plane("bob")
+            try await RolloutStore(plane: other).withoutRun { isAlone in
+                try isAlone()
+                #expect(try await store.renew(run) == nil)
+                // The lock has gone with the session.
+                try await other.control().close()
+                #expect(throws: ControlError.self) { try isAlone() }
+            }
+            // Nor does his lock stay.
+            let held = """
+                SELECT count(*) FROM pg_locks
+                WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (1, 1, 2)
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                """
+            let deadline = ground.deadline
+            while try await ground.psql(ground.control.owner, held) != "0" {
+                try #require(!deadline.isExpired(at: Loop.shared.now), "a session is left")
+            }
+            _ = try await store.begin(
+                target: ground.catalog.shard[0], canary: "s01", shards: 1, owner: "ann")
         }
     }
 }

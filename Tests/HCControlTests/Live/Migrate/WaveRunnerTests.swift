@@ -148,6 +148,15 @@ struct WaveRunnerTests {
             #expect(up.map(\.database) == ["s02", "s03"])
             #expect(
                 try await ground.versions().dropFirst() == before.dropFirst().map { $0 + 1 }[...])
+            let alone = MigrationRunner(
+                plane: ground.plane(), catalog: ground.catalog(adding: Self.additive))
+            #expect(try await alone.shardStatus().map(\.id) == ["s02", "s03"])
+            #expect(try await alone.upShards(dryRun: false).isEmpty)
+            let up1 = await waveFailure {
+                _ = try await alone.upShards(only: "s01", dryRun: false)
+            }
+            let down1 = await waveFailure { _ = try await alone.downShard("s01", dryRun: false) }
+            #expect(up1?.code == "shard-retired" && down1?.code == "shard-retired")
             let drift = try await SchemaDrift(plane: ground.plane()).run()
             #expect(drift.map(\.shard) == ["s02", "s03"])
             #expect(drift.allSatisfy { $0.problem == nil && !$0.isDifferent })
