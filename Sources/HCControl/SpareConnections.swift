@@ -13,11 +13,10 @@ final class SpareConnections {
     func take(_ file: String, deadline: Deadline) async -> PostgresConnection? {
         while let connection = byFile[file]?.popLast() {
             guard connection.isUsable else { continue }
+            // What a migration has set for its session is nobody else's.
+            guard connection.isAltered else { return connection }
             do {
-                // What a migration has set for its session is nobody else's.
-                _ = try await connection.execute(
-                    [Query("RESET ALL"), Query("SELECT pg_advisory_unlock_all()")],
-                    deadline: deadline)
+                _ = try await connection.executeAndReset([], deadline: deadline)
                 return connection
             } catch {
                 connection.close()

@@ -69,7 +69,8 @@ extension MigrationRunner {
         of step: MigrationStep, at target: Target, from before: SchemaMark
     ) async throws -> Outcome {
         try await plane.attempt("the ledger of \(target.database) cannot be read") {
-            let results = try await target.connection.execute(
+            // Whoever gets the connection next need not ask for it.
+            let results = try await target.connection.executeAndReset(
                 [
                     SchemaMark.kept,
                     Query(

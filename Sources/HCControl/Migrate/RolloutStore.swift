@@ -98,9 +98,16 @@ package struct RolloutStore {
     nonisolated static let isForsaken = "(state = 'running' AND abort_wanted AND NOT \(isHeld))"
 
     let plane: ControlPlane
+    /// Through which it writes while several workers do; nil: over the plane's own connection.
+    private let journal: RolloutJournal?
 
     package init(plane: ControlPlane) {
+        self.init(plane: plane, journal: nil)
+    }
+
+    init(plane: ControlPlane, journal: RolloutJournal?) {
         self.plane = plane
+        self.journal = journal
     }
 
     /// The newest; nil if there was none, or the control database has no table for it yet.
@@ -419,11 +426,18 @@ package struct RolloutStore {
 
     @discardableResult
     private func write(_ rollout: Rollout, _ query: Query) async throws -> PostgresRow {
-        let mine = try await plane.attempt("the run of migrations cannot be written down") {
-            try await plane.control().execute(query, deadline: plane.deadline).singleIfPresent()
-        }
+        let mine = try await write([query], "the run of migrations cannot be written down")[0]
+            .singleIfPresent()
         guard let mine else { throw RolloutStore.lost }
         return mine
+    }
+
+    @discardableResult
+    func write(_ queries: [Query], _ what: String) async throws -> [PostgresResult] {
+        try await plane.attempt(what) {
+            if let journal { return try await journal.write(queries) }
+            return try await plane.control().execute(queries, deadline: plane.deadline)
+        }
     }
 
     static var lost: ControlError {
@@ -479,47 +493,54 @@ package struct RolloutStore {
 
     /// Writes down that a migration begins at a shard.
     ///
-    /// - Parameter changesSchema: then only if no clinic is on the move from or to it.
-    /// - Returns: nil if one is, or was: nothing was written then.
-    /// - Throws: `ControlError` (`rollout-lost`), with nothing written, if the rollout is not this process' any more.
+    /// - Parameters:
+    ///   - changesSchema: then only if no clinic is on the move from or to it.
+    ///   - before: what is written with it, whatever becomes of it.
+    ///   - onWritten: called when that is written.
+    /// - Returns: nil if one is, or was: no beginning was written then.
+    /// - Throws: `ControlError` (`rollout-lost`), with no beginning written, if the rollout is not this process' any more.
     func began(
         _ migration: Migration, named name: String, shard: String, wave: Int, fingerprint: String,
-        changesSchema: Bool = false, _ rollout: Rollout
+        changesSchema: Bool = false, _ rollout: Rollout, after before: [Query] = [],
+        onWritten: () -> Void = {}
     ) async throws -> UUID? {
         var random = SystemRandom()
         let id = UUID.v7(at: plane.clocks.now(), using: &random)
-        let results = try await plane.attempt("the history of shard \(shard) cannot be written") {
-            try await plane.control().execute(
+        let queries = [
+            Query(
+                """
+                SELECT 1 FROM migration_rollout WHERE id = $1 AND attempt = $2 AND state = 'running'
+                """, [.uuid(rollout.id), .int8(rollout.attempt)]),
+            Query(
+                """
+                INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
+                    fingerprint_before, rollout_id, started_at)
+                SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
+                WHERE NOT ($9 AND EXISTS (
+                    SELECT FROM move
+                    WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
+                    AND EXISTS (
+                        SELECT FROM migration_rollout
+                        WHERE id = $8 AND attempt = $10 AND state = 'running')
+                RETURNING id
+                """,
                 [
-                    Query(
-                        """
-                        SELECT 1 FROM migration_rollout WHERE id = $1 AND attempt = $2 AND state = 'running'
-                        """, [.uuid(rollout.id), .int8(rollout.attempt)]),
-                    Query(
-                        """
-                        INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
-                            fingerprint_before, rollout_id, started_at)
-                        SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
-                        WHERE NOT ($9 AND EXISTS (
-                            SELECT FROM move
-                            WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
-                            AND EXISTS (
-                                SELECT FROM migration_rollout
-                                WHERE id = $8 AND attempt = $10 AND state = 'running')
-                        RETURNING id
-                        """,
-                        [
-                            .uuid(id), .text(shard), .int4(Int32(migration.version)),
-                            .text(name), .text(migration.checksum), .int4(Int32(wave)),
-                            .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
-                            .int8(rollout.attempt),
-                        ]),
-                ], deadline: plane.deadline)
-        }
-        guard results[0].count == 1, results[1].count == 1 || changesSchema else {
+                    .uuid(id), .text(shard), .int4(Int32(migration.version)),
+                    .text(name), .text(migration.checksum), .int4(Int32(wave)),
+                    .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
+                    .int8(rollout.attempt),
+                ]),
+        ]
+        let results = try await write(
+            before + queries, "the history of shard \(shard) cannot be written"
+        ).dropFirst(before.count)
+        onWritten()
+        guard let mine = results.first, let begun = results.last, mine.count == 1,
+            begun.count == 1 || changesSchema
+        else {
             throw RolloutStore.lost
         }
-        return try results[1].singleIfPresent()?.uuid(0)
+        return try begun.singleIfPresent()?.uuid(0)
     }
 
     /// How a verification is called in the history.
@@ -550,20 +571,13 @@ package struct RolloutStore {
     }
 
     /// Writes down how it ended: with the new fingerprint, or with an error.
-    ///
-    /// - Parameter further: what is to be written with it.
-    func ended(
-        _ run: UUID, fingerprint: String?, error: String?, with further: [Query] = []
-    ) async throws {
-        let line = Query(
+    static func ending(_ run: UUID, fingerprint: String?, error: String?) -> Query {
+        Query(
             """
             UPDATE migration_run SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END,
                 fingerprint_after = $2, error = $3, finished_at = clock_timestamp()
             WHERE id = $1 AND state = 'running'
             """, [.uuid(run), .optional(fingerprint), .optional(error)])
-        try await plane.attempt("the history of migrations cannot be written") {
-            _ = try await plane.control().execute([line] + further, deadline: plane.deadline)
-        }
     }
 
     /// How long steps took at the shards that have them, in the mean, by their order.

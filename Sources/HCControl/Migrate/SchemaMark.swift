@@ -11,13 +11,13 @@ struct SchemaMark: Sendable, Equatable {
     var stamp = ""
 
     /// What a migration's own transaction leaves for whoever asks next over the same connection.
-    private static let setting = "hc_migrate.stamp"
+    private static let setting: StaticString = "hc_migrate.stamp"
 
-    /// An expression of type text. Whoever changes, adds or removes an object of the schema writes or removes a row of
+    /// The stamp now. Whoever changes, adds or removes an object of the schema writes or removes a row of
     /// these; rows below 16384 are PostgreSQL's own (PostgreSQL manual, 68.2.2). VACUUM and ANALYZE leave the stamp as it is,
     /// unless they write a catalogue anew.
-    private static let stampSQL = """
-        (SELECT count(*) || ':' || coalesce(bit_xor(hashtextextended(xmin::text || ctid::text, tableoid::int8)), 0)
+    private static let stampSQL: StaticString = """
+        SELECT count(*) || ':' || coalesce(bit_xor(hashtextextended(xmin::text || ctid::text, tableoid::int8)), 0)
         FROM (
             SELECT tableoid, xmin, ctid FROM pg_catalog.pg_class WHERE oid >= 16384
             UNION ALL SELECT tableoid, xmin, ctid FROM pg_catalog.pg_attribute WHERE attrelid >= 16384
@@ -32,15 +32,14 @@ struct SchemaMark: Sendable, Equatable {
             UNION ALL SELECT tableoid, xmin, ctid FROM pg_catalog.pg_extension
             UNION ALL SELECT tableoid, xmin, ctid FROM pg_catalog.pg_depend
                 WHERE classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass) AND objid >= 16384 AND deptype = 'e'
-        ) AS part)
+        ) AS part
         """
 
-    /// The stamp now.
-    static let question = Query.unsafeSQL("SELECT \(stampSQL)", [])
+    static let question = Query(stampSQL)
 
     /// A statement of a migration's transaction, before it makes the fingerprint: what somebody else changes in between
     /// is then in the fingerprint and not in the stamp, and seen as a change.
-    static let keep = "SELECT set_config('\(setting)', \(stampSQL), false)"
+    static let keep = "SELECT set_config('\(setting)', (\(stampSQL)), false)"
 
     /// What `keep` has kept for this session.
     static let kept = Query.unsafeSQL(

@@ -143,21 +143,8 @@ package final class WaveRunner {
                 let canary = plan.waves.first?.first, !plan.isEmpty || isOpen
             else { return applied }
             guard try await mayBegin(plan) else { return applied }
-            await openAhead(for: plan)
             try await carryOut(plan, to: target, canary: canary.shard.id, store)
             guard !plan.later.isEmpty else { return applied }
-        }
-    }
-
-    /// To open a connection takes longer than what most migrations do: those to the control database that the widest wave
-    /// needs are open before the canary begins, as those to the shards are, which the plan has looked at.
-    private func openAhead(for plan: Plan) async {
-        await withWorkers(for: plan.waves.map(\.count).max() ?? 0) { plane in
-            do {
-                _ = try await plane.control()
-            } catch {
-                // Who needs it and does not get it either says so.
-            }
         }
     }
 
@@ -194,17 +181,21 @@ package final class WaveRunner {
         _ plan: Plan, _ rollout: Rollout, _ store: RolloutStore, _ health: inout ServerHealth?
     ) async throws {
         var reference = ""
+        let journal = RolloutJournal(plane: plane)
         machine = RolloutMachine(waves: plan.waves.map { $0.map(\.shard.id) })
         while machine.ending == nil {
             let number = machine.wave
             // While the first shards are worked on: each asks by itself whether the run is still this process'.
-            let noting = number == 0 ? nil : note(number, rollout, store)
+            let noting = number == 0 ? nil : note(number, rollout, journal)
             let lines = Dictionary(
                 uniqueKeysWithValues: plan.waves[number].map { ($0.shard.id, $0) })
             await withWorkers(for: lines.count) { [self] plane in
+                let history = StepHistory(
+                    RolloutStore(plane: plane, journal: journal), rollout, wave: number)
                 while mayGoOn, let shard = machine.next(), let line = lines[shard] {
-                    await migrate(line, wave: number, plan, rollout, plane)
+                    await migrate(line, plan, history, plane)
                 }
+                await settle(history)
             }
             try await noting?.value
             if let death { throw death }
@@ -231,9 +222,10 @@ package final class WaveRunner {
 
     /// What the status shows of a wave that begins.
     private func note(
-        _ wave: Int, _ rollout: Rollout, _ store: RolloutStore
+        _ wave: Int, _ rollout: Rollout, _ journal: RolloutJournal
     ) -> Task<Void, any Error> {
-        Loop.shared.makeTask { [done = machine.done] in
+        let store = RolloutStore(plane: plane, journal: journal)
+        return Loop.shared.makeTask { [done = machine.done] in
             try await store.note(rollout, wave: wave, shardsDone: done)
         }
     }
@@ -255,15 +247,15 @@ package final class WaveRunner {
     }
 
     private func migrate(
-        _ line: Line, wave: Int, _ plan: Plan, _ rollout: Rollout, _ plane: ControlPlane
+        _ line: Line, _ plan: Plan, _ history: StepHistory, _ plane: ControlPlane
     ) async {
         do {
             var runner = MigrationRunner(plane: plane, catalog: catalog, locks: locks)
             runner.requireRun = { [self] () throws(ControlError) in try requireRun() }
-            let isDone = try await apply(line, wave: wave, rollout, runner)
+            let isDone = try await apply(line, history, runner)
             guard isDone else { return machine.leftOff(line.shard.id) }
             machine.migrated(line.shard.id)
-            tell(plan, wave: wave)
+            tell(plan, wave: history.wave)
         } catch let error as FaultPointFailure {
             death = error
             machine.leftOff(line.shard.id)
@@ -279,20 +271,31 @@ package final class WaveRunner {
         }
     }
 
+    /// The end of what a worker has done last.
+    private func settle(_ history: StepHistory) async {
+        guard death == nil, let shard = history.owedShard else { return }
+        do {
+            try await history.settle()
+        } catch {
+            machine.failed(shard)
+            failures.append(Failure(shard, WaveRunner.problem(error, shard)))
+        }
+    }
+
     /// - Returns: false if something else stopped the run between two migrations of the shard.
     private func apply(
-        _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
+        _ line: Line, _ history: StepHistory, _ runner: MigrationRunner
     ) async throws -> Bool {
         let shard = line.shard
-        try await verifyAgain(line, wave: wave, rollout, runner)
+        try await verifyAgain(line, history, runner)
         for step in line.pending {
             guard mayGoOn else { return false }
-            let isDone = try await take(step, at: shard, from: line, wave: wave, rollout, runner)
+            let isDone = try await take(step, at: shard, from: line, history, runner)
             guard isDone else { return false }
             applied.append(.init(database: shard.id, version: step.version, name: step.name))
             if step.isLast {
                 try await verify(
-                    step.migration, shard, wave: wave, mark(of: line).fingerprint, rollout, runner)
+                    step.migration, shard, mark(of: line).fingerprint, history, runner)
             }
         }
         if line.pending.isEmpty {
@@ -307,15 +310,14 @@ package final class WaveRunner {
     ///
     /// - Returns: false if it was not to go on.
     private func take(
-        _ step: MigrationStep, at shard: Shard, from line: Line, wave: Int, _ rollout: Rollout,
+        _ step: MigrationStep, at shard: Shard, from line: Line, _ history: StepHistory,
         _ runner: MigrationRunner
     ) async throws -> Bool {
-        let store = RolloutStore(plane: runner.plane)
         let before = mark(of: line)
         let target = MigrationRunner.Target(
             connection: try await runner.plane.shard(reference: shard.reference, .owner),
             database: shard.id, reference: shard.reference)
-        let run = try await begin(step, at: shard, wave: wave, before.fingerprint, rollout, runner)
+        let run = try await begin(step, at: shard, before.fingerprint, history, runner)
         let outcome: MigrationRunner.Outcome?
         do {
             try FaultPoint.reach("migrate.before-apply")
@@ -323,24 +325,20 @@ package final class WaveRunner {
             try FaultPoint.reach("migrate.after-apply")
             outcome = isDone ? try await runner.outcome(of: step, at: target, from: before) : nil
         } catch {
-            if !(error is FaultPointFailure) {
-                try await store.ended(run, fingerprint: nil, error: "\(error)")
-            }
+            if !(error is FaultPointFailure) { try await history.failed(run, "\(error)") }
             throw error
         }
         guard let outcome else {
-            try await store.ended(run, fingerprint: nil, error: "it was stopped half-way")
+            try await history.failed(run, "it was stopped half-way")
             return false
         }
         marks[shard.id] = outcome.mark
         let fingerprint = outcome.mark.fingerprint
-        try await store.ended(
-            run, fingerprint: fingerprint, error: nil,
-            with: [
-                ShardRegistry.record(
-                    id: shard.id, version: step.version, fingerprint: fingerprint,
-                    servesFrom: outcome.servesFrom)
-            ])
+        history.ended(
+            run, shard: shard.id, fingerprint: fingerprint,
+            record: ShardRegistry.record(
+                id: shard.id, version: step.version, fingerprint: fingerprint,
+                servesFrom: outcome.servesFrom, run: run))
         return true
     }
 
@@ -348,13 +346,13 @@ package final class WaveRunner {
 
     /// - Throws: `ControlError` (`moves-open`) while a clinic is on the move, if the step changes the schema.
     private func begin(
-        _ step: MigrationStep, at shard: Shard, wave: Int, _ fingerprint: String,
-        _ rollout: Rollout, _ runner: MigrationRunner
+        _ step: MigrationStep, at shard: Shard, _ fingerprint: String, _ history: StepHistory,
+        _ runner: MigrationRunner
     ) async throws -> UUID {
         while true {
-            let run = try await RolloutStore(plane: runner.plane).began(
-                step.migration, named: step.name, shard: shard.id, wave: wave,
-                fingerprint: fingerprint, changesSchema: step.changesSchema, rollout)
+            let run = try await history.began(
+                step.migration, named: step.name, shard: shard.id, fingerprint: fingerprint,
+                changesSchema: step.changesSchema)
             if let run { return run }
             // If it has ended by now, it is in nobody's way.
             try await runner.requireNoMoves(shard)
@@ -364,24 +362,22 @@ package final class WaveRunner {
     /// What somebody before has applied last, in this run or another one, and not found good: he died, or something was
     /// wrong. What comes before that was found good before it was begun.
     private func verifyAgain(
-        _ line: Line, wave: Int, _ rollout: Rollout, _ runner: MigrationRunner
+        _ line: Line, _ history: StepHistory, _ runner: MigrationRunner
     ) async throws {
         let isWhole = !(line.pending + line.later).contains { $0.version == line.version }
         guard isWhole, unverified[line.shard.id]?.contains(line.version) == true else { return }
         try await verify(
-            catalog.shard[line.version - 1], line.shard, wave: wave, line.fingerprint, rollout,
-            runner)
+            catalog.shard[line.version - 1], line.shard, line.fingerprint, history, runner)
     }
 
     private func verify(
-        _ migration: Migration, _ shard: Shard, wave: Int, _ fingerprint: String,
-        _ rollout: Rollout, _ runner: MigrationRunner
+        _ migration: Migration, _ shard: Shard, _ fingerprint: String, _ history: StepHistory,
+        _ runner: MigrationRunner
     ) async throws {
         guard migration.verify != nil else { return }
-        let store = RolloutStore(plane: runner.plane)
-        let run = try await store.began(
+        let run = try await history.began(
             migration, named: RolloutStore.verification(of: migration), shard: shard.id,
-            wave: wave, fingerprint: fingerprint, rollout)
+            fingerprint: fingerprint)
         guard let run else { throw RolloutStore.lost }
         do {
             let connection = try await runner.plane.shard(reference: shard.reference, .owner)
@@ -391,12 +387,10 @@ package final class WaveRunner {
                 at: .init(
                     connection: connection, database: shard.id, reference: shard.reference))
         } catch {
-            if !(error is FaultPointFailure) {
-                try await store.ended(run, fingerprint: nil, error: "\(error)")
-            }
+            if !(error is FaultPointFailure) { try await history.failed(run, "\(error)") }
             throw error
         }
-        try await store.ended(run, fingerprint: fingerprint, error: nil)
+        history.ended(run, shard: shard.id, fingerprint: fingerprint)
     }
 
     /// Looks at each shard of a wave again: all migrations, and the schema of the canary.

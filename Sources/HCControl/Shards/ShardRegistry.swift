@@ -199,7 +199,11 @@ package struct ShardRegistry {
         }
     }
 
-    static func record(id: String, version: Int, fingerprint: String, servesFrom: Int) -> Query {
+    /// - Parameter run: of a line in the history of migrations, which says by now that it is done: if it does not, somebody
+    ///   has taken the run over, who knows more.
+    static func record(
+        id: String, version: Int, fingerprint: String, servesFrom: Int, run: UUID? = nil
+    ) -> Query {
         Query(
             """
             UPDATE shard SET schema_version = $2, schema_fingerprint = $3, schema_serves_from = $4,
@@ -207,8 +211,13 @@ package struct ShardRegistry {
             WHERE id = $1
                 AND (schema_version, schema_fingerprint, schema_serves_from)
                     IS DISTINCT FROM ($2, $3, $4)
+                AND ($5::uuid IS NULL
+                    OR EXISTS (SELECT FROM migration_run WHERE migration_run.id = $5 AND migration_run.state = 'done'))
             """,
-            [.text(id), .int4(Int32(version)), .text(fingerprint), .int4(Int32(servesFrom))])
+            [
+                .text(id), .int4(Int32(version)), .text(fingerprint), .int4(Int32(servesFrom)),
+                run.map { .uuid($0) } ?? .null,
+            ])
     }
 
     private func servesFrom(reference: String) async throws -> Int {

@@ -15,6 +15,7 @@ extension PostgresConnection {
 
     func runScript(_ sql: String, deadline: Deadline) async throws(PostgresError) {
         guard !sql.utf8.contains(0) else { throw PostgresError(.encode(.nulInSQL)) }
+        noteAltered()
         let commits = handle.transactionStatus == .idle
         try await drive(deadline: deadline, commits: commits) { () throws(PostgresError) in
             guard handle.sendSimple(sql) else {

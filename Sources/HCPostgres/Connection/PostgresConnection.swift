@@ -42,6 +42,9 @@ package final class PostgresConnection {
     /// What it has done so far; scripts and COPY are not in it.
     package private(set) var work = PostgresWork()
 
+    /// A script or unsafe SQL has run, which may have set something for the session, or taken a lock.
+    package private(set) var isAltered = false
+
     /// Within a transaction of ``PostgresTransaction``.
     var transactionIsOpen = false
     /// A result was so large that libpq's buffer, which never shrinks, should not be kept.
@@ -162,6 +165,19 @@ extension PostgresConnection {
         closeSession()
         return false
     }
+
+    /// Runs the queries, and in the same round trip makes the session what it was when it was opened: its settings, and
+    /// without advisory locks.
+    package func executeAndReset(
+        _ queries: [Query], deadline: Deadline
+    ) async throws(PostgresError) -> [PostgresResult] {
+        let resetting = [Query("RESET ALL"), Query("SELECT pg_advisory_unlock_all()")]
+        let results = try await execute(queries + resetting, deadline: deadline)
+        isAltered = false
+        return results.dropLast(resetting.count)
+    }
+
+    func noteAltered() { isAltered = true }
 
     package func execute(
         _ query: Query, deadline: Deadline
@@ -291,6 +307,7 @@ extension PostgresConnection {
     ) -> Bool {
         switch query.text {
         case .unsafe(let text):
+            isAltered = true
             return handle.sendUnnamed(text, parameters)
         case .fixed(let text) where configuration.isPooled:
             // A name that this session of the server knows, the next one does not.

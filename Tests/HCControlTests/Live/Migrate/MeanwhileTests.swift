@@ -247,24 +247,6 @@ struct MeanwhileTests {
         }
     }
 
-    @Test("connections to the control database for the widest wave are there before the run begins")
-    func connections() async throws {
-        try await withWaveGround(shards: 8) { ground in
-            let error = try await run(ground) {
-                let open = try await ground.psql(
-                    ground.control.admin,
-                    """
-                    SELECT count(*) FROM pg_stat_activity
-                    WHERE datname = current_database() AND application_name = 'hc-admin'
-                        AND backend_start < (SELECT started_at FROM migration_rollout)
-                    """)
-                // The run's own, and one for each of the six shards of the last wave.
-                #expect(open == "7")
-            }
-            #expect(error == nil)
-        }
-    }
-
     @Test("a clinic that begins to move is not migrated away from under its move")
     func moved() async throws {
         try await withWaveGround(shards: 3) { ground in
