@@ -38,6 +38,7 @@ final class WorkerPlatform {
         let blocking = BlockingPool(limits: WorkerPlatform.hashing)
         let metrics = TenancyMetrics(registry)
         let name = "hc-server worker \(slot)"
+        let (startedAt, process) = WorkerPlatform.process(clocks)
 
         redis = try RedisClient(
             platform.redis, name: "hc-worker-\(slot)", blocking: blocking, logger: logger,
@@ -49,7 +50,7 @@ final class WorkerPlatform {
             platform.redis, name: "hc-worker-\(slot)-copies", blocking: blocking, logger: logger,
             metrics: registry)
         var pools = ShardPoolConfiguration(
-            applicationName: name, pools: platform.pools,
+            applicationName: ProcessReport.sessionName(name, process), pools: platform.pools,
             conninfo: { try platform.conninfo("shards/\($0).app") })
         pools.replicas = platform.replicas
         pools.metrics = registry
@@ -58,7 +59,12 @@ final class WorkerPlatform {
         var following = DirectoryConfiguration(
             applicationName: name, file: platform.directoryFile,
             conninfo: { try platform.conninfo("control.router") })
-        following.report = WorkerPlatform.report(slot: slot, shards.schemas, clocks)
+        following.report = { [schemas = shards.schemas] in
+            ProcessReport(
+                id: process, name: name, host: CurrentProcess.host,
+                processIdentifier: CurrentProcess.identifier, shard: schemas.range,
+                startedAt: startedAt, refused: schemas.refused)
+        }
         directory = DirectoryFollower(
             following, clocks: clocks, logger: logger, metrics: metrics, blocking: blocking)
         let budget = ConnectionBudget(workers: configuration.workerCount, pools: platform.pools)
@@ -199,19 +205,10 @@ final class WorkerPlatform {
 
     private static let farewellPatience = Duration.seconds(1)
 
-    /// What a worker says of itself to the control database.
-    private static func report(
-        slot: Int, _ schemas: ShardSchemas, _ clocks: Clocks
-    ) -> @LoopActor () -> ProcessReport {
+    /// Since when this process is there, and how it is called in the control database.
+    private static func process(_ clocks: Clocks) -> (startedAt: Timestamp, id: UUID) {
         var random = SystemRandom()
         let startedAt = clocks.now()
-        let id = UUID.v7(at: startedAt, using: &random)
-        return { [weak schemas] in
-            ProcessReport(
-                id: id, name: "hc-server worker \(slot)", host: CurrentProcess.host,
-                processIdentifier: CurrentProcess.identifier,
-                shard: schemas?.range ?? .shard, startedAt: startedAt,
-                refused: schemas?.refused ?? [])
-        }
+        return (startedAt, UUID.v7(at: startedAt, using: &random))
     }
 }

@@ -5,6 +5,8 @@ package import HCTenancy
 
 /// A process that serves, as it has last reported itself.
 package struct ServingProcess: Sendable {
+    /// At the end of its sessions' names: `ProcessReport.sessionName`.
+    let id: UUID
     package let name: String
     package let host: String
     package let processIdentifier: Int
@@ -47,7 +49,8 @@ package struct ProcessRegistry {
     }
 
     /// A process that has been silent for so long is gone. One that only cannot report looks at the ledger of each of its
-    /// shards every second by then (`SchemaMachine`), and refuses those that it does not know.
+    /// shards every second by then (`SchemaMachine`), and refuses those that it does not know. What it has under way there,
+    /// or would begin before it looks, a contract ends with its sessions (`MigrationRunner.endSessions`).
     package nonisolated static let silenceMax = Duration.seconds(30)
 
     let plane: ControlPlane
@@ -76,11 +79,18 @@ package struct ProcessRegistry {
                 Query(
                     """
                     SELECT name, host, process_id, version, control_lowest, control_highest, shard_lowest, shard_highest,
-                        refused, (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::int8
+                        refused, (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::int8, id
                     FROM program_process ORDER BY host, process_id
                     """), deadline: plane.deadline
             ).rows.map { try ServingProcess($0) }
         }
+    }
+
+    /// Those that go on serving through a contract.
+    ///
+    /// - Parameter version: the migration that a program must know from then on.
+    func survivors(of version: Int) async throws -> [ServingProcess] {
+        try await live().filter { $0.shard.highest >= version }
     }
 
     /// Those that would not survive a contract.
@@ -100,6 +110,7 @@ package struct ProcessRegistry {
 
 extension ServingProcess {
     fileprivate init(_ row: PostgresRow) throws {
+        id = try row.uuid(10)
         name = try row.text(0)
         host = try row.text(1)
         processIdentifier = try row.int(2)

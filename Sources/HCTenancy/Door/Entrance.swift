@@ -16,10 +16,13 @@ enum EnterMode: String {
 struct Entrance {
     let record: TenantRecord
     let tier: TierDefinition
+    /// Which schemas this program knows.
+    let schemas: SchemaRange
 
-    init(_ record: TenantRecord, _ tier: TierDefinition) {
+    init(_ record: TenantRecord, _ tier: TierDefinition, _ schemas: SchemaRange) {
         self.record = record
         self.tier = tier
+        self.schemas = schemas
     }
 
     /// The first statement of the transaction. A refusal comes before any other effect of it.
@@ -47,15 +50,23 @@ struct Entrance {
                 """, binds + settings)
         }
         // Behind a pooler the server can be another one from one transaction to the next: it was identified when the
-        // connection was opened, and one that was started at another time is not let in (an unknown epoch: HC001).
+        // connection was opened, and one that was started at another time is not let in (an unknown epoch: HC001). Nor can
+        // a contract end what is between this process and the pooler: each transaction looks at the ledger.
         return Query(
             """
-            SELECT hc_enter($1, CASE pg_postmaster_start_time() WHEN $7 THEN $2 END, $3),
+            SELECT hc_enter($1, CASE WHEN pg_postmaster_start_time() = $7 AND $8 >= (
+                    SELECT coalesce(max((to_jsonb(line) ->> 'serves_from')::int4), 1)
+                    FROM public.hc_schema AS line
+                ) THEN $2 END, $3),
                 set_config('statement_timeout', $4, true), set_config('lock_timeout', $5, true),
                 set_config('idle_in_transaction_session_timeout', $6, true),
                 set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),
                 set_config('search_path', 'public', true)
-            """, binds + settings + [connection.serverStart.map { .timestamp($0) } ?? .null])
+            """,
+            binds + settings + [
+                connection.serverStart.map { .timestamp($0) } ?? .null,
+                .int4(Int32(schemas.highest)),
+            ])
     }
 
     /// When a transaction that begins now has to be over.

@@ -29,7 +29,8 @@ extension TenantDoor {
         }
         // A copy has the schema of its primary, or is about to.
         try shards.schemas.requireServed(place.shard)
-        let entrance = Entrance(place, tier(of: place, directory.snapshot))
+        let entrance = Entrance(
+            place, tier(of: place, directory.snapshot), shards.schemas.range)
         if !target.prefersReplica {
             replicas.want()
         } else if replicas.isPromising() {

@@ -265,7 +265,8 @@ package final class TenantDoor {
         var record = directory.snapshot?.find(first.id) ?? first
         while true {
             do {
-                let entrance = Entrance(record, tier(of: record, directory.snapshot))
+                let entrance = Entrance(
+                    record, tier(of: record, directory.snapshot), shards.schemas.range)
                 return try await shards.withConnection(
                     to: record.shard, for: record.id, entrance.tier, isUrgent: isUrgent,
                     deadline: deadline

@@ -37,6 +37,10 @@ package struct ProcessReport: Sendable {
         self.refused = refused
     }
 
+    /// How the sessions of a process on shards are called: a contract ends those of processes that do not report themselves
+    /// any more, and knows them by the identifier at the end.
+    package static func sessionName(_ name: String, _ id: UUID) -> String { "\(name) \(id)" }
+
     var query: Query {
         Query(
             "SELECT program_process_report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",

@@ -257,4 +257,31 @@ struct ShardPoolTests {
         #expect(try await platform.names(LivePlatform.sunrise).isEmpty, "on a connection made anew")
         withExtendedLifetime(pooler) {}
     }
+
+    /// A contract ends the sessions of who does not report himself; those to a pooler it cannot see.
+    @Test("behind a pooler each transaction looks whether the shard is for newer programs by now")
+    func pooledSchema() async throws {
+        let (pooler, platform) = try await pooled(sessions: 1)
+        #expect(try await platform.names(LivePlatform.sunrise).isEmpty)
+        let ground = platform.ground
+        let close =
+            "UPDATE hc_schema SET serves_from = 1000 WHERE version = (SELECT max(version) FROM hc_schema)"
+        try await offLoop { try ground.services.psql(ground.first.owner, close) }
+        // The first is refused by the shard, and its connection given up; with the next one the ledger was read.
+        for refusal in [
+            TenancyError.moving(retryAfter: .seconds(1)),
+            .schemaUnsupported(retryAfter: .seconds(5)),
+        ] {
+            await #expect(throws: refusal) {
+                try await platform.context(LivePlatform.sunrise).write(
+                    [LivePlatform.addPractitioner("Lost", to: LivePlatform.sunrise)], audit: [],
+                    deadline: platform.deadline)
+            }
+        }
+        let rows = try await offLoop {
+            try ground.services.psql(ground.first.superuser, "SELECT count(*) FROM practitioner")
+        }
+        #expect(rows == "0\n")
+        withExtendedLifetime(pooler) {}
+    }
 }

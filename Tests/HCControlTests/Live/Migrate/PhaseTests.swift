@@ -170,6 +170,57 @@ struct PhaseTests {
         }
     }
 
+    /// A worker that was stopped, say, and goes on when the contract is over: it has looked at nothing since.
+    @Test(
+        "who does not report himself loses his sessions before the last pass, and what he had under way"
+    )
+    func sessions() async throws {
+        try await withWaveGround(shards: 1) { ground in
+            let number = ground.catalog.shard.count + 1
+            try await populate(ground)
+            try await serve(ground, knows: number)
+            try await serve(ground, knows: number - 1)
+            let first = waves(ground, catalog(ground))
+            #expect(try await first.up().count == 2 && first.waits != nil)
+            try await ground.psql(
+                ground.control.owner,
+                """
+                UPDATE program_process SET seen_at = now() - interval '31 s' WHERE shard_highest < \(number)
+                """)
+            let ids = try await ground.psql(
+                ground.control.owner, "SELECT id FROM program_process ORDER BY seen_at"
+            ).split(separator: "\n")
+            try #require(ids.count == 2)
+            var workers: [SQLSession] = []
+            for id in ids {
+                let worker = try await ground.session(ground.shards[0].app)
+                _ = try await offLoop {
+                    try worker.run("SET application_name = 'hc-server worker 0 \(id)'")
+                }
+                workers.append(worker)
+            }
+            let (stopped, live) = (workers[0], workers[1])
+            let row = "INSERT INTO cache_tag (tenant_id, tag, count) VALUES ('\(clinic(1))'"
+            let enter = "SELECT hc_enter('\(clinic(1))', 1, 'w')"
+            // Written in the old form, and nobody sees it yet.
+            let early = try await offLoop {
+                try stopped.run("BEGIN; \(enter); \(row), 'early', 7)")
+            }
+            #expect(early.state == "00000")
+            #expect(try await waves(ground, catalog(ground)).up().count == 1)
+            await #expect(throws: (any Error).self) {
+                _ = try await offLoop { try stopped.run("COMMIT") }
+            }
+            let late = try await offLoop {
+                try live.run("BEGIN; \(enter); \(row), 'late', 7); COMMIT")
+            }
+            #expect(late.state == "00000")
+            #expect(
+                try await superuser(
+                    ground, "SELECT tag FROM cache_tag WHERE tag IN ('early', 'late')") == "late")
+        }
+    }
+
     @Test("a contract refuses while a clinic's rows have not been gone through since then")
     func unfilled() async throws {
         try await withWaveGround(shards: 1) { ground in

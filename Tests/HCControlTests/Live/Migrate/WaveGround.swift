@@ -70,6 +70,7 @@ final class WaveGround {
             let file = "shards/s\(index < 9 ? "0" : "")\(index + 1)"
             try write("\(file).owner.conninfo", "\(shard.owner)")
             try write("\(file).mover.conninfo", "\(shard.mover)")
+            try write("\(file).app.conninfo", "\(shard.app)")
         }
         try write("master.key", Hex.encode((0..<32).map { _ in UInt8.random(in: .min ... .max) }))
         configuration = try PlatformConfiguration.load(
