@@ -1,4 +1,3 @@
-import Glibc
 package import HCCore
 import HCCrypto
 package import HCIO
@@ -29,8 +28,7 @@ package final class AuthService {
         }
 
         func isText(_ bytes: UnsafeRawBufferPointer) -> Bool {
-            guard text.count == bytes.count, let start = bytes.baseAddress else { return false }
-            return memcmp(text, start, bytes.count) == 0
+            text.withUnsafeBytes { constantTimeEquals($0, bytes) }
         }
     }
 
