@@ -163,39 +163,6 @@ import Testing
 
     // MARK: Names
 
-    /// The client's first message with this content of its server_name extension.
-    private func hello(_ name: [UInt8]) -> [UInt8] {
-        func sized(_ bytes: [UInt8]) -> [UInt8] {
-            [UInt8(bytes.count >> 8), UInt8(bytes.count & 0xFF)] + bytes
-        }
-        let body =
-            [3, 3] + [UInt8](repeating: 5, count: 32) + [0]
-            + sized([0xC0, 0x2B, 0xC0, 0x2F]) + [1, 0] + sized([0, 0] + sized(name))
-        return [22, 3, 1] + sized([1, 0] + sized(body))
-    }
-
-    @Test(
-        "a server name of any form breaks nothing",
-        arguments: [
-            [], [0], [0, 0], [0, 1, 0], [0, 2, 0, 0], [0, 3, 0, 0, 0], [0, 3, 0, 0, 9],
-            [0, 4, 0, 0, 9, 0x61], [0, 9, 0, 0, 1, 0x61], [0, 4, 0, 0, 2, 0x61],
-            [0, 4, 1, 0, 1, 0x61], [0xFF, 0xFF, 0, 0xFF, 0xFF, 0x61], [0, 4, 0, 0, 1, 0x00],
-        ] as [[UInt8]])
-    func serverNames(_ name: [UInt8]) async throws {
-        let (serverEnd, clientEnd) = MemoryStream.pair()
-        let server = TLSStream(over: serverEnd, try TLSFixture.server())
-        let ended = Waiter<Result<TLSHandshake, TLSFailure>>()
-        server.handshake { ended.succeed($0) }
-        let heard = Recorder()
-        clientEnd.start(delegate: heard, reading: true)
-        _ = hello(name).withUnsafeBytes { clientEnd.write($0) }
-        #expect(try await ended.wait(until: .soon).failure != nil)
-        try await heard.wait { $0.hasEnded }
-        // A fatal alert.
-        #expect(heard.received.first == 21 && heard.received.count == 7)
-        clientEnd.close()
-    }
-
     @Test("names of hosts are ASCII in lower case, without the dot at their end")
     func hosts() {
         func normalised(_ text: String, wildcard: Bool = false) -> String? {

@@ -270,19 +270,53 @@ package import HCCore
         Int32
     private typealias Callback = @convention(c) (OpaquePointer?, UnsafeMutableRawPointer?) -> Int32
 
-    /// Before anything else is looked at: tickets of TLS 1.2 are opened before OpenSSL has read the name itself.
-    private static let readClientHello: HelloCallback = { ssl, _, _ in
+    /// Before anything else is looked at: tickets of TLS 1.2 are opened before OpenSSL has read the name itself. What is
+    /// wrong in a hello OpenSSL refuses, but for two things that it lets pass and that are refused here.
+    private static let readClientHello: HelloCallback = { ssl, alert, _ in
         guard let ssl, let stream = TLSContext.stream(of: ssl) else {
             return SSL_CLIENT_HELLO_ERROR
         }
-        var bytes: UnsafePointer<UInt8>?
-        var count = 0
-        var name: String?
-        if SSL_client_hello_get0_ext(ssl, UInt32(TLSEXT_TYPE_server_name), &bytes, &count) == 1 {
-            name = TLSContext.hostName(UnsafeBufferPointer(start: bytes, count: count))
+        let list = TLSContext.find(TLSEXT_TYPE_server_name, in: ssl)
+        // HostName<1..2^16-1> (RFC 6066 3): with less than six bytes it is empty, or there is none.
+        if let list, list.count < 6 {
+            alert?.pointee = SSL_AD_DECODE_ERROR
+            return SSL_CLIENT_HELLO_ERROR
         }
+        if let shares = TLSContext.find(TLSEXT_TYPE_key_share, in: ssl),
+            TLSContext.hasTwoShares(shares)
+        {
+            alert?.pointee = SSL_AD_ILLEGAL_PARAMETER
+            return SSL_CLIENT_HELLO_ERROR
+        }
+        let name = list.flatMap { TLSContext.hostName($0) }
         LoopActor.assumeIsolated { stream.serverName = name }
         return SSL_CLIENT_HELLO_SUCCESS
+    }
+
+    /// The content of an extension: good until the callback returns.
+    private nonisolated static func find(
+        _ type: Int32, in ssl: OpaquePointer
+    ) -> UnsafeBufferPointer<UInt8>? {
+        var bytes: UnsafePointer<UInt8>?
+        var count = 0
+        guard SSL_client_hello_get0_ext(ssl, UInt32(type), &bytes, &count) == 1 else { return nil }
+        return UnsafeBufferPointer(start: bytes, count: count)
+    }
+
+    /// Whether an elliptic curve has two shares (RFC 8446 4.2.8): two bytes of length of the list, and for each share two
+    /// of its group and two of its length. A list that is malformed is for OpenSSL to refuse.
+    private nonisolated static func hasTwoShares(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+        var seen: UInt64 = 0
+        var index = 2
+        while index + 4 <= bytes.count {
+            let group = Int(bytes[index]) << 8 | Int(bytes[index + 1])
+            // Every curve of RFC 8446 4.2.7 has a number below 64.
+            let bit: UInt64 = group < 64 ? 1 << group : 0
+            if seen & bit != 0 { return true }
+            seen |= bit
+            index += 4 + (Int(bytes[index + 2]) << 8 | Int(bytes[index + 3]))
+        }
+        return false
     }
 
     /// The one name of the extension (RFC 6066 3): two bytes of length of the list, a type 0, two bytes of length.
