@@ -28,6 +28,8 @@ package final class EventService: EventAudience {
     private var timers: [ObjectIdentifier: Timer] = [:]
     private var count = 0
     private var reviewTimer: Timer?
+    /// Another in tests, which do not wait.
+    var reviewInterval = EventSocketLimits.reviewInterval
 
     nonisolated init(
         _ dependencies: ClinicDependencies, auth: AuthService, metrics: MetricsRegistry
@@ -144,7 +146,7 @@ package final class EventService: EventAudience {
             session.end(.tryAgainLater)
             return session
         }
-        timers[key] = Loop.shared.schedule(after: max(.zero, admission.endsAt - now)) {
+        timers[key] = Loop.shared.schedule(after: admission.endsAt - now) {
             [weak session] in session?.end(.ticketExpired)
         }
         scheduleReview()
@@ -285,7 +287,7 @@ package final class EventService: EventAudience {
     /// stands there for longer than any access token lives.
     private func scheduleReview() {
         guard reviewTimer == nil else { return }
-        reviewTimer = Loop.shared.schedule(after: EventSocketLimits.reviewInterval) {
+        reviewTimer = Loop.shared.schedule(after: reviewInterval) {
             [weak self] in
             Loop.shared.spawn { await self?.reviewAll() }
         }

@@ -98,6 +98,18 @@ struct EventLiveTests {
         try await clinic.admit(try await clinic.login().accessToken)
     }
 
+    /// As after a restart of Redis: whoever is asked about is looked up on the shard.
+    private func forget(_ name: String, _ clinic: LiveClinic) async throws {
+        _ = try await clinic.ground.redis.send(
+            ["DEL", .text("s1:{\(clinic.context.id)}:1:\(name)")], deadline: clinic.deadline)
+    }
+
+    private func event(_ name: String, _ topic: String, at time: Timestamp) throws -> TenantEvent {
+        TenantEvent(
+            id: UUID(high: 1, low: 1), sequence: try #require(EventSequence(1)), name: name,
+            topics: [topic], entity: .zero, version: 1, at: time)
+    }
+
     // MARK: Tickets
 
     @Test("of many who present a ticket at once, one is admitted")
@@ -327,6 +339,15 @@ struct EventLiveTests {
             "calendar:\(nobody)")
         #expect(follower.socket.errors == Array(repeating: "not-found", count: 4))
         #expect(follower.socket.all("subscribed").isEmpty)
+        let recorded = try await home.psql(
+            """
+            SELECT entity || ' ' || outcome FROM audit_event
+            WHERE tenant_id = '\(home.context.id)' AND action = 'subscribe' ORDER BY 1
+            """)
+        #expect(
+            recorded.split(separator: "\n") == [
+                "calendar failure", "calendar failure", "patient failure", "patient failure",
+            ])
         try await away.book(away.draft(patient, practitioner))
         #expect(follower.socket.events.isEmpty)
     }
@@ -371,10 +392,7 @@ struct EventLiveTests {
             try await clinic.services.auth.logout(
                 actor, in: clinic.context, deadline: clinic.deadline)
             if !knows, let session = actor.sessionID {
-                // As after a restart of Redis.
-                let key = "s1:{\(clinic.context.id)}:1:session:\(session)"
-                _ = try await clinic.ground.redis.send(
-                    ["DEL", .text(key)], deadline: clinic.deadline)
+                try await forget("session:\(session)", clinic)
             }
             try await clinic.book(clinic.draft(patient, practitioner, inHours: 50 + number))
             try await witness.socket.wait { witness.socket.events.count == number + 1 }
@@ -436,12 +454,101 @@ struct EventLiveTests {
                 services.1.owner,
                 "UPDATE hc_tenant SET state = 'suspended' WHERE tenant_id = '\(tenant)'")
         }
-        let session = try #require(actor.sessionID)
-        _ = try await clinic.ground.redis.send(
-            ["DEL", .text("s1:{\(tenant)}:1:session:\(session)")], deadline: clinic.deadline)
+        try await forget("session:\(try #require(actor.sessionID))", clinic)
         await clinic.services.events.review([follower.session], of: tenant)
         #expect(follower.socket.closed == .sessionEnded)
         #expect(clinic.services.events.socketCount == 0)
+    }
+
+    @Test("whose login cannot be looked at is told to come again, and given nothing meanwhile")
+    func unknownLogin() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        let follower = try await Follower(clinic, actor)
+        let topic = "calendar:\(try await clinic.practitioner())"
+        await follower.follow(topic)
+        // The clinic is on no shard that this process knows.
+        let (services, shard, tenant) = (
+            clinic.ground.services, clinic.ground.shard, clinic.context.id
+        )
+        _ = try await offLoop {
+            try services.psql(
+                shard.owner,
+                """
+                UPDATE hc_tenant SET state = 'suspended' WHERE tenant_id = '\(tenant)';
+                UPDATE hc_tenant SET state = 'absent' WHERE tenant_id = '\(tenant)';
+                """)
+        }
+        try await forget("session:\(try #require(actor.sessionID))", clinic)
+        await clinic.services.events.review([follower.session], of: tenant)
+        #expect(follower.socket.closed == .tryAgainLater)
+        #expect(clinic.services.events.socketCount == 0)
+        follower.session.receive(
+            try event("appointment.booked", topic, at: clinic.clock.now), topic: topic)
+        #expect(follower.socket.events.isEmpty)
+    }
+
+    @Test("a clinic that this process knows to be closed loses its sockets without an event")
+    func suspendedMeanwhile() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        await follower.follow("calendar:\(try await clinic.practitioner())")
+        try await clinic.ground.suspend(clinic.context.id)
+        await clinic.services.events.reviewAll()
+        #expect(follower.socket.closed == .sessionEnded)
+        #expect(clinic.services.events.socketCount == 0)
+    }
+
+    @Test("logins of sockets are looked at from time to time, as long as there are sockets")
+    func reviews() async throws {
+        let clinic = try await LiveClinic.make()
+        clinic.services.events.reviewInterval = .milliseconds(1)
+        var followers: [Follower] = []
+        for number in 0..<3 {
+            followers.append(
+                try await Follower(
+                    clinic,
+                    try await clinic.staff(.nurse, email: "nurse\(number)@clinic.example")))
+        }
+        for follower in followers.dropLast() {
+            #expect(follower.socket.closed == nil)
+            try await clinic.services.auth.logout(
+                follower.session.actor, in: clinic.context, deadline: clinic.deadline)
+            try await follower.socket.wait { follower.socket.closed != nil }
+            #expect(follower.socket.closed == .sessionEnded)
+        }
+        #expect(followers.last?.socket.closed == nil)
+        followers.last?.session.ended()
+    }
+
+    @Test("however many sockets are opened, one timer waits for the next look at their logins")
+    func reviewTimer() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        let before = Loop.shared.statistics.timers
+        let sessions = (0..<3).map { _ in
+            clinic.services.events.begin(
+                EventAdmission(
+                    context: clinic.context, actor: actor,
+                    endsAt: clinic.clock.now + .seconds(600)),
+                on: TestSocket())
+        }
+        for session in sessions { session.ended() }
+        // Nothing else has run meanwhile. The timers of the sockets have gone with them.
+        #expect(Loop.shared.statistics.timers == before + 1)
+    }
+
+    @Test("a session that has lasted its time is over, though the cache calls it active")
+    func expiredSession() async throws {
+        let clinic = try await LiveClinic.make()
+        let tokens = try await clinic.login()
+        let follower = try await Follower(clinic, try await clinic.admitCached(tokens.accessToken))
+        let events = clinic.services.events
+        await events.review([follower.session], of: clinic.context.id)
+        #expect(follower.socket.closed == nil)
+        clinic.clock.advance(by: SessionPolicy().absolute)
+        await events.review([follower.session], of: clinic.context.id)
+        #expect(follower.socket.closed == .sessionEnded)
     }
 
     @Test("a session whose account is another's now is over")
@@ -457,9 +564,7 @@ struct EventLiveTests {
             UPDATE session SET account_id = '\(account)'
             WHERE tenant_id = '\(clinic.context.id)' AND id = '\(session)'
             """)
-        _ = try await clinic.ground.redis.send(
-            ["DEL", .text("s1:{\(clinic.context.id)}:1:session:\(session)")],
-            deadline: clinic.deadline)
+        try await forget("session:\(session)", clinic)
         await clinic.services.events.review([follower.session], of: clinic.context.id)
         #expect(follower.socket.closed == .sessionEnded)
     }
@@ -501,6 +606,22 @@ struct EventLiveTests {
         #expect(follower.socket.events.isEmpty)
     }
 
+    @Test("a socket that hears nothing ends with its login as well, also if that ended before")
+    func expiredWithoutEvent() async throws {
+        let clinic = try await LiveClinic.make()
+        let actor = try await owner(clinic)
+        for rest in [Duration.zero, .seconds(-1)] {
+            let socket = TestSocket()
+            _ = clinic.services.events.begin(
+                EventAdmission(
+                    context: clinic.context, actor: actor, endsAt: clinic.clock.now + rest),
+                on: socket)
+            try await socket.wait { socket.closed != nil }
+            #expect(socket.closed == .ticketExpired)
+        }
+        #expect(clinic.services.events.socketCount == 0)
+    }
+
     // MARK: The protocol
 
     @Test("a topic that nobody asked for is not told, nor an event that nobody knows")
@@ -511,10 +632,7 @@ struct EventLiveTests {
         let topic = "patient:\(patient)"
         func tell(_ name: String) throws {
             follower.session.receive(
-                TenantEvent(
-                    id: UUID(high: 1, low: 1), sequence: try #require(EventSequence(1)),
-                    name: name, topics: [topic], entity: .zero, version: 1, at: clinic.clock.now),
-                topic: topic)
+                try event(name, topic, at: clinic.clock.now), topic: topic)
         }
         try tell("patient.changed")
         #expect(follower.socket.events.isEmpty)
@@ -526,6 +644,41 @@ struct EventLiveTests {
         try tell("billing.paid")
         try tell("patient.changed")
         #expect(heard("billing.paid") == 0 && heard("patient.changed") == 1)
+        follower.session.ended()
+    }
+
+    @Test("a subscription that fails leaves none of its topics, also what was followed before")
+    func failedSubscription() async throws {
+        let clinic = try await LiveClinic.make()
+        let follower = try await Follower(clinic, try await owner(clinic))
+        let kept = "calendar:\(try await clinic.practitioner())"
+        let lost = "patient:\(try await clinic.register())"
+        func hears(_ topic: String) throws -> Bool {
+            let before = follower.socket.events.count
+            follower.session.receive(
+                try event("appointment.booked", topic, at: clinic.clock.now), topic: topic)
+            return follower.socket.events.count > before
+        }
+        await follower.follow(kept)
+        #expect(try hears(kept))
+        // What Redis has there is no stream of ours: its end cannot be found.
+        let run = "events:run"
+        try await forget(run, clinic)
+        _ = try await clinic.ground.redis.send(
+            ["LPUSH", .text("s1:{\(clinic.context.id)}:1:\(run)"), "x"],
+            deadline: clinic.deadline)
+        await follower.follow(lost)
+        #expect(follower.socket.errors == ["unavailable"])
+        #expect(try !hears(lost) && hears(kept))
+        await follower.follow(kept)
+        #expect(follower.socket.errors == ["unavailable", "unavailable"])
+        #expect(try !hears(kept))
+        follower.session.missed(topic: kept, upTo: try #require(EventSequence(1)))
+        #expect(follower.socket.all("resync").isEmpty && follower.socket.closed == nil)
+        try await forget(run, clinic)
+        await follower.follow(kept, lost)
+        #expect(follower.socket.all("subscribed").count == 2)
+        #expect(try hears(kept) && hears(lost))
         follower.session.ended()
     }
 
@@ -557,8 +710,13 @@ struct EventLiveTests {
             (["type": "subscribe", "topics": ["patient:x"], "after": -1], "malformed"),
             (["type": "subscribe", "topics": ["patient:x"], "after": "1"], "malformed"),
             (["type": "subscribe", "topics": many], "too-many-topics"),
+            (["type": "ping", "id": .string(String(repeating: "i", count: 65))], "malformed"),
+            (["type": "listen"], "unknown-type"),
             (["type": "ping", "id": 1], "malformed"),
         ]
+        let longest = JSONValue.string(String(repeating: "i", count: 64))
+        await follower.say(["type": "ping", "id": longest])
+        #expect(follower.socket.all("pong").last?["id"] == longest)
         for (message, code) in cases {
             await follower.say(message)
             #expect(follower.socket.errors.last == code, "\(message.text)")

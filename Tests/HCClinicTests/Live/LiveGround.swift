@@ -130,6 +130,16 @@ final class LiveGround {
         return try door.context(tenant: LiveGround.tenant(taken))
     }
 
+    /// Nobody comes into this clinic any more, and this process knows.
+    func suspend(_ tenant: TenantID) async throws {
+        let (services, control) = (services, control)
+        _ = try await offLoop {
+            try services.psql(
+                control.admin, "UPDATE tenant SET state = 'suspended' WHERE id = '\(tenant)'")
+        }
+        try await directory.refresh(deadline: .after(.seconds(30), from: Loop.shared.now))
+    }
+
     /// A clinic as a process has it that has no Redis.
     func withoutRedis(_ tenant: TenantID) throws -> TenantContext {
         try TenantDoor(
