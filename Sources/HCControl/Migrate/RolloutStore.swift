@@ -1,83 +1,9 @@
-package import HCCore
+import HCCore
 import HCCrypto
 package import HCIO
 import HCPostgres
 
-/// One row of `migration_rollout`.
-package struct Rollout: Sendable {
-    package enum State: String, Sendable {
-        case running
-        case halted
-        case aborted
-        case done
-    }
-
-    package let id: UUID
-    package let state: State
-    package let version: Int
-    package let canary: String
-    package let wave: Int
-    package let shardsDone: Int
-    package let shardsTotal: Int
-    package let failedShards: [String]
-    package let problem: String?
-    package let attempt: Int64
-    package let operatorName: String
-    /// For how long nobody else can take it over; nil if anybody can.
-    package let leaseLeft: Duration?
-    /// Since it last got on: began or ended something.
-    package let silence: Duration
-
-    package var isOpen: Bool { state == .running || state == .halted }
-    /// Somebody has it and does not get on: it can be taken from him.
-    package var isStuck: Bool { leaseLeft != nil && silence >= RolloutStore.stuckAfter }
-
-    /// One whose process has gone without having heard of the abort has nobody left to end it: it has ended.
-    static let columns = """
-        id, CASE WHEN \(RolloutStore.isForsaken) THEN 'aborted' ELSE state END, version, canary, wave, shards_done, shards_total, array_to_string(failed_shards, ','), problem,
-        attempt, operator_name,
-        CASE WHEN \(RolloutStore.isHeld)
-            THEN ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 END,
-        (abs(extract(epoch FROM clock_timestamp() - updated_at)) * 1000)::int8
-        """
-
-    init(_ row: PostgresRow) throws {
-        id = try row.uuid(0)
-        let state = try row.text(1)
-        guard let known = State(rawValue: state) else {
-            throw ControlError(
-                .failed, code: "rollout-unreadable", "a rollout has the unknown state '\(state)'",
-                remedy: "Use the newest release of hc-admin.")
-        }
-        self.state = known
-        version = try row.int(2)
-        canary = try row.text(3)
-        wave = try row.int(4)
-        shardsDone = try row.int(5)
-        shardsTotal = try row.int(6)
-        failedShards = try row.text(7).split(separator: ",").map(String.init)
-        problem = try row.textIfPresent(8)
-        attempt = Int64(try row.int(9))
-        operatorName = try row.text(10)
-        leaseLeft = try row.intIfPresent(11).map { .milliseconds($0) }
-        silence = .milliseconds(try row.int(12))
-    }
-
-    package var json: JSONValue {
-        [
-            "id": .string("\(id)"), "state": .string(state.rawValue),
-            "version": .integer(Int64(version)), "canary": .string(canary),
-            "wave": .integer(Int64(wave)), "shardsDone": .integer(Int64(shardsDone)),
-            "shardsTotal": .integer(Int64(shardsTotal)),
-            "failedShards": .array(failedShards.map { .string($0) }),
-            "problem": problem.map { .string($0) } ?? .null, "operator": .string(operatorName),
-            "isCarriedOn": .bool(leaseLeft != nil),
-            "silentSeconds": .integer(silence.inMilliseconds / 1000),
-        ]
-    }
-}
-
-/// The tables `migration_rollout` and `migration_run`: every change is a compare-and-swap by the attempt's number.
+/// The table `migration_rollout`: every change is a compare-and-swap by the attempt's number.
 @LoopActor
 package struct RolloutStore {
     /// How long a process has a rollout without renewing it.
@@ -203,7 +129,7 @@ package struct RolloutStore {
     }
 
     /// - Returns: what to say to the operator who comes second.
-    private func isRunning() async throws -> ControlError {
+    func isRunning() async throws -> ControlError {
         let other = try await last()
         let left = other?.leaseLeft.map { max(1, ($0.inMilliseconds + 999) / 1000) }
         return ControlError(
@@ -286,75 +212,6 @@ package struct RolloutStore {
         if let last = try await last(), last.isOpen, last.leaseLeft != nil {
             throw try await isRunning()
         }
-    }
-
-    /// Runs `body` while no run can be begun: for what is done at one shard outside of any. Several may do so at a time.
-    ///
-    /// A session's lock on the control database keeps runs away, so it ends with the process. Whose run it was when his
-    /// lease ran out has lost it.
-    ///
-    /// - Parameter body: gets what throws when the lock was lost: to be asked before anything is begun.
-    /// - Throws: `ControlError` (`rollout-running`).
-    func withoutRun<Value>(
-        _ body: (@escaping @LoopActor @Sendable () throws(ControlError) -> Void) async throws ->
-            Value
-    ) async throws -> Value {
-        let connection = try await plane.control()
-        let isAlone = try await plane.attempt("the control database cannot be locked") {
-            try await connection.execute(
-                Query("SELECT pg_try_advisory_lock_shared(1, 1)"), deadline: plane.deadline
-            ).single().bool(0)
-        }
-        guard isAlone else { throw try await isRunning() }
-        let result: Value
-        do {
-            try await forgetLapsed()
-            try await requireNone()
-            result = try await body { () throws(ControlError) in
-                guard connection.isClosed else { return }
-                throw ControlError(
-                    .failed, code: "control-unreachable",
-                    "the control database was lost, and with it what keeps runs of migrations away",
-                    remedy: "Nothing is half-made: the same command can be given again.")
-            }
-        } catch {
-            await unlock(connection)
-            throw error
-        }
-        await unlock(connection)
-        return result
-    }
-
-    /// Where that cannot be said, the session's end says it.
-    private func unlock(_ connection: PostgresConnection) async {
-        do {
-            _ = try await connection.execute(
-                Query("SELECT pg_advisory_unlock_shared(1, 1)"), deadline: plane.deadline)
-        } catch {
-            connection.close()
-        }
-    }
-
-    /// A process that has slept for longer than its lease may not go on with its run behind the back of who has seen none.
-    private func forgetLapsed() async throws {
-        guard let last = try await last(), last.state == .running, last.leaseLeft == nil else {
-            return
-        }
-        try await plane.attempt("the run of migrations cannot be written down") {
-            _ = try await plane.control().execute(
-                .unsafeSQL(
-                    """
-                    UPDATE migration_rollout SET attempt = attempt + 1
-                    WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT \(RolloutStore.isHeld)
-                    """, [.uuid(last.id), .int8(last.attempt)]), deadline: plane.deadline)
-        }
-    }
-
-    private static var isWorkedOnAlone: ControlError {
-        ControlError(
-            .conflict, code: "shard-migrating",
-            "somebody takes a migration back at one shard, or brings one up to date by itself",
-            remedy: "When that is over, 'hc-admin migrate up' can be given again.")
     }
 
     /// Keeps it, and says how far it has come: nothing else is written for each shard.
@@ -487,118 +344,5 @@ package struct RolloutStore {
         ControlError(
             .notFound, code: "rollout-unknown", "no run of migrations is open",
             remedy: "See 'hc-admin migrate status'.")
-    }
-
-    // MARK: History
-
-    /// Writes down that a migration begins at a shard.
-    ///
-    /// - Parameters:
-    ///   - changesSchema: then only if no clinic is on the move from or to it.
-    ///   - before: what is written with it, whatever becomes of it.
-    ///   - onWritten: called when that is written.
-    /// - Returns: nil if one is, or was: no beginning was written then.
-    /// - Throws: `ControlError` (`rollout-lost`), with no beginning written, if the rollout is not this process' any more.
-    func began(
-        _ migration: Migration, named name: String, shard: String, wave: Int, fingerprint: String,
-        changesSchema: Bool = false, _ rollout: Rollout, after before: [Query] = [],
-        onWritten: () -> Void = {}
-    ) async throws -> UUID? {
-        var random = SystemRandom()
-        let id = UUID.v7(at: plane.clocks.now(), using: &random)
-        let queries = [
-            Query(
-                """
-                SELECT 1 FROM migration_rollout WHERE id = $1 AND attempt = $2 AND state = 'running'
-                """, [.uuid(rollout.id), .int8(rollout.attempt)]),
-            Query(
-                """
-                INSERT INTO migration_run (id, database, shard_id, version, name, checksum, wave, state,
-                    fingerprint_before, rollout_id, started_at)
-                SELECT $1, 'shard', $2, $3, $4, $5, $6, 'running', $7, $8, clock_timestamp()
-                WHERE NOT ($9 AND EXISTS (
-                    SELECT FROM move
-                    WHERE $2 IN (source_shard, target_shard) AND state IN ('running', 'aborting', 'soaking')))
-                    AND EXISTS (
-                        SELECT FROM migration_rollout
-                        WHERE id = $8 AND attempt = $10 AND state = 'running')
-                RETURNING id
-                """,
-                [
-                    .uuid(id), .text(shard), .int4(Int32(migration.version)),
-                    .text(name), .text(migration.checksum), .int4(Int32(wave)),
-                    .text(fingerprint), .uuid(rollout.id), .bool(changesSchema),
-                    .int8(rollout.attempt),
-                ]),
-        ]
-        let results = try await write(
-            before + queries, "the history of shard \(shard) cannot be written"
-        ).dropFirst(before.count)
-        onWritten()
-        guard let mine = results.first, let begun = results.last, mine.count == 1,
-            begun.count == 1 || changesSchema
-        else {
-            throw RolloutStore.lost
-        }
-        return try begun.singleIfPresent()?.uuid(0)
-    }
-
-    /// How a verification is called in the history.
-    static func verification(of migration: Migration) -> String { "\(migration.name) (verify)" }
-
-    /// What was worked on at shards, by any run, and not found good since: it may have been taken back in between, and
-    /// applied once more.
-    ///
-    /// - Parameter versions: of migrations that have a verification.
-    func unverified(of versions: [Int]) async throws -> [String: Set<Int>] {
-        guard !versions.isEmpty else { return [:] }
-        return try await plane.attempt("the history of migrations cannot be read") {
-            let rows = try await plane.control().execute(
-                Query(
-                    """
-                    SELECT DISTINCT shard_id, version FROM migration_run AS run
-                    WHERE database = 'shard' AND version = ANY($1) AND name NOT LIKE '% (verify)' AND NOT EXISTS (
-                        SELECT FROM migration_run AS good
-                        WHERE good.shard_id = run.shard_id AND good.version = run.version
-                            AND good.name LIKE '% (verify)' AND good.state = 'done'
-                            AND good.started_at >= run.started_at)
-                    """, [.int8s(versions.map(Int64.init))]), deadline: plane.deadline
-            ).rows
-            var found: [String: Set<Int>] = [:]
-            for row in rows { found[try row.text(0), default: []].insert(try row.int(1)) }
-            return found
-        }
-    }
-
-    /// Writes down how it ended: with the new fingerprint, or with an error.
-    static func ending(_ run: UUID, fingerprint: String?, error: String?) -> Query {
-        Query(
-            """
-            UPDATE migration_run SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END,
-                fingerprint_after = $2, error = $3, finished_at = clock_timestamp()
-            WHERE id = $1 AND state = 'running'
-            """, [.uuid(run), .optional(fingerprint), .optional(error)])
-    }
-
-    /// How long steps took at the shards that have them, in the mean, by their order.
-    func durations(_ steps: [MigrationStep]) async throws -> [Int: Duration] {
-        try await plane.attempt("the history of migrations cannot be read") {
-            let rows = try await plane.control().execute(
-                Query(
-                    """
-                    SELECT version, name, avg(extract(epoch FROM finished_at - started_at) * 1000)::int8
-                    FROM migration_run
-                    WHERE database = 'shard' AND state = 'done' AND version = ANY($1) GROUP BY version, name
-                    """, [.int8s(steps.map { Int64($0.version) })]), deadline: plane.deadline
-            ).rows
-            var durations: [Int: Duration] = [:]
-            for row in rows {
-                let (version, name) = (try row.int(0), try row.text(1))
-                guard let step = steps.first(where: { $0.version == version && $0.name == name })
-                else { continue }
-                durations[step.order] = .milliseconds(try row.int(2))
-            }
-            return durations
-        }
     }
 }

@@ -137,7 +137,7 @@ extension WaveRunner {
 
     private func estimates(_ waves: [[Line]]) async throws -> [Duration?] {
         let steps = WaveRunner.inOrder(waves.flatMap { $0 }.flatMap(\.pending))
-        let known = steps.isEmpty ? [:] : try await RolloutStore(plane: plane).durations(steps)
+        let known = steps.isEmpty ? [:] : try await PastSteps(plane: plane).durations(steps)
         return waves.map { wave in
             var longest = Duration.zero
             for step in wave.flatMap(\.pending) {

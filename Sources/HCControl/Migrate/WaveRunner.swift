@@ -170,7 +170,7 @@ package final class WaveRunner {
             target: target, canary: canary, shards: plan.lines.count,
             owner: "\(plane.operatorName) \(asked)")
         leaseEnds = asked + RolloutStore.lease
-        unverified = try await store.unverified(
+        unverified = try await PastSteps(plane: plane).unverified(
             of: catalog.shard.filter { $0.verify != nil }.map(\.version))
         let renewing = Loop.shared.spawn { [self] in await renew(rollout) }
         defer { renewing.cancel() }
@@ -376,7 +376,7 @@ package final class WaveRunner {
     ) async throws {
         guard migration.verify != nil else { return }
         let run = try await history.began(
-            migration, named: RolloutStore.verification(of: migration), shard: shard.id,
+            migration, named: PastSteps.verification(of: migration), shard: shard.id,
             fingerprint: fingerprint)
         guard let run else { throw RolloutStore.lost }
         do {

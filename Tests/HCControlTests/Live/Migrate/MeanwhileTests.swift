@@ -105,8 +105,8 @@ struct MeanwhileTests {
             let catalog = ground.catalog(adding: Self.additive)
             let first = try await store.begin(
                 target: catalog.shard[0], canary: "s02", shards: 2, owner: "ann")
-            _ = try await store.began(
-                catalog.shard[0], named: "later", shard: "s02", wave: 0, fingerprint: "", first)
+            _ = try await StepHistory(store, first, wave: 0).began(
+                catalog.shard[0], named: "later", shard: "s02", fingerprint: "")
             #expect(try await store.abort(reason: nil).state == .running)
             try await ground.psql(
                 ground.control.admin,

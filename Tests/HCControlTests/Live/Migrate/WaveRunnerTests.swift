@@ -394,8 +394,8 @@ struct WaveRunnerTests {
             let ending = await waveFailure { try await store.end(first, as: .halted) }
             #expect(noting?.code == "rollout-lost" && ending?.code == "rollout-lost")
             let beginning = await waveFailure {
-                _ = try await store.began(
-                    next.shard[0], named: "again", shard: "s01", wave: 0, fingerprint: "", first)
+                _ = try await StepHistory(store, first, wave: 0).began(
+                    next.shard[0], named: "again", shard: "s01", fingerprint: "")
             }
             #expect(beginning?.code == "rollout-lost")
             #expect(
