@@ -11,8 +11,8 @@ extension MigrationRunner {
         var version: Int
         var pending: [MigrationStep]
         var mark: SchemaMark
-        /// Who has waited for a lock for too long, if that was asked.
-        var lockWaits: ControlError?
+        /// If its schema was known: where it was looked at.
+        var place: LockWaits.Place?
     }
 
     /// What a step has left at a database.
@@ -21,19 +21,14 @@ extension MigrationRunner {
         var servesFrom: Int
     }
 
-    /// - Parameters:
-    ///   - known: the schema as it was last seen; its fingerprint is made again only if something was changed since.
-    ///   - lockWaitMax: nil: nobody asks who waits.
-    func look(
-        at shard: Shard, knowing known: SchemaMark? = nil, lockWaitMax: Duration? = nil
-    ) async throws -> Sight {
+    /// - Parameter known: the schema as it was last seen; its fingerprint is made again only if something was changed since.
+    func look(at shard: Shard, knowing known: SchemaMark? = nil) async throws -> Sight {
         let connection = try await plane.shard(reference: shard.reference, .owner)
         // The stamp comes first: what is changed in between is then not taken for known.
-        var questions = [
+        let questions = [
             MigrationRunner.ledgerQuestion, SchemaMark.question,
-            known == nil ? MigrationRunner.fingerprintQuestion : Query("SELECT ''"),
+            known == nil ? MigrationRunner.fingerprintQuestion : LockWaits.Place.question,
         ]
-        if let lockWaitMax { questions.append(MigrationRunner.lockWaits(above: lockWaitMax)) }
         let results = try await plane.attempt("shard \(shard.id) cannot be looked at") {
             try await answers(to: questions, connection)
         }
@@ -44,12 +39,13 @@ extension MigrationRunner {
             return Sight(version: 0, pending: pending, mark: SchemaMark(fingerprint: ""))
         }
         let applied = try MigrationRunner.ledger(results[0], shard.id)
-        var mark = SchemaMark(
-            fingerprint: try results[2][0].text(0), stamp: try results[1][0].text(0))
-        if let known {
-            mark.fingerprint =
-                known.stamp == mark.stamp
-                ? known.fingerprint : try await fingerprint(of: connection, shard.id)
+        var mark = SchemaMark(fingerprint: "", stamp: try results[1][0].text(0))
+        if let known, known.stamp == mark.stamp {
+            mark.fingerprint = known.fingerprint
+        } else if known != nil {
+            mark.fingerprint = try await fingerprint(of: connection, shard.id)
+        } else {
+            mark.fingerprint = try results[2][0].text(0)
         }
         return Sight(
             version: applied.last?.version ?? 0,
@@ -57,8 +53,7 @@ extension MigrationRunner {
                 database: shard.id, catalog: catalog.shard, applied: applied
             ).pending,
             mark: applied.isEmpty ? SchemaMark(fingerprint: "") : mark,
-            lockWaits: try results.count < 4
-                ? nil : MigrationRunner.problem(lockWaits: results[3], on: shard.id))
+            place: try known == nil ? nil : LockWaits.Place(results[2], of: shard))
     }
 
     /// What a step that was just taken has left: asked over the connection that has taken it, whose ledger has the

@@ -71,7 +71,7 @@ package final class WaveRunner {
         package var later: [MigrationStep] { WaveRunner.inOrder(lines.flatMap(\.later)) }
     }
 
-    private struct Failure {
+    struct Failure {
         var shard: String
         var code: String
         var message: String
@@ -96,7 +96,7 @@ package final class WaveRunner {
     /// Each shard is looked at, migrated and looked at again.
     private let spare = SpareConnections()
 
-    private var failures: [Failure] = []
+    var failures: [Failure] = []
     /// As what each shard came out.
     private var marks: [String: SchemaMark] = [:]
     private var applied: [MigrationRunner.Applied] = []
@@ -110,7 +110,7 @@ package final class WaveRunner {
     package private(set) var waits: ControlError?
     private var leaseEnds: MonotonicTime
     /// When something was last begun or ended.
-    private var gotOnAt: MonotonicTime
+    var gotOnAt: MonotonicTime
     private let startedAt: MonotonicTime
 
     package init(
@@ -342,7 +342,7 @@ package final class WaveRunner {
         return true
     }
 
-    private func mark(of line: Line) -> SchemaMark { marks[line.shard.id] ?? line.mark }
+    func mark(of line: Line) -> SchemaMark { marks[line.shard.id] ?? line.mark }
 
     /// - Throws: `ControlError` (`moves-open`) while a clinic is on the move, if the step changes the schema.
     private func begin(
@@ -391,72 +391,6 @@ package final class WaveRunner {
             throw error
         }
         history.ended(run, shard: shard.id, fingerprint: fingerprint)
-    }
-
-    /// Looks at each shard of a wave again: all migrations, and the schema of the canary.
-    ///
-    /// - Returns: the canary's fingerprint.
-    private func gate(_ wave: [Line], _ canary: String) async -> String {
-        var reference = canary
-        for (line, result) in zip(wave, await lookAgain(at: wave)) {
-            let shard = line.shard.id
-            switch result {
-            case .failure(let problem):
-                failures.append(Failure(shard, problem))
-            case .success(let now):
-                let fingerprint = now.mark.fingerprint
-                if reference.isEmpty { reference = fingerprint }
-                if now.pending.count != line.later.count || fingerprint != reference {
-                    failures.append(
-                        Failure(
-                            shard: shard, code: "schema-differs",
-                            message: "shard \(shard) has not come out as the canary did:"
-                                + " version \(now.version), fingerprint \(fingerprint.prefix(16))"
-                                + " and not \(reference.prefix(16))"))
-                }
-                if let waits = now.lockWaits { failures.append(Failure(shard, waits)) }
-            }
-        }
-        return reference
-    }
-
-    private func lookAgain(
-        at wave: [Line]
-    ) async -> [Result<MigrationRunner.Sight, ControlError>] {
-        await inParallel(wave) { [self] plane, line in
-            do {
-                return .success(
-                    try await MigrationRunner(plane: plane, catalog: catalog).look(
-                        at: line.shard, knowing: mark(of: line), lockWaitMax: options.lockWaitMax))
-            } catch {
-                return .failure(WaveRunner.problem(error, line.shard.id))
-            }
-        }
-    }
-
-    /// What the servers have answered since the wave began, and for a while after it.
-    private func watch(_ wave: Int, _ before: inout ServerHealth?) async {
-        guard let health = options.health, let earlier = before else { return }
-        do {
-            gotOnAt = plane.clocks.monotonic() + health.bounds.watch
-            try await Loop.shared.sleep(for: health.bounds.watch)
-            let now = try await health.look()
-            let between = now.since(earlier)
-            before = now
-            guard let problem = health.bounds.problem(of: between) else {
-                plane.progress(
-                    "wave \(wave + 1): the servers gave \(between.responses) answers, \(between.failures) of them"
-                        + " failed" + (between.p95.map { ", p95 \($0.inMilliseconds) ms" } ?? ""))
-                return
-            }
-            failures.append(
-                Failure(
-                    shard: "wave \(wave + 1)", code: "unhealthy",
-                    message: "since wave \(wave + 1) began \(problem)"))
-        } catch {
-            failures.append(
-                Failure("wave \(wave + 1)", WaveRunner.problem(error, "of wave \(wave + 1)")))
-        }
     }
 
     private func halt(

@@ -147,11 +147,18 @@ struct HealthGateTests {
         }
     }
 
-    @Test("somebody who waits for a lock on a shard of the wave halts the run, and is named")
-    func lockWaits() async throws {
+    /// The server is asked over whichever of its shards is looked at first.
+    @Test(
+        "somebody who waits for a lock on a shard of the wave halts the run, and is named",
+        arguments: [(1, true), (2, true), (3, true), (3, false)])
+    func lockWaits(number: Int, isOneServer: Bool) async throws {
         try await withWaveGround(shards: 3) { ground in
             let count = ground.catalog.shard.count
-            let superuser = ground.shards[0].superuser
+            let shard = ground.id(number)
+            let superuser = ground.shards[number - 1].superuser
+            if isOneServer {
+                try await ground.psql(ground.control.owner, "UPDATE shard SET system_id = '1'")
+            }
             try await ground.psql(
                 superuser,
                 """
@@ -177,17 +184,21 @@ struct HealthGateTests {
                 plane: ground.plane(), catalog: ground.catalog(adding: Self.additive),
                 options: options)
             let error = await waveFailure { _ = try await runner.up() }
-            #expect(error?.message.contains("shard s01 (lock-waits)") == true)
+            #expect(error?.message.contains("shard \(shard) (lock-waits)") == true)
             #expect(
                 error?.message.contains("for transactionid, which process \(process) holds") == true
             )
-            #expect(try await ground.versions() == [count + 1, count, count])
+            #expect(
+                try await RolloutStore(plane: ground.plane()).last()?.failedShards == [shard])
+            let wave = number == 1 ? 1 : 3
+            #expect(
+                try await ground.versions() == (1...3).map { $0 <= wave ? count + 1 : count })
             _ = try await offLoop { try holder.run("COMMIT") }
             _ = try await waiting.value
             let again = WaveRunner(
                 plane: ground.plane(), catalog: ground.catalog(adding: Self.additive),
                 options: .init())
-            #expect(try await again.up().count == 2)
+            #expect(try await again.up().count == 3 - wave)
         }
     }
 }
