@@ -19,7 +19,10 @@ extension MigrationRunner {
         _ step: MigrationStep, at target: Target, while mayGoOn: () -> Bool = { true }
     ) async throws -> Bool {
         switch step.phase {
-        case .up, .expand:
+        case .up:
+            try await narrowing(step, at: target) { try await apply(step.migration, to: target) }
+            return true
+        case .expand:
             try await apply(step.migration, to: target)
             return true
         case .backfill:
@@ -38,8 +41,10 @@ extension MigrationRunner {
         }
         let script = """
             \(preamble(migration, before: migration.version - 1))
+            \(guardOfNarrowing(migration, at: target))
             \(migration.sql)
             ;
+            \(endOfNarrowing(migration, at: target))
             \(SchemaMark.keep);
             \(MigrationRunner.ledgerLine(of: migration));
             """

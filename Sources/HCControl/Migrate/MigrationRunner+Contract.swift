@@ -74,63 +74,6 @@ extension MigrationRunner {
             remedy: "Let no clinics move meanwhile, then run 'hc-admin migrate up' again.")
     }
 
-    /// Ends the sessions of all programs that do not report themselves: of a process that was stopped, or is cut off from
-    /// the control database. It would go on over them in the old form, with what it had begun and what it has not looked
-    /// at the ledger for. A session that is opened from now on sees the closed ledger first.
-    ///
-    /// Those of processes that know the migration go on. A pooler opens new ones for everybody behind it: there each
-    /// transaction looks at the ledger (`Entrance`).
-    ///
-    /// - Throws: `ControlError` (`sessions-stay`) if one does not end.
-    private func endSessions(
-        at target: Target, _ servesFrom: Int, _ what: String
-    ) async throws {
-        guard asksServers, let reference = target.reference else { return }
-        let spared = try await ProcessRegistry(plane: plane).survivors(of: servesFrom).map(\.id)
-        let left = try await plane.attempt(what) {
-            // A role may end its own sessions.
-            let connection = try await plane.shard(reference: reference, .app)
-            let others = try await connection.execute(
-                Query(
-                    """
-                    SELECT pid, backend_start::text, pg_terminate_backend(pid, $2)
-                    FROM pg_stat_activity
-                    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-                        AND NOT right(application_name, 36) = ANY ($1)
-                    """,
-                    [
-                        .texts(spared.map { "\($0)" }),
-                        .int8(MigrationRunner.endTimeout.inMilliseconds),
-                    ]), deadline: plane.deadline)
-            if others.count > 0 {
-                plane.progress(
-                    "\(target.database): \(others.count) sessions of programs that do not report themselves were ended"
-                )
-            }
-            // One that ended by itself meanwhile was not ended by us.
-            return try await connection.execute(
-                Query(
-                    """
-                    SELECT count(*) FROM pg_stat_activity
-                    JOIN unnest($1::int8[], $2::text[]) AS ended (process, since)
-                        ON pid = process AND backend_start = since::timestamptz
-                    """,
-                    [
-                        .int8s(try others.rows.map { Int64(try $0.int(0)) }),
-                        .texts(try others.rows.map { try $0.text(1) }),
-                    ]), deadline: plane.deadline
-            ).single().int(0)
-        }
-        guard left == 0 else {
-            throw ControlError(
-                .failed, code: "sessions-stay",
-                "\(what): \(left) sessions of programs that do not report themselves do not end",
-                remedy: "See pg_stat_activity there; then run 'hc-admin migrate up' again.")
-        }
-    }
-
-    private static let endTimeout = Duration.seconds(5)
-
     /// - Returns: when, by the shard's clock.
     private func closeToOlder(
         _ migration: Migration, _ servesFrom: Int, _ target: Target, _ what: String

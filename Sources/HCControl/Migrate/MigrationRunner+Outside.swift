@@ -39,6 +39,7 @@ extension MigrationRunner {
                     """
                     \(MigrationRunner.guardOfLedger(last: migration.version - 1));
                     \(SchemaMark.keep);
+                    \(endOfNarrowing(migration, at: target))
                     \(MigrationRunner.ledgerLine(of: migration))
                     """, connection, terms, watch, what)
                 try await script(
