@@ -124,4 +124,12 @@ import Testing
         let shares = Array(Self.share(29, 32).prefix(count))
         try await expectRefusal(Self.hello(name: nil, shares: shares), .decodeError)
     }
+
+    @Test("records without content come to an end before the hello does")
+    func emptyRecords() async throws {
+        let empty = (0..<40).flatMap { _ in [22, 3, 1, 0, 0] as [UInt8] }
+        let answer = try await answer(to: empty + Self.hello(name: nil))
+        #expect(answer.record.first == 21)
+        #expect(answer.counted == [.notTLS])
+    }
 }
