@@ -105,6 +105,7 @@ struct AppointmentLiveTests {
         let patient = try await clinic.register()
         let own = try await clinic.practitioner { $0.accountID = doctor.accountID }
         let others = try await clinic.practitioner()
+        let colleagues = try await clinic.practitioner { $0.accountID = receptionist.accountID }
         try await clinic.book(clinic.draft(patient, own))
         func overbook(_ practitioner: PractitionerID, _ actor: Actor) async throws {
             var draft = clinic.draft(patient, practitioner)
@@ -112,7 +113,9 @@ struct AppointmentLiveTests {
             try await clinic.book(draft, as: actor)
         }
         #expect(try await code { try await overbook(own, receptionist) } == .forbidden)
-        #expect(try await code { try await overbook(others, doctor) } == .forbidden)
+        for practitioner in [others, colleagues] {
+            #expect(try await code { try await overbook(practitioner, doctor) } == .forbidden)
+        }
         try await overbook(own, doctor)
         try await overbook(own, doctor)
         #expect(try await code { try await clinic.book(clinic.draft(patient, own)) } == .slotTaken)
