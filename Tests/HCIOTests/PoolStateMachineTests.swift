@@ -259,6 +259,39 @@ struct PoolStateMachineTests {
         #expect(pool.state == .running)
     }
 
+    @Test("while a try is under way, however long, nothing is due")
+    func slowTry() throws {
+        let pool = PoolStory(.init(hardLimit: 4, backoffInitial: .milliseconds(100)))
+        _ = pool.lease(within: .seconds(60))
+        _ = pool.connectFailed(1)
+        #expect(try pool.tickWhenDue().connects == [2])
+        #expect(pool.nextTick == nil)
+        pool.pass(.seconds(10))
+        _ = pool.lease(within: .seconds(60))
+        #expect(pool.nextTick == nil)
+        // Its end is looked at.
+        _ = pool.connectFailed(2)
+        #expect(try #require(pool.nextTick) > pool.now)
+    }
+
+    @Test("a try that is under way when the circuit opens is what it is kept warm with")
+    func slowTryBesideCircuit() throws {
+        let pool = PoolStory(.init(softLimit: 1, hardLimit: 4, failuresUntilOpen: 1))
+        #expect(pool.start().connects == [1])
+        _ = pool.lease()
+        #expect(pool.lease().actions.connects == [2])
+        #expect(pool.connectFailed(1).refused.count == 2)
+        guard case .circuitOpen(let until) = pool.state else {
+            Issue.record("\(pool.state)")
+            return
+        }
+        pool.pass(until - pool.now)
+        #expect(pool.tick() == .init())
+        #expect(pool.nextTick == nil)
+        // It fails, too: now one is missing.
+        #expect(pool.connectFailed(2).connects == [3])
+    }
+
     /// A pool whose circuit has just opened.
     private func openCircuit(_ configuration: PoolConfiguration) throws -> PoolStory {
         let pool = PoolStory(configuration)
@@ -411,6 +444,7 @@ struct PoolStateMachineTests {
         for _ in 0..<600 {
             pool.pass(.milliseconds(Int64.random(in: 0...10, using: &random)))
             if let next = pool.nextTick, next <= pool.now { world.apply(pool.tick()) }
+            #expect(pool.nextTick.map { $0 > pool.now } != false, "seed \(seed)")
             world.step(pool, &random, isSound: false)
         }
         for _ in 0..<2000 where !world.isQuiet {

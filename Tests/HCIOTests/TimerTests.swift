@@ -57,6 +57,25 @@ import Testing
         #expect(Loop.shared.statistics.ticks >= ticks + 3)
     }
 
+    @Test("a timer that is set anew for a time gone by keeps no other from running")
+    func anewForThePast() async throws {
+        var rounds = 0
+        let first = Deadline.after(.seconds(-2), from: Loop.shared.now)
+        @LoopActor func again() {
+            Loop.shared.schedule(at: first) {
+                rounds += 1
+                if rounds < 100 { again() }
+            }
+        }
+        again()
+        let seen = Waiter<Int>()
+        Loop.shared.schedule(at: .after(.seconds(-1), from: Loop.shared.now)) {
+            _ = seen.succeed(rounds)
+        }
+        #expect(try await seen.wait(until: .soon) == 1)
+        try await Loop.shared.wait { rounds == 100 }
+    }
+
     @Test("a timer that has run is not pending, and cancelling it counts for nothing")
     func hasRun() async throws {
         let done = Waiter<Void>()

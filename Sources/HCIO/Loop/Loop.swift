@@ -199,6 +199,8 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     @LoopActor private func fireTimers() {
         let last = timers.sequence
+        timers.floor = Deadline(time)
+        defer { timers.floor = nil }
         while let timer = timers.popDue(at: time, upTo: last) {
             let lateness = time - timer.deadline.time
             counts.timersFired &+= 1

@@ -49,6 +49,9 @@ package import HCCore
 
     private var heap = PriorityHeap<Entry>()
     private(set) var sequence: UInt64 = 0
+    /// Of a tick that fires: what is set anew in it for a time gone by comes behind all that are due now. Otherwise one
+    /// that does so in each tick would be the first for ever, and no other timer would run.
+    var floor: Deadline?
     /// Cancelled timers that are still in the heap.
     private var cancelledCount = 0
 
@@ -59,7 +62,8 @@ package import HCCore
 
     mutating func insert(_ timer: Timer) {
         sequence += 1
-        heap.insert(Entry(deadline: timer.deadline, sequence: sequence, timer: timer))
+        let deadline = floor.map { max($0, timer.deadline) } ?? timer.deadline
+        heap.insert(Entry(deadline: deadline, sequence: sequence, timer: timer))
     }
 
     /// Cancelled timers leave when they come up, or all at once when they are the greater part: so a

@@ -138,9 +138,11 @@ package struct PoolStateMachine: ~Copyable {
     package var nextTick: MonotonicTime? {
         var next = idleCheckAt
         switch state {
-        case .connectFailing(let retryAt) where wanted > 0:
+        // One try at a time: the end of the one under way looks again. A server that takes connections and says nothing
+        // keeps it for long, and its time is gone by meanwhile.
+        case .connectFailing(let retryAt) where wanted > 0 && connecting == 0:
             next = min(next ?? retryAt, retryAt)
-        case .circuitOpen(let until) where configuration.softLimit > 0:
+        case .circuitOpen(let until) where wanted > 0:
             next = min(next ?? until, until)
         default:
             break
