@@ -503,7 +503,6 @@ final class MoveLoad {
     }
 
     private func write() async throws {
-        var random = SystemRandomNumberGenerator()
         while !isStopping {
             // All over the table, as search tokens are.
             let id = UUID(high: .random(in: 0 ... .max), low: .random(in: 0 ... .max))
