@@ -294,49 +294,51 @@ struct MoveFence {
         _ barrier: Barrier, deadline: Deadline
     ) async throws -> LogPosition? {
         let connection = try await mover(destination)
-        while true {
-            let isHere = try await connection.execute(
-                Query(
-                    """
-                    SELECT EXISTS (SELECT FROM hc_barrier
-                        WHERE tenant_id = $1 AND move_id = $2 AND seq = $3)
-                    """, [.id(move.tenant), .id(move.id), .int8(barrier.number)]),
-                deadline: deadline
-            ).single().bool(0)
-            if isHere { break }
-            guard !deadline.isExpired(at: plane.clocks.monotonic()) else { return nil }
-            try await Loop.shared.sleep(for: .milliseconds(1))
+        var (wasHere, identity) = (false, ShardIdentity?.none)
+        for round in 0... {
+            // A row of the move's own: nobody waits for it but the disk, and the standby that commits here wait for. With
+            // the barrier there: a server that took over in between, without it, is not taken for the one that was asked.
+            // Until the barrier is there it changes nothing, and nothing is waited for.
+            let results = try await connection.execute(
+                [
+                    Query("SELECT set_config('synchronous_commit', 'remote_apply', true)"),
+                    Query(
+                        """
+                        UPDATE hc_tenant SET attempt = $2
+                        WHERE tenant_id = $1 AND attempt <= $2 AND state = 'incoming'
+                            AND EXISTS (SELECT FROM hc_barrier
+                                WHERE tenant_id = $1 AND move_id = $3 AND seq = $4)
+                        """,
+                        [
+                            .id(move.tenant), .int8(move.attempt), .id(move.id),
+                            .int8(barrier.number),
+                        ]),
+                    Query(
+                        """
+                        SELECT EXISTS (SELECT FROM hc_barrier
+                            WHERE tenant_id = $1 AND move_id = $2 AND seq = $3)
+                        """, [.id(move.tenant), .id(move.id), .int8(barrier.number)]),
+                ] + (round == 0 ? [ShardIdentity.question] : []), reportsPosition: true,
+                deadline: deadline)
+            // A connection leads to one server, and one that takes changes keeps its timeline.
+            if round == 0 { identity = try ShardIdentity(try results[3].single()) }
+            if results[1].affectedRows == 1 {
+                guard let position = connection.commitPosition, isWhoItWas(identity) else {
+                    return nil
+                }
+                return LogPosition(position)
+            }
+            // It comes between two statements, and once only: the row is somebody else's.
+            guard !wasHere, !deadline.isExpired(at: plane.clocks.monotonic()) else { return nil }
+            wasHere = try results[2].single().bool(0)
+            if !wasHere { try await Loop.shared.sleep(for: .milliseconds(1)) }
         }
-        // A row of the move's own: nobody waits for it but the disk, and the standby that commits here wait for. With the
-        // barrier still there: a server that took over in between, without it, is not taken for the one that was asked.
-        let marked = try await connection.execute(
-            [
-                Query("SELECT set_config('synchronous_commit', 'remote_apply', true)"),
-                Query(
-                    """
-                    UPDATE hc_tenant SET attempt = $2
-                    WHERE tenant_id = $1 AND attempt <= $2 AND state = 'incoming'
-                        AND EXISTS (SELECT FROM hc_barrier
-                            WHERE tenant_id = $1 AND move_id = $3 AND seq = $4)
-                    """,
-                    [
-                        .id(move.tenant), .int8(move.attempt), .id(move.id), .int8(barrier.number),
-                    ]),
-            ], reportsPosition: true, deadline: deadline)
-        guard marked[1].affectedRows == 1, let position = connection.commitPosition,
-            try await isWhoItWas(connection, deadline: deadline)
-        else { return nil }
-        return LogPosition(position)
+        return nil
     }
 
     /// Whether the destination is the server that the move began with: one that took over may lack what was on its disk.
-    private func isWhoItWas(
-        _ connection: PostgresConnection, deadline: Deadline
-    ) async throws -> Bool {
-        guard let identity = try await ShardIdentity(of: connection, deadline: deadline)
-        else {
-            return false
-        }
+    private func isWhoItWas(_ identity: ShardIdentity?) -> Bool {
+        guard let identity else { return false }
         return identity.systemIdentifier == destination.systemIdentifier
             && identity.timeline == destination.timeline
     }

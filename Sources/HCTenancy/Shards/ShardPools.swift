@@ -313,17 +313,25 @@ extension ShardIdentity {
     package init?(
         of connection: PostgresConnection, deadline: Deadline
     ) async throws(PostgresError) {
-        let row = try await connection.execute(
-            Query(
-                """
-                SELECT system_identifier::text,
-                    CASE WHEN NOT pg_is_in_recovery() THEN
-                        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
-                    END,
-                    pg_database.oid::int8
-                FROM pg_control_system(), pg_database WHERE datname = current_database()
-                """), deadline: deadline
-        ).single()
+        try self.init(
+            await connection.execute(ShardIdentity.question, deadline: deadline).single())
+    }
+
+    /// For who asks something else, too.
+    package static let question = Query(
+        """
+        SELECT system_identifier::text,
+            CASE WHEN NOT pg_is_in_recovery() THEN
+                ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
+            END,
+            pg_database.oid::int8
+        FROM pg_control_system(), pg_database WHERE datname = current_database()
+        """)
+
+    /// The answer to `question`.
+    ///
+    /// - Returns: nil for a standby.
+    package init?(_ row: PostgresRow) throws(PostgresError) {
         guard let timeline = try row.intIfPresent(1) else { return nil }
         self.init(
             systemIdentifier: try row.text(0), timeline: timeline,
