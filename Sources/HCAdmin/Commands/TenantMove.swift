@@ -15,6 +15,8 @@ struct TenantMove: Command {
             takes it within two seconds, this command carries it on itself.
             Several clinics are moved --batch at a time, with --wait; all are examined before the first is moved.
             After one that fails no more are begun (exit 1).
+            A clinic does not go to a shard where another of its group is (tenants/rebalance.json), or is on its
+            way to, unless --ignore-groups: the audit has who it met there.
             """,
         arguments: [
             .init(name: "SLUG", help: "The clinic, or several with commas in between.")
@@ -31,6 +33,9 @@ struct TenantMove: Command {
                 "For how long the way back is kept, up to 30d; 24h if not said. 0s: not at all."),
             .value(
                 "batch", "COUNT", "Of several clinics, so many at once: 1 to 16; 4 if not said."),
+            GroupRules.option,
+            .flag(
+                "ignore-groups", "Move it though another clinic of its group is on the shard."),
             .reason,
         ],
         changes: true,
@@ -38,6 +43,7 @@ struct TenantMove: Command {
             "tenant move sunrise --to s2 --dry-run", "tenant move sunrise --to s2 --wait",
             "tenant move sunrise --to s2 --wait --pause-budget 100ms --soak 1h --json",
             "tenant move sunrise,lakeside --to s2 --wait --batch 2",
+            "tenant move sunrise --to s2 --ignore-groups --reason \"s3 is full\"",
         ])
 
     func run(_ invocation: Invocation, _ environment: AdminEnvironment) async throws -> Report {
@@ -53,8 +59,9 @@ struct TenantMove: Command {
                 slugs, to: shard, options, reason, invocation, environment)
         }
         let plane = try environment.plane()
+        let groups = try TenantMove.groups(invocation, plane, environment)
         let plan = try await MovePreflight(plane: plane).plan(
-            invocation.argument(0), to: shard, options)
+            invocation.argument(0), to: shard, options, groups)
         for warning in plan.warnings { environment.tell("warning: \(warning)") }
         if invocation.isDryRun {
             return Report(
@@ -100,15 +107,17 @@ struct TenantMove: Command {
             throw UsageError("several clinics are moved with '--wait' only", specification)
         }
         let plane = try environment.plane()
-        var plans: [MovePlan] = []
-        for slug in slugs {
-            let plan = try await MovePreflight(plane: plane).plan(slug, to: shard, options)
-            for warning in plan.warnings { environment.tell("\(slug): warning: \(warning)") }
-            plans.append(plan)
+        let groups = try groups(invocation, plane, environment)
+        let plans = try await MovePreflight(plane: plane).plans(slugs, to: shard, options, groups)
+        for plan in plans {
+            for warning in plan.warnings {
+                environment.tell("\(plan.tenant.slug): warning: \(warning)")
+            }
         }
         if invocation.isDryRun { return wouldMove(plans, options) }
         let outcomes = await MoveBatch(
-            plane: plane, options: options, reason: reason, tell: MoveText.teller(environment)
+            plane: plane, options: options, groups: groups, reason: reason,
+            tell: MoveText.teller(environment)
         ).run(slugs, to: shard, size: size)
         var (rows, lines, hasFailed) = ([[String]](), [JSONValue](), false)
         for outcome in outcomes {
@@ -155,6 +164,15 @@ struct TenantMove: Command {
                     ]
                 }
             ).render())
+    }
+
+    private static func groups(
+        _ invocation: Invocation, _ plane: ControlPlane, _ environment: AdminEnvironment
+    ) throws -> MoveGroups {
+        if invocation.flag("ignore-groups") {
+            return GroupRules.unlessUnknown(invocation, plane, environment)
+        }
+        return MoveGroups(try GroupRules.settings(invocation, plane))
     }
 
     private static func options(_ invocation: Invocation) throws(UsageError) -> MoveOptions {

@@ -5,12 +5,26 @@ import HCIO
 /// Moves as people read them.
 @LoopActor
 enum MoveText {
-    static func report(_ move: Move, outcome: String? = nil) -> Report {
+    /// - Parameter together: who of its group it would meet.
+    static func report(
+        _ move: Move, outcome: String? = nil, together: [String]? = nil
+    ) -> Report {
         Report(
-            json: outcome.map { move.json.adding(["outcome": .string($0)]) } ?? move.json,
+            json: json(move, outcome, together),
             text: HelpText.columns((outcome.map { [("outcome", $0)] } ?? []) + lines(move))
                 .trimmedFinalNewline,
             status: isBad(move) && outcome == nil ? .failed : .done)
+    }
+
+    private static func json(
+        _ move: Move, _ outcome: String?, _ together: [String]?
+    ) -> JSONValue {
+        var json = move.json
+        if let outcome { json = json.adding(["outcome": .string(outcome)]) }
+        if let together {
+            json = json.adding(["together": .array(together.map { .string($0) })])
+        }
+        return json
     }
 
     /// A move that was begun and undone by itself is bad news for who began it.
@@ -35,6 +49,7 @@ enum MoveText {
             if let text, !text.isEmpty { lines.append((name, text)) }
         }
         add("reason", move.reason)
+        add("meets its group", move.together.joined(separator: ", "))
         add("rows", move.progress["rows"]?.asInteger.map { "\($0)" })
         if move.step == .subscribed {
             add("copied", move.progress["copiedRows"]?.asInteger.map { "\($0) rows" })

@@ -143,6 +143,10 @@ package struct Move: Sendable {
     /// The shard that the clinic leaves, as this move goes now.
     package var origin: String { direction == .forward ? source : target }
     package var destination: String { direction == .forward ? target : source }
+    /// Clinics of its group that it met there when it set out, though they are to be apart.
+    package var together: [String] {
+        (progress["together"]?.asArray ?? []).compactMap(\.asString)
+    }
 
     package var json: JSONValue {
         [

@@ -27,6 +27,7 @@ package final class MoveBatch {
 
     private let plane: ControlPlane
     private let options: MoveOptions
+    private let groups: MoveGroups
     private let reason: String?
     private let tell: MoveService.Tell
     private var waiting: [String] = []
@@ -34,10 +35,12 @@ package final class MoveBatch {
     private var hasFailed = false
 
     package init(
-        plane: ControlPlane, options: MoveOptions, reason: String?, tell: @escaping MoveService.Tell
+        plane: ControlPlane, options: MoveOptions, groups: MoveGroups, reason: String?,
+        tell: @escaping MoveService.Tell
     ) {
         self.plane = plane
         self.options = options
+        self.groups = groups
         self.reason = reason
         self.tell = tell
     }
@@ -60,7 +63,8 @@ package final class MoveBatch {
             // Moves do not wait for each other's statements.
             let own = plane.twin()
             do {
-                let plan = try await MovePreflight(plane: own).plan(slug, to: shard, options)
+                let plan = try await MovePreflight(plane: own).plan(
+                    slug, to: shard, options, groups)
                 let service = MoveService(plane: own)
                 let mover = try await service.begin(plan, reason: reason, tell: tell)
                 _ = try await mover.run()

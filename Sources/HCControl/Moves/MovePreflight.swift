@@ -24,6 +24,8 @@ package struct MovePlan: Sendable {
     package var warnings: [String]
     /// Clinics that are not to be on one shard with it: who decided on the target says so.
     var apart: [TenantID] = []
+    /// It goes there though some of them are there: the audit has who.
+    var ignoresGroup = false
 
     package var rows: Int64 { tables.reduce(0) { $0 + $1.rows } }
     package var bytes: Int64 { tables.reduce(0) { $0 + $1.bytes } }
@@ -69,9 +71,44 @@ package struct MovePreflight {
     /// Of the log, that a standby may be behind.
     private static let standbyLagMax = 64 << 20
 
+    /// Several clinics to one shard, where each finds those before it.
+    ///
+    /// - Throws: `ControlError` of the first that cannot be moved.
+    package func plans(
+        _ slugs: [String], to shard: String, _ options: MoveOptions, _ groups: MoveGroups
+    ) async throws -> [MovePlan] {
+        var plans: [MovePlan] = []
+        for slug in slugs {
+            let others = Set(groups.others(of: slug))
+            var plan = try await plan(slug, to: shard, options, groups)
+            let before = plans.map(\.tenant.slug).filter { others.contains($0) }
+            if !before.isEmpty {
+                let reason = MovePreflight.meets(before, on: shard)
+                guard groups.areIgnored else { throw refusal(slug, shard, [reason]) }
+                plan.warnings.append(reason)
+            }
+            plans.append(plan)
+        }
+        return plans
+    }
+
+    private static func meets(_ slugs: [String], on shard: String) -> String {
+        "shard \(shard) has clinics of its group, or they are on their way there: "
+            + ShardRegistry.some(slugs.map { "'\($0)'" })
+    }
+
+    private func refusal(_ slug: String, _ shard: String, _ reasons: [String]) -> ControlError {
+        ControlError(
+            .refused, code: "move-refused",
+            "'\(slug)' cannot be moved to shard \(shard): " + reasons.joined(separator: "; "),
+            remedy: "Nothing was changed. See admin/moves.md for each of these.")
+    }
+
+    /// - Parameter groups: nil if the target was chosen by them.
     /// - Throws: `ControlError`: of kind `refused` with every reason that was found, each with what to do.
     package func plan(
-        _ slug: String, to shard: String, _ options: MoveOptions = MoveOptions()
+        _ slug: String, to shard: String, _ options: MoveOptions = MoveOptions(),
+        _ groups: MoveGroups? = nil
     ) async throws -> MovePlan {
         let tenant = try await TenantRegistry(plane: plane).find(slug)
         let shards = ShardRegistry(plane: plane)
@@ -85,9 +122,8 @@ package struct MovePreflight {
         if !["active", "readonly", "suspended"].contains(tenant.state) {
             reasons.append("the clinic is \(tenant.state)")
         }
-        if let running = try await MoveStore(plane: plane).list(
-            tenant: tenant.id, isOpen: true, limit: 1
-        ).first {
+        let store = MoveStore(plane: plane)
+        if let running = try await store.list(tenant: tenant.id, isOpen: true, limit: 1).first {
             throw ControlError(
                 .conflict, code: "move-running",
                 "'\(slug)' is on the move already (\(running.state.rawValue), \(running.step.rawValue))",
@@ -100,6 +136,16 @@ package struct MovePreflight {
             reasons.append(
                 "shard \(target.id) is full: \(target.used) of \(target.capacity) in tier weight")
         }
+        let apart = try await store.tenants(named: groups?.others(of: slug) ?? [])
+        let met = try await store.neighbours(of: tenant.id, among: apart, on: target.id)
+        if !met.isEmpty {
+            let reason = MovePreflight.meets(met, on: target.id)
+            if groups?.areIgnored == true {
+                warnings.append(reason)
+            } else {
+                reasons.append(reason)
+            }
+        }
         let sourceIdentity = try await identity(source, &reasons)
         let targetIdentity = try await identity(target, &reasons)
         try await compareSchemas(source, target, &reasons)
@@ -110,17 +156,11 @@ package struct MovePreflight {
         let tables = try await tables(tenant.id, source)
         try await requireDisk(
             for: tables.reduce(0) { $0 + $1.bytes }, on: target, &reasons, &warnings)
-        guard reasons.isEmpty else {
-            throw ControlError(
-                .refused, code: "move-refused",
-                "'\(slug)' cannot be moved to shard \(target.id): "
-                    + reasons.joined(separator: "; "),
-                remedy: "Nothing was changed. See admin/moves.md for each of these.")
-        }
+        guard reasons.isEmpty else { throw refusal(slug, target.id, reasons) }
         return MovePlan(
             tenant: tenant, source: source, target: target, options: options, attempt: attempt,
             sourceIdentity: sourceIdentity, targetIdentity: targetIdentity, tables: tables,
-            warnings: warnings)
+            warnings: warnings, apart: apart, ignoresGroup: groups?.areIgnored ?? false)
     }
 
     /// Whether the shards are still who they were when the move began (rule of fail-over, pitfall 19).

@@ -91,20 +91,37 @@ package struct MoveService {
         return try await follow(move.id, tell: tell)
     }
 
-    /// Brings a clinic back whose move soaks.
-    package func revert(_ name: String, reason: String?, tell: @escaping Tell) async throws -> Mover
-    {
-        let move = try await soaking(name, "reverted")
-        if let reason = move.progress["wayBackLost"]?.asString {
-            throw ControlError(
-                .refused, code: "way-back-lost",
-                "'\(move.slug)' cannot be brought back by its move: \(reason)",
-                remedy: "End its soak with 'hc-admin move finalize \(move.slug)', then move it.")
-        }
+    /// Brings a clinic back whose move soaks, also to others of its group: `Move.together` has them then.
+    package func revert(
+        _ name: String, _ groups: MoveGroups = .none, reason: String?, tell: @escaping Tell
+    ) async throws -> Mover {
+        let move = try await returnable(name)
+        let apart = try await store.tenants(named: groups.others(of: move.slug))
         let since = plane.clocks.monotonic()
         let turned = try await store.turn(
-            move, to: .returning, direction: .back, owner: makeOwner(), reason: reason)
+            move, to: .returning, direction: .back, apart: apart, owner: makeOwner(), reason: reason
+        )
         return Mover(turned, plane: plane, since: since, tell: tell)
+    }
+
+    /// What `revert` would begin with.
+    ///
+    /// - Returns: the move, and who of the clinic's group is where it would come back to.
+    package func previewRevert(
+        _ name: String, _ groups: MoveGroups
+    ) async throws -> (move: Move, together: [String]) {
+        let move = try await returnable(name)
+        let apart = try await store.tenants(named: groups.others(of: move.slug))
+        return (move, try await store.neighbours(of: move.tenant, among: apart, on: move.source))
+    }
+
+    private func returnable(_ name: String) async throws -> Move {
+        let move = try await soaking(name, "reverted")
+        guard let reason = move.progress["wayBackLost"]?.asString else { return move }
+        throw ControlError(
+            .refused, code: "way-back-lost",
+            "'\(move.slug)' cannot be brought back by its move: \(reason)",
+            remedy: "End its soak with 'hc-admin move finalize \(move.slug)', then move it.")
     }
 
     /// Gives the way back up and removes what was left behind.

@@ -93,6 +93,30 @@ package struct MoveStore {
         }
     }
 
+    /// Those of some clinics that are on a shard, or on their way there.
+    func neighbours(
+        of tenant: TenantID, among apart: [TenantID], on shard: String
+    ) async throws -> [String] {
+        guard !apart.isEmpty else { return [] }
+        return try await plane.attempt("the placements cannot be read") {
+            try await plane.control().execute(
+                MoveStore.neighbours(of: tenant, among: apart, on: shard), deadline: plane.deadline
+            ).rows.map { try $0.text(0) }
+        }
+    }
+
+    /// The clinics that there are of some slugs.
+    func tenants(named slugs: [String]) async throws -> [TenantID] {
+        guard !slugs.isEmpty else { return [] }
+        return try await plane.attempt("the clinics cannot be read") {
+            try await plane.control().execute(
+                Query(
+                    "SELECT id FROM tenant WHERE slug = ANY ($1) ORDER BY id", [.texts(slugs)]),
+                deadline: plane.deadline
+            ).rows.map { try $0.id(0) }
+        }
+    }
+
     // MARK: Changing
 
     /// Writes a new move down, with its lease, and marks the clinic's placement as moving.
@@ -106,7 +130,7 @@ package struct MoveStore {
         let isMine = try await plane.attempt("the move cannot be written down") {
             do {
                 try await plane.control().transaction(deadline: plane.deadline) { transaction in
-                    try await takePlace(for: plan, transaction)
+                    let met = try await takePlace(for: plan, transaction)
                     _ = try await transaction.execute(final: [
                         // Shards may not have heard of the last numbers of a move that is over: its processes might.
                         Query(
@@ -124,7 +148,9 @@ package struct MoveStore {
                                 .int8(MoveStore.lease.inMilliseconds),
                                 .json(plan.sourceIdentity.serialized),
                                 .json(plan.targetIdentity.serialized), .int8(plan.tenant.epoch),
-                                .json(plan.options.json.serialized), .json(plan.json.serialized),
+                                .json(plan.options.json.serialized),
+                                .json(
+                                    plan.json.merging(MoveStore.together(met)).serialized),
                                 .optional(reason), .text(plane.operatorName),
                             ]),
                         Query(
@@ -139,11 +165,11 @@ package struct MoveStore {
                             [.id(plan.tenant.id), .int8(plan.tenant.epoch), .text(plan.source.id)]),
                         plane.audit(
                             "tenant.move", subject: plan.tenant.slug,
-                            detail: [
+                            detail: JSONValue.object([
                                 "move": .string("\(id.uuid)"), "source": .string(plan.source.id),
                                 "target": .string(plan.target.id),
                                 "reason": reason.map { .string($0) } ?? .null,
-                            ]),
+                            ]).merging(MoveStore.together(met))),
                     ])
                 }
                 return true
@@ -164,36 +190,53 @@ package struct MoveStore {
     /// The target is held as it is until the move is written down: nobody drains it in between. Who is to be apart from
     /// others holds it alone: two of one group that have both chosen it, each while the other was not there, come one after
     /// the other, and the second finds the first, on its way or there.
-    private func takePlace(for plan: MovePlan, _ transaction: PostgresTransaction) async throws {
+    ///
+    /// - Returns: who of its group is there, if that is ignored.
+    private func takePlace(
+        for plan: MovePlan, _ transaction: PostgresTransaction
+    ) async throws -> [String] {
         let target = plan.target.id
-        let isAlone = !plan.apart.isEmpty
         let results = try await transaction.execute([
-            .unsafeSQL(
-                "SELECT state FROM shard WHERE id = $1 FOR \(isAlone ? "NO KEY UPDATE" : "SHARE")",
-                [.text(target)]),
+            MoveStore.hold(target, alone: !plan.apart.isEmpty),
             // Sees what was written down before the shard was this one's to hold.
-            Query(
-                """
-                SELECT slug FROM placement JOIN tenant ON tenant.id = tenant_id
-                WHERE tenant_id = ANY ($1) AND tenant_id <> $2 AND placement.state <> 'closed'
-                    AND (shard_id = $3 OR EXISTS (
-                        SELECT FROM move WHERE move.tenant_id = placement.tenant_id AND move.state = 'running'
-                            AND $3 = CASE direction WHEN 'forward' THEN target_shard ELSE source_shard END))
-                ORDER BY slug LIMIT 1
-                """,
-                [.uuids(plan.apart.map(\.uuid)), .id(plan.tenant.id), .text(target)]),
+            MoveStore.neighbours(of: plan.tenant.id, among: plan.apart, on: target),
         ])
         let state = try results[0].singleIfPresent()?.text(0) ?? "gone"
         guard state == "open" else {
             throw ControlError(
                 .refused, code: "move-refused", "shard \(target) is \(state) by now")
         }
-        if let neighbour = try results[1].singleIfPresent()?.text(0) {
-            throw ControlError(
-                .conflict, code: MoveStore.groupThere,
-                "'\(neighbour)', of the group of '\(plan.tenant.slug)', is on shard \(target) by now, or on its way there",
-                remedy: "Choose another shard: give the command again.")
-        }
+        let met = try results[1].rows.map { try $0.text(0) }
+        guard let neighbour = met.first, !plan.ignoresGroup else { return met }
+        throw ControlError(
+            .conflict, code: MoveStore.groupThere,
+            "'\(neighbour)', of the group of '\(plan.tenant.slug)', is on shard \(target) by now, or on its way there",
+            remedy: "Choose another shard: give the command again.")
+    }
+
+    private static func hold(_ shard: String, alone isAlone: Bool) -> Query {
+        .unsafeSQL(
+            "SELECT state FROM shard WHERE id = $1 FOR \(isAlone ? "NO KEY UPDATE" : "SHARE")",
+            [.text(shard)])
+    }
+
+    private static func neighbours(
+        of tenant: TenantID, among apart: [TenantID], on shard: String
+    ) -> Query {
+        Query(
+            """
+            SELECT slug FROM placement JOIN tenant ON tenant.id = tenant_id
+            WHERE tenant_id = ANY ($1) AND tenant_id <> $2 AND placement.state <> 'closed'
+                AND (shard_id = $3 OR EXISTS (
+                    SELECT FROM move WHERE move.tenant_id = placement.tenant_id AND move.state = 'running'
+                        AND $3 = CASE direction WHEN 'forward' THEN target_shard ELSE source_shard END))
+            ORDER BY slug
+            """,
+            [.uuids(apart.map(\.uuid)), .id(tenant), .text(shard)])
+    }
+
+    private static func together(_ met: [String]) -> JSONValue {
+        met.isEmpty ? [:] : ["together": .array(met.map { .string($0) })]
     }
 
     /// The code of a refusal: the target was a good choice when it was made.
@@ -378,16 +421,33 @@ package struct MoveStore {
     }
 
     /// Turns a move that soaks around, or ends its soak.
+    ///
+    /// A way back is a rescue and is not refused because others of the clinic's group have come to its former shard
+    /// meanwhile. They are written down: whoever brings one of them there at the same time finds this one, or is found.
+    ///
+    /// - Parameter apart: clinics that are not to be on one shard with it.
     func turn(
-        _ move: Move, to step: MoveStep, direction: Move.Direction, owner: String, reason: String?
+        _ move: Move, to step: MoveStep, direction: Move.Direction, apart: [TenantID] = [],
+        owner: String, reason: String?
     ) async throws -> Move {
         let isTaken = try await plane.attempt("the move cannot be changed") {
             try await plane.control().transaction(deadline: plane.deadline) { transaction in
+                var met: [String] = []
+                // What it met on its way forward is not there.
+                let progress: JSONValue =
+                    direction == .back && move.progress["together"] != nil
+                    ? ["pauseTries": 0, "together": .null] : ["pauseTries": 0]
+                if direction == .back, !apart.isEmpty {
+                    met = try await transaction.execute([
+                        MoveStore.hold(move.source, alone: true),
+                        MoveStore.neighbours(of: move.tenant, among: apart, on: move.source),
+                    ])[1].rows.map { try $0.text(0) }
+                }
                 let rows = try await transaction.execute(
                     Query(
                         """
                         UPDATE move
-                        SET step = $3, direction = $4, progress = progress || '{"pauseTries": 0}', state = CASE WHEN $4 = 'back' THEN 'running' ELSE state END,
+                        SET step = $3, direction = $4, progress = progress || $7, state = CASE WHEN $4 = 'back' THEN 'running' ELSE state END,
                             attempt = attempt + 1, lease_owner = $5, lease_until = clock_timestamp() + $6 * interval '1 ms',
                             epoch = (SELECT epoch FROM placement WHERE placement.tenant_id = move.tenant_id),
                             abort_requested = false, updated_at = clock_timestamp()
@@ -399,6 +459,7 @@ package struct MoveStore {
                             .id(move.id), .int8(move.attempt), .text(step.rawValue),
                             .text(direction.rawValue), .text(owner),
                             .int8(MoveStore.lease.inMilliseconds),
+                            .json(progress.merging(MoveStore.together(met)).serialized),
                         ])
                 ).rows
                 guard !rows.isEmpty else { return false }
@@ -416,10 +477,10 @@ package struct MoveStore {
                     plane.audit(
                         direction == .back ? "tenant.move.revert" : "tenant.move.finalize",
                         subject: move.slug,
-                        detail: [
+                        detail: JSONValue.object([
                             "move": .string("\(move.id.uuid)"),
                             "reason": reason.map { .string($0) } ?? .null,
-                        ])
+                        ]).merging(MoveStore.together(met)))
                 ])
                 return true
             }

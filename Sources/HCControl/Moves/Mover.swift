@@ -73,6 +73,8 @@ package final class Mover {
     }
 
     package var id: MoveID { move.id }
+    package var together: [String] { move.together }
+    package var destination: String { move.destination }
 
     /// Until the move is over, soaks, or is somebody else's. Cancelled it ends between two steps, and not in the pause.
     ///

@@ -13,7 +13,8 @@ struct MoveBatchTests {
         MoveBatch(
             plane: ground.plane(),
             options: MoveOptions(
-                pauseBudget: .seconds(5), soak: .zero), reason: "test", tell: { _, _ in })
+                pauseBudget: .seconds(5), soak: .zero), groups: .none, reason: "test",
+            tell: { _, _ in })
     }
 
     private func states(_ outcomes: [MoveBatch.Outcome]) -> [String] {
@@ -66,7 +67,8 @@ struct MoveBatchTests {
             var isAsked = false
             let batch = MoveBatch(
                 plane: ground.plane(),
-                options: MoveOptions(pauseBudget: .seconds(5), soak: .zero), reason: "test"
+                options: MoveOptions(pauseBudget: .seconds(5), soak: .zero), groups: .none,
+                reason: "test"
             ) { move, _ in
                 guard move.slug == "sunrise", !isAsked else { return }
                 isAsked = true
