@@ -25,6 +25,8 @@ STOP_PATIENCE = 60.0
 PAUSE = 0.05
 # Between two writes of a writer.
 REST = 0.15
+# In place of the status of an answer: the host is no clinic to the worker that gave it.
+NOT_SERVED = 0
 
 
 class Clinic:
@@ -43,40 +45,49 @@ class Clinic:
 
     async def ask(self, method, path, body=None, key=None):
         if self.idle:
-            reader, writer = self.idle.pop()
+            connection = self.idle.pop()
         else:
-            reader, writer = await asyncio.open_connection(self.address, self.port)
+            connection = await asyncio.open_connection(self.address, self.port)
         is_kept = False
         try:
-            content = b"" if body is None else json.dumps(body).encode()
-            head = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", f"Content-Length: {len(content)}"]
-            if body is not None:
-                head.append("Content-Type: application/json")
-            if self.token is not None:
-                head.append(f"Authorization: Bearer {self.token}")
-            if key is not None:
-                head.append(f"Idempotency-Key: {key}")
-            writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + content)
-            line = await reader.readline()
-            if not line:
-                raise ConnectionError("the connection ended without an answer")
-            status, length, is_kept = int(line.split()[1]), 0, True
-            while (line := await reader.readline()) not in (b"\r\n", b""):
-                name, _, value = line.decode().partition(":")
-                if name.lower() == "content-length":
-                    length = int(value)
-                if name.lower() == "connection" and "close" in value:
-                    is_kept = False
-            answer = await reader.readexactly(length)
+            status, answer, goes_on = await self.exchange(connection, method, path, body, key)
+            if method == "GET" and status == 404 and goes_on:
+                # A clinic that is not served, and a patient that there is not, are one and the same answer: the worker
+                # that gave it tells them apart.
+                served, _, goes_on = await self.exchange(connection, "GET", "/v1/clinic")
+                if served == 404:
+                    status = NOT_SERVED
+            is_kept = goes_on
             return status, answer
-        except BaseException:
-            is_kept = False
-            raise
         finally:
             if is_kept:
-                self.idle.append((reader, writer))
+                self.idle.append(connection)
             else:
-                writer.close()
+                connection[1].close()
+
+    async def exchange(self, connection, method, path, body=None, key=None):
+        """A status, an answer, and whether the connection may be asked again."""
+        reader, writer = connection
+        content = b"" if body is None else json.dumps(body).encode()
+        head = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", f"Content-Length: {len(content)}"]
+        if body is not None:
+            head.append("Content-Type: application/json")
+        if self.token is not None:
+            head.append(f"Authorization: Bearer {self.token}")
+        if key is not None:
+            head.append(f"Idempotency-Key: {key}")
+        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + content)
+        line = await reader.readline()
+        if not line:
+            raise ConnectionError("the connection ended without an answer")
+        status, length, is_kept = int(line.split()[1]), 0, True
+        while (line := await reader.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode().partition(":")
+            if name.lower() == "content-length":
+                length = int(value)
+            if name.lower() == "connection" and "close" in value:
+                is_kept = False
+        return status, await reader.readexactly(length), is_kept
 
     async def attempt(self, method, path, body=None, key=None):
         """A status and an answer; the status is 0 if there was none."""

@@ -256,7 +256,11 @@ extension MoveFault {
                 try old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;")
                 let reader = try ground.session(before.shard, role: "app")
                 try reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;")
-                try ground.waitEnded(try ground.begin(before))
+                let mover = try ground.begin(before)
+                // What they see stays until they end.
+                try ground.wait("the move to wait for them") {
+                    try ground.move().reason.contains("under way when the clinic left") ? () : nil
+                }
                 let entered = try old.run(
                     ground.named("SELECT hc_enter(:tenant, \(before.epoch), 'w')"))
                 guard ["40001", "HC001", "HC002"].contains(entered.state) else {
@@ -264,7 +268,15 @@ extension MoveFault {
                         "it entered after the flip: \(entered.state) \(entered.text)")
                 }
                 // What it may read is what it saw; it writes nothing.
-                try reader.run(ground.named("SELECT hc_enter(:tenant, \(before.epoch), 'r')"))
+                let read = try reader.run(
+                    ground.named(
+                        """
+                        SELECT hc_enter(:tenant, \(before.epoch), 'r');
+                        SELECT count(*) > 100 FROM patient;
+                        """))
+                guard read.state == "00000", read.lines.last == "t" else {
+                    throw FixtureError("it does not read what it saw: \(read.state) \(read.text)")
+                }
                 let written = try reader.run(
                     ground.named(
                         "INSERT INTO practitioner (tenant_id, id, name) VALUES (:tenant, gen_random_uuid(), 'late')"
@@ -272,6 +284,9 @@ extension MoveFault {
                 guard written.state != "00000" else {
                     throw FixtureError("a reader from before the flip wrote")
                 }
+                try old.run("ROLLBACK")
+                try reader.run("ROLLBACK")
+                try ground.waitEnded(mover)
             },
             MoveFault("a REPEATABLE READ writer stays inside", .mover) { ground, before in
                 let mover = try ground.begin(before, fault: "move.verified=stop@1")
