@@ -132,12 +132,6 @@ extension EndToEnd {
         func stopped() throws {
             let supervisor = try platform.serverProcesses().supervisor
             defer { kill(supervisor, SIGCONT) }
-            try makeMigration()
-            try expand()
-            let (email, password) = try platform.credentials(of: "sunrise")
-            let ledger = try LedgerClient(
-                platform, run: "Stopped",
-                clinics: [.init(slug: "sunrise", email: email, password: password, writers: 4)])
             let token = try platform.login("sunrise")
             let created = try platform.curl(
                 "POST", "sunrise", "/v1/patients", token: token,
@@ -148,6 +142,13 @@ extension EndToEnd {
             let patient = try #require(try created.json["id"]?.asString)
             let tag = try #require(created.header("ETag"))
             let path = "/v1/patients/\(patient)"
+            // What comes then finds this patient done, and waits for nobody who has her.
+            try makeMigration()
+            try expand()
+            let (email, password) = try platform.credentials(of: "sunrise")
+            let ledger = try LedgerClient(
+                platform, run: "Stopped",
+                clinics: [.init(slug: "sunrise", email: email, password: password, writers: 4)])
 
             let holder = try SQLSession(psql: psqlPath, conninfo("shards/s1", "superuser"))
             let process = try holder.run("SELECT pg_backend_pid()").text

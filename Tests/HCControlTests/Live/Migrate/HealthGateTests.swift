@@ -156,8 +156,8 @@ struct HealthGateTests {
             let count = ground.catalog.shard.count
             let shard = ground.id(number)
             let superuser = ground.shards[number - 1].superuser
-            if isOneServer {
-                try await ground.psql(ground.control.owner, "UPDATE shard SET system_id = '1'")
+            if !isOneServer {
+                try await ground.psql(ground.control.owner, "UPDATE shard SET system_id = id")
             }
             try await ground.psql(
                 superuser,
@@ -180,6 +180,8 @@ struct HealthGateTests {
             }
             var options = WaveRunner.Options()
             options.lockWaitMax = .zero
+            // In their order: the server is asked over the second shard when somebody waits on the third.
+            options.parallel = 1
             let runner = WaveRunner(
                 plane: ground.plane(), catalog: ground.catalog(adding: Self.additive),
                 options: options)

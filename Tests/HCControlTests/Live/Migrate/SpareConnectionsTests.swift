@@ -14,16 +14,23 @@ struct SpareConnectionsTests {
         ).single().int(0)
     }
 
-    @Test("the next worker gets it as it was when it was opened, and nobody two of one")
-    func handedOn() async throws {
+    @Test(
+        "the next worker gets it as it was when it was opened, and nobody two of one",
+        arguments: [true, false])
+    func handedOn(byScript: Bool) async throws {
         try await withWaveGround(shards: 1) { ground in
             let (plane, spare) = (ground.plane(), SpareConnections())
             let first = plane.twin(spare)
             let process = try await number("SELECT pg_backend_pid()", first)
             let connection = try await first.shard(reference: "s01", .owner)
-            try await connection.executeScript(
-                "SET statement_timeout = 12345; SELECT pg_advisory_lock(1, 0)",
-                deadline: plane.deadline)
+            let sets = ["SET statement_timeout = 12345", "SELECT pg_advisory_lock(1, 0)"]
+            if byScript {
+                try await connection.executeScript(
+                    sets.joined(separator: "; "), deadline: plane.deadline)
+            } else {
+                _ = try await connection.execute(
+                    sets.map { .unsafeSQL($0, []) }, deadline: plane.deadline)
+            }
             await first.close()
             let (second, third) = (plane.twin(spare), plane.twin(spare))
             #expect(try await number("SELECT pg_backend_pid()", second) == process)
