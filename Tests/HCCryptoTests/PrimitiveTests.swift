@@ -27,6 +27,20 @@ struct PrimitiveTests {
         #expect(!constantTimeEquals([1, 2], [2, 1]))
     }
 
+    @Test("a difference of one bit is seen wherever it is", arguments: [1, 7, 8, 9, 16, 31, 300])
+    func oneBit(count: Int) {
+        let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 37) }
+        #expect(constantTimeEquals(bytes, bytes))
+        #expect(!constantTimeEquals(bytes, bytes + [0]))
+        for index in bytes.indices {
+            for bit in 0..<8 {
+                var other = bytes
+                other[index] ^= 1 << UInt8(bit)
+                #expect(!constantTimeEquals(bytes, other), "bit \(bit) of byte \(index)")
+            }
+        }
+    }
+
     @Test("a fill that fails is thrown on")
     func failedFill() {
         struct Failure: Error {}
