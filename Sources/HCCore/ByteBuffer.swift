@@ -2,9 +2,9 @@
 ///
 /// A value type over one array. Cleared and refilled it does not allocate, so long as it is not shared:
 /// a copy that lives on makes the next append copy the bytes. Not for more than one task at a time.
-package struct ByteBuffer: Sendable {
-    private var storage: [UInt8]
-    private var readIndex: Int
+@usableFromInline package struct ByteBuffer: Sendable {
+    @usableFromInline var storage: [UInt8]
+    @usableFromInline var readIndex: Int
 
     package init() {
         storage = []
@@ -53,7 +53,7 @@ package struct ByteBuffer: Sendable {
     package var validatedString: String? { String(validating: slice, as: UTF8.self) }
 
     /// Lends the readable bytes; the pointer is good only until `body` returns.
-    package func withUnsafeReadableBytes<Result, Failure: Error>(
+    @inlinable package func withUnsafeReadableBytes<Result, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         try storage.withUnsafeBufferPointer { (whole) throws(Failure) -> Result in
@@ -155,6 +155,20 @@ package struct ByteBuffer: Sendable {
         text.withUTF8Buffer { storage.append(contentsOf: $0) }
     }
 
+    /// Appends a text of at most `FixedText.bytesMax` bytes, written where it stays.
+    @inline(__always)
+    mutating func appendFixedText(_ build: (inout FixedText) -> Void) {
+        if readIndex > 0 { compact() }
+        storage.append(addingCapacity: FixedText.bytesMax) { span in
+            span.withUnsafeMutableBufferPointer { space, count in
+                let free = UnsafeMutableBufferPointer(rebasing: space[count...])
+                var text = FixedText(space: UnsafeMutableRawBufferPointer(free))
+                build(&text)
+                count += text.count
+            }
+        }
+    }
+
     /// Base ten, without a String in between.
     package mutating func append(decimal value: Int) {
         append(decimal: Int64(value))
@@ -209,7 +223,7 @@ package struct ByteBuffer: Sendable {
 
 extension ByteBuffer: Equatable {
     /// Equal readable bytes; what was consumed does not count.
-    package static func == (left: ByteBuffer, right: ByteBuffer) -> Bool {
+    @usableFromInline package static func == (left: ByteBuffer, right: ByteBuffer) -> Bool {
         left.slice == right.slice
     }
 }

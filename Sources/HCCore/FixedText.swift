@@ -1,5 +1,5 @@
-/// A short text that is put together on the stack, so that a buffer takes it in one piece: each append to a buffer asks
-/// whether it is shared and whether there is room, which costs more than most of what is appended.
+/// A short text that is put together in memory of its length, so that a buffer takes it in one piece: each append to a
+/// buffer asks whether it is shared and whether there is room, which costs more than most of what is appended.
 ///
 /// Lives only inside `FixedText.with` and `ByteBuffer.appendFixedText`, whose memory it fills from the front.
 package struct FixedText {
@@ -8,19 +8,19 @@ package struct FixedText {
     private let space: UnsafeMutableRawBufferPointer
     package private(set) var count = 0
 
-    fileprivate init(space: UnsafeMutableRawBufferPointer) {
+    init(space: UnsafeMutableRawBufferPointer) {
         self.space = space
     }
 
     /// Lends a text of at most `bytesMax` bytes to `body`.
     @inline(__always)
-    package static func with<Answer>(
-        _ build: (inout FixedText) -> Void, _ body: (UnsafeRawBufferPointer) -> Answer
-    ) -> Answer {
+    package static func with(
+        _ build: (inout FixedText) -> Void, _ body: (UnsafeRawBufferPointer) -> Void
+    ) {
         withUnsafeTemporaryAllocation(byteCount: bytesMax, alignment: 8) { space in
             var text = FixedText(space: space)
             build(&text)
-            return body(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
+            body(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
         }
     }
 
@@ -127,18 +127,10 @@ package struct FixedText {
 
 extension String {
     /// Lends the UTF-8, without the copy that `withUTF8` needs: a counted reference for each text that is written.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func withBytes<Answer>(_ body: (UnsafeBufferPointer<UInt8>) -> Answer) -> Answer {
         if let answer = utf8.withContiguousStorageIfAvailable(body) { return answer }
         var copy = self
         return copy.withUTF8(body)
-    }
-}
-
-extension ByteBuffer {
-    /// Appends a text of at most `FixedText.bytesMax` bytes.
-    @inline(__always)
-    mutating func appendFixedText(_ build: (inout FixedText) -> Void) {
-        FixedText.with(build) { append($0) }
     }
 }

@@ -42,7 +42,8 @@ package struct JSONWriter: Sendable {
         appendText { text in
             text.append(UInt8(ascii: "\""))
             text.append(name)
-            text.append("\":")
+            text.append(UInt8(ascii: "\""))
+            text.append(UInt8(ascii: ":"))
         }
         needsComma = false
     }
@@ -77,7 +78,8 @@ package struct JSONWriter: Sendable {
         appendText { text in
             text.append(UInt8(ascii: "\""))
             text.append(name)
-            text.append("\":")
+            text.append(UInt8(ascii: "\""))
+            text.append(UInt8(ascii: ":"))
             build(&text)
         }
     }

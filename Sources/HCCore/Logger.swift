@@ -79,14 +79,37 @@ package struct Logger: Sendable {
 
     package func isEnabled(_ level: Level) -> Bool { level >= self.level }
 
-    @inline(never)
-    private func emit(_ level: Level, _ message: StaticString, _ metadata: Metadata) {
+    /// Logs a line that is written once for each request: its values go into the line one by one, and no list is made.
+    ///
+    /// - Parameter add: adds values under names that are not bound; called if `level` is enabled.
+    package func log(_ level: Level, _ message: StaticString, adding add: (inout LogLine) -> Void) {
+        guard level >= self.level else { return }
+        var line = LogLine(begin(level, message))
+        line.writer.buffer.append(boundText)
+        add(&line)
+        finish(line.writer)
+    }
+
+    private func begin(_ level: Level, _ message: StaticString) -> JSONWriter {
         // A line of the access log has some 350 bytes.
         var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 512))
         writer.beginObject()
         writer.member("time", now())
         writer.member("level", text: level.name)
         writer.member("message", text: message)
+        return writer
+    }
+
+    private func finish(_ writer: consuming JSONWriter) {
+        var writer = writer
+        writer.endObject()
+        writer.buffer.append(UInt8(ascii: "\n"))
+        sink(writer.finish())
+    }
+
+    @inline(never)
+    private func emit(_ level: Level, _ message: StaticString, _ metadata: Metadata) {
+        var writer = begin(level, message)
         if bound.contains(where: { Logger.has(metadata, $0.0) }) {
             let rest = bound.filter { !Logger.has(metadata, $0.0) }
             writer.buffer.append(Logger.render(rest))
@@ -94,9 +117,7 @@ package struct Logger: Sendable {
             writer.buffer.append(boundText)
         }
         for (name, value) in metadata { writer.member(name, value) }
-        writer.endObject()
-        writer.buffer.append(UInt8(ascii: "\n"))
-        sink(writer.finish())
+        finish(writer)
     }
 
     /// By places: an element that is taken out counts the reference of its value.

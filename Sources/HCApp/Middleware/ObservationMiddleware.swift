@@ -31,9 +31,7 @@ final class ObservationMiddleware: Middleware {
         }
         let elapsed = clocks.monotonic() - request.receivedAt
         latency(of: context.match).observe(elapsed)
-        if logger.isEnabled(.info) {
-            log(request, context, response, elapsed)
-        }
+        log(request, context, response, elapsed)
         return .done
     }
 
@@ -41,17 +39,16 @@ final class ObservationMiddleware: Middleware {
         _ request: HTTPRequest, _ context: RequestContext, _ response: HTTPResponse,
         _ elapsed: Duration
     ) {
-        var metadata: Logger.Metadata = []
-        metadata.reserveCapacity(8)
-        metadata.append(("requestId", request.id.logValue))
-        metadata.append(("client", .string(request.remoteAddress.host)))
-        metadata.append(("method", .string(request.method.name)))
-        metadata.append(("route", .string(context.match.route?.name ?? "none")))
-        metadata.append(("status", .integer(response.status.code)))
-        metadata.append(("microseconds", .integer(elapsed.inMicroseconds)))
-        if let tenant = context.tenant { metadata.append(("tenant", .identifier(tenant.id))) }
-        if let code = response.problemCode { metadata.append(("code", .string(code))) }
-        logger.info("request", metadata)
+        logger.log(.info, "request") { line in
+            line.add("requestId", request.id.logValue)
+            line.add("client", request.remoteAddress.host)
+            line.add("method", request.method.name)
+            line.add("route", context.match.route?.name ?? "none")
+            line.add("status", response.status.code)
+            line.add("microseconds", Int(elapsed.inMicroseconds))
+            if let tenant = context.tenant { line.add("tenant", tenant.id) }
+            if let code = response.problemCode { line.add("code", code) }
+        }
     }
 
     private func latency(of match: RouteMatch) -> Histogram {

@@ -28,11 +28,11 @@ extension Routes {
         json.member("tier", report.tier)
         // Whether this is what is left for the clinic, or for this server while the common count is away.
         json.member("source", report.isLocal ? "local" : "shared")
-        json.key("rules")
+        json.key("rules" as StaticString)
         json.beginArray()
         for entry in report.entries { write(entry, to: &json) }
         json.endArray()
-        json.key("costs")
+        json.key("costs" as StaticString)
         json.raw(costs)
         json.endObject()
         return .json(json.finish())

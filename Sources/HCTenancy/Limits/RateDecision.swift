@@ -65,12 +65,9 @@ package final class RateDecision: Sendable {
 
     /// `RateLimit` (4 of the draft): what is left of the rule of which least is left, and seconds until all is there
     /// again.
-    @discardableResult
-    package func withLimitField<Answer>(
-        _ body: (UnsafeRawBufferPointer) -> Answer
-    ) -> Answer? {
-        guard let rule else { return nil }
-        return FixedText.with(
+    package func withLimitField(_ body: (UnsafeRawBufferPointer) -> Void) {
+        guard let rule else { return }
+        FixedText.with(
             { field in
                 rule.fieldStart.withUnsafeBytes { field.append($0) }
                 field.append(decimal: Int64(remaining))

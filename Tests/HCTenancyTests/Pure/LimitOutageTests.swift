@@ -247,7 +247,9 @@ struct RateDecisionTests {
     }
 
     private func text(_ decision: RateDecision) -> String? {
-        decision.withLimitField { String(decoding: $0, as: UTF8.self) }
+        var text: String?
+        decision.withLimitField { text = String(decoding: $0, as: UTF8.self) }
+        return text
     }
 
     @Test("fields are as the draft writes them, and times are rounded up")
