@@ -164,10 +164,12 @@ struct AssetManifestTests {
 @Suite("Static files over HTTP", .onLoop)
 @LoopActor
 struct AssetServingTests {
+    private final class Context: Sendable {}
+
     private func serve(_ files: [String: String] = site) throws -> (ServerFixture, AssetCatalog) {
         let folder = try AssetFolder(files)
         let catalog = try AssetCatalog(directory: folder.path, mount: "/console/")
-        var router = Router<String>()
+        var router = Router<Context>()
         for pattern in ["/console/", "/console/{asset}"] {
             router.add(RouteDescription(.get, pattern, name: pattern, access: .open)) {
                 request, _ in
@@ -175,7 +177,7 @@ struct AssetServingTests {
             }
         }
         let application = Application(
-            router, middleware: [], makeContext: { _, _ in "" },
+            router, middleware: [], makeContext: { _, _ in Context() },
             problem: { _, _, _ in .internalError })
         return (try ServerFixture(responder: application), catalog)
     }

@@ -137,7 +137,7 @@ struct EncoderTests {
 @Suite("Compressed answers", .onLoop)
 @LoopActor
 struct CompressionMiddlewareTests {
-    private struct Context: Sendable {}
+    private final class Context: Sendable {}
 
     private let pool: EncoderPool
     private let metrics = CompressionMetrics(MetricsRegistry())

@@ -8,7 +8,7 @@ import Testing
 @Suite("Cross-origin resource sharing", .onLoop)
 @LoopActor
 struct CrossOriginTests {
-    private struct Context: Sendable {}
+    private final class Context: Sendable {}
 
     private let registry = MetricsRegistry()
 
@@ -197,6 +197,8 @@ struct CrossOriginTests {
 @Suite("Security fields", .onLoop)
 @LoopActor
 struct SecurityFieldTests {
+    private final class Context: Sendable {}
+
     @Test("every kind of answer has them: answers, refusals of routes and of the parser, timeouts")
     func everywhere() async throws {
         let expected = [
@@ -208,7 +210,7 @@ struct SecurityFieldTests {
             "Content-Security-Policy":
                 "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ]
-        var router = Router<String>()
+        var router = Router<Context>()
         router.add(RouteDescription(.get, "/ok", name: "ok", access: .open)) { _, _ in
             .json(text: "{}")
         }
@@ -227,9 +229,9 @@ struct SecurityFieldTests {
         router.add(RouteDescription(.get, "/slow", name: "slow", access: .open)) { _, _ in
             try await Waiter<HTTPResponse>().wait(until: .never)
         }
-        let cross = CrossOriginMiddleware<String>(registry: MetricsRegistry()) { _, _ in nil }
+        let cross = CrossOriginMiddleware<Context>(registry: MetricsRegistry()) { _, _ in nil }
         let application = Application(
-            router, middleware: [cross], makeContext: { _, _ in "" },
+            router, middleware: [cross], makeContext: { _, _ in Context() },
             problem: { _, _, _ in .internalError })
         let clock = ManualClock()
         let fixture = try ServerFixture(clock: clock, responder: application)

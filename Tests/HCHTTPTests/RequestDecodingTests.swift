@@ -127,7 +127,7 @@ struct GzipDecoderTests {
 @Suite("Requests with coded content", .onLoop)
 @LoopActor
 struct RequestDecodingTests {
-    private struct Context: Sendable {}
+    private final class Context: Sendable {}
 
     private let metrics = CompressionMetrics(MetricsRegistry())
 

@@ -8,7 +8,7 @@ import Testing
 @Suite("documents that the client holds already", .onLoop)
 @LoopActor
 struct RevalidationTests {
-    private struct Context: Sendable {}
+    private final class Context: Sendable {}
 
     private let content = String(repeating: #"{"name":"alike"},"#, count: 200)
 

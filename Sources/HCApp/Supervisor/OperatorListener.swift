@@ -84,4 +84,4 @@ final class OperatorListener {
 }
 
 /// Nothing is known about a request of an operator but that it came in by the operators' door.
-struct OperatorContext: Sendable {}
+final class OperatorContext: Sendable {}

@@ -12,7 +12,7 @@ package import HCIO
 /// For routes that do not compress this stage is left out of the chain; for small content and for requests without
 /// `Accept-Encoding` it costs a few comparisons.
 @LoopActor
-package final class CompressionMiddleware<Context: Sendable>: Middleware {
+package final class CompressionMiddleware<Context: RequestState>: Middleware {
     private let pool: EncoderPool
     private let metrics: CompressionMetrics
 

@@ -6,7 +6,7 @@ package import HCIO
 /// Other codings are 415, which names the one that is understood (RFC 9110 15.5.16). To be the innermost stage:
 /// what the content is coded in is nobody's business before it is known who asks.
 @LoopActor
-package final class RequestDecodingMiddleware<Context: Sendable>: Middleware {
+package final class RequestDecodingMiddleware<Context: RequestState>: Middleware {
     private let limits: ContentDecodingLimits
     private let metrics: CompressionMetrics
 

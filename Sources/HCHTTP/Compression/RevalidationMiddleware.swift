@@ -6,7 +6,7 @@ package import HCIO
 /// The handler has run: what the client may see was decided, and its access recorded. What is saved is the content
 /// and its compression, so this is the stage inside `CompressionMiddleware`, which gives the tag of the coded form.
 @LoopActor
-package final class RevalidationMiddleware<Context: Sendable>: Middleware {
+package final class RevalidationMiddleware<Context: RequestState>: Middleware {
     package init() {}
 
     package nonisolated func applies(to route: RouteDescription?) -> Bool {

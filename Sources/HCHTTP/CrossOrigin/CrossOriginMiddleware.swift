@@ -24,7 +24,7 @@ package struct CrossOriginPolicy: Sendable {
 ///   `Origin`.
 /// - `Vary: Origin` stands on every answer of a host with a list.
 @LoopActor
-package final class CrossOriginMiddleware<Context: Sendable>: Middleware {
+package final class CrossOriginMiddleware<Context: RequestState>: Middleware {
     /// - Returns: the policy of the request's host; nil for a host that has none or does not exist. For a request
     ///   with an `Origin` it is asked before anything else is known of it, for others when they are answered.
     private let policy: @LoopActor (HTTPRequest, Context) -> CrossOriginPolicy?

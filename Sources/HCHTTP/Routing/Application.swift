@@ -4,26 +4,7 @@ package import HCIO
 ///
 /// The chain of each route is built once. A request costs one walk over its path and one context.
 @LoopActor
-package final class Application<Context: Sendable>: HTTPResponder {
-    private final class Endpoint: Sendable {
-        let outcome: RouteMatch.Outcome
-        let route: RouteDescription?
-        let place: Int?
-        let parameterNames: [String]
-        let chain: StageChain<Context>
-
-        init(
-            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
-            _ chain: StageChain<Context>
-        ) {
-            self.outcome = outcome
-            self.route = route
-            self.place = place
-            parameterNames = route?.parameterNames ?? []
-            self.chain = chain
-        }
-    }
-
+package final class Application<Context: RequestState>: HTTPResponder {
     package let routes: [RouteDescription]
     private let trie: RouteTrie
     /// For each node of the trie one for each method; nil where no pattern ends.
@@ -42,9 +23,10 @@ package final class Application<Context: Sendable>: HTTPResponder {
         problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
     ) {
         func compose(
-            _ route: RouteDescription?, _ code: StageChain<Context>.Code
-        ) -> StageChain<Context> {
-            StageChain(middleware.filter { $0.applies(to: route) }, code, problem)
+            _ route: RouteDescription?, _ code: StageChain.Code
+        ) -> StageChain {
+            StageChain(
+                for: Context.self, middleware.filter { $0.applies(to: route) }, code, problem)
         }
 
         routes = router.routes
@@ -116,5 +98,25 @@ package final class Application<Context: Sendable>: HTTPResponder {
 
     private static func allow(_ methods: String) -> HTTPResponse {
         HTTPResponse(.noContent, headers: HTTPHeaders([(.allow, methods)]))
+    }
+}
+
+/// What answers at one place of the table.
+private final class Endpoint: Sendable {
+    let outcome: RouteMatch.Outcome
+    let route: RouteDescription?
+    let place: Int?
+    let parameterNames: [String]
+    let chain: StageChain
+
+    init(
+        _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
+        _ chain: StageChain
+    ) {
+        self.outcome = outcome
+        self.route = route
+        self.place = place
+        parameterNames = route?.parameterNames ?? []
+        self.chain = chain
     }
 }

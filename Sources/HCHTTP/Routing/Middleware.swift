@@ -1,12 +1,15 @@
 package import HCIO
 
+/// What an application knows about one request. A class, for stages hand it on: one reference, whatever is in it.
+package typealias RequestState = AnyObject & Sendable
+
 /// A route's own code. `Context` is the application's type of what it knows about one request: made when the
 /// request is routed, filled by middleware, typed.
-package typealias Handler<Context: Sendable> =
+package typealias Handler<Context: RequestState> =
     @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse
 
 /// The code of a route that mostly waits for nothing: it answers where the request was read, without a task.
-package typealias ImmediateHandler<Context: Sendable> =
+package typealias ImmediateHandler<Context: RequestState> =
     @LoopActor (HTTPRequest, Context) throws -> ImmediateAnswer
 
 package enum ImmediateAnswer {
@@ -54,7 +57,7 @@ package enum StageExit {
 /// Most stages wait for nothing, and a request that meets only such stages costs no task and no suspension.
 @LoopActor
 package protocol Middleware<Context>: Sendable {
-    associatedtype Context: Sendable
+    associatedtype Context: RequestState
 
     /// Whether this stage has anything to do around a route; nil for what is no route: an unknown path, a wrong
     /// method, OPTIONS. Asked once for each when the application is made: a stage that declines costs nothing.

@@ -1,8 +1,8 @@
 /// The table of routes. A value: built at start, then compiled into a trie by `Application`.
-package struct Router<Context: Sendable>: Sendable {
+package struct Router<Context: RequestState>: Sendable {
     struct Entry: Sendable {
         let route: RouteDescription
-        let code: StageChain<Context>.Code
+        let code: StageChain.Code
     }
 
     private(set) var entries: [Entry] = []
@@ -11,17 +11,17 @@ package struct Router<Context: Sendable>: Sendable {
 
     /// - Precondition: no route of the same method and shape, and none of the same name, is there yet.
     package mutating func add(_ route: RouteDescription, _ handler: @escaping Handler<Context>) {
-        add(route, .suspending(handler))
+        add(route, StageChain.Code(handler))
     }
 
     /// Adds a route whose code mostly waits for nothing.
     package mutating func addImmediate(
         _ route: RouteDescription, _ handler: @escaping ImmediateHandler<Context>
     ) {
-        add(route, .immediate(handler))
+        add(route, StageChain.Code(handler))
     }
 
-    private mutating func add(_ route: RouteDescription, _ code: StageChain<Context>.Code) {
+    private mutating func add(_ route: RouteDescription, _ code: StageChain.Code) {
         for entry in entries {
             precondition(entry.route.name != route.name, "two routes are named \(route.name)")
             let same =

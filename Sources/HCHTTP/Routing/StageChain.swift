@@ -1,29 +1,38 @@
 import HCIO
 
 /// The stages around one route, the outermost first, and the route's own code.
+///
+/// It does not know the type of the context: code for any type, which other rooms' types would run, looks up what it has
+/// to know about them each time. That every stage and handler here is made for the type of the contexts that come is seen
+/// to where the chain is made.
 @LoopActor
-final class StageChain<Context: Sendable> {
+final class StageChain {
+    typealias Context = any RequestState
+
     enum Code {
-        case immediate(ImmediateHandler<Context>)
-        case suspending(Handler<Context>)
+        case immediate(@LoopActor (HTTPRequest, Context) throws -> ImmediateAnswer)
+        case suspending(@LoopActor (HTTPRequest, Context) async throws -> HTTPResponse)
     }
 
     typealias ProblemOf = @LoopActor (any Error, HTTPRequest, Context) -> Problem
 
-    private let stages: [Stage<Context>]
+    private let stages: [Stage]
     private let code: Code
     private let problem: ProblemOf
 
-    init(_ stages: [any Middleware<Context>], _ code: Code, _ problem: @escaping ProblemOf) {
+    /// - Parameters:
+    ///   - kind: of the contexts that `answer` will be given, always.
+    init<Kind: RequestState>(
+        for kind: Kind.Type, _ stages: [any Middleware<Kind>], _ code: Code,
+        _ problem: @escaping @LoopActor (any Error, HTTPRequest, Kind) -> Problem
+    ) {
         // Boxed once: an existential is copied each time that it is taken out of an array.
         self.stages = stages.map { StageChain.box($0) }
         self.code = code
-        self.problem = problem
+        self.problem = { problem($0, $1, unsafeDowncast($2, to: Kind.self)) }
     }
 
-    private static func box(_ stage: some Middleware<Context>) -> Stage<Context> {
-        StageBox(stage)
-    }
+    private static func box<Kind>(_ stage: some Middleware<Kind>) -> Stage { StageBox(stage) }
 
     func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
         enter(request, context, from: 0)
@@ -81,7 +90,8 @@ final class StageChain<Context: Sendable> {
     }
 
     private func run(
-        _ run: Handler<Context>, _ request: HTTPRequest, _ context: Context
+        _ run: @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse,
+        _ request: HTTPRequest, _ context: Context
     ) async -> HTTPResponse {
         let response: HTTPResponse
         do {
@@ -122,17 +132,27 @@ final class StageChain<Context: Sendable> {
     }
 }
 
+extension StageChain.Code {
+    init<Kind: RequestState>(_ handler: @escaping ImmediateHandler<Kind>) {
+        self = .immediate { try handler($0, unsafeDowncast($1, to: Kind.self)) }
+    }
+
+    init<Kind: RequestState>(_ handler: @escaping Handler<Kind>) {
+        self = .suspending { try await handler($0, unsafeDowncast($1, to: Kind.self)) }
+    }
+}
+
 /// A stage of whatever type.
 @LoopActor
-private class Stage<Context: Sendable> {
-    func enter(_ request: HTTPRequest, _ context: Context) throws -> StageEntry { .next }
+private class Stage {
+    func enter(_ request: HTTPRequest, _ context: any RequestState) throws -> StageEntry { .next }
 
     func leave(
-        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+        _ request: HTTPRequest, _ context: any RequestState, _ response: inout HTTPResponse
     ) -> StageExit { .done }
 }
 
-private final class StageBox<Content: Middleware>: Stage<Content.Context> {
+private final class StageBox<Content: Middleware>: Stage {
     private let content: Content
 
     init(_ content: Content) {
@@ -140,14 +160,14 @@ private final class StageBox<Content: Middleware>: Stage<Content.Context> {
     }
 
     override func enter(
-        _ request: HTTPRequest, _ context: Content.Context
+        _ request: HTTPRequest, _ context: any RequestState
     ) throws -> StageEntry {
-        try content.enter(request, context)
+        try content.enter(request, unsafeDowncast(context, to: Content.Context.self))
     }
 
     override func leave(
-        _ request: HTTPRequest, _ context: Content.Context, _ response: inout HTTPResponse
+        _ request: HTTPRequest, _ context: any RequestState, _ response: inout HTTPResponse
     ) -> StageExit {
-        content.leave(request, context, &response)
+        content.leave(request, unsafeDowncast(context, to: Content.Context.self), &response)
     }
 }
