@@ -345,8 +345,9 @@ struct HTTPValueTests {
         #expect(RequestID(received: "a\"b") == nil)
         #expect(RequestID(received: String(repeating: "a", count: 65)) == nil)
         let uuid = UUID(high: 0x0123_4567_89AB_7DEF, low: 0x8123_4567_89AB_CDEF)
-        var written: [UInt8] = []
-        RequestID(uuid).write(into: &written)
+        let written = [UInt8](capacity: RequestID.receivedBytesMax) { text in
+            text.append(upTo: RequestID.receivedBytesMax) { RequestID(uuid).write(to: $0) }
+        }
         #expect(String(decoding: written, as: UTF8.self) == uuid.description)
     }
 
@@ -366,9 +367,10 @@ struct HTTPValueTests {
             (52_428_800, "52428800", "3200000"),
         ])
     func numbers(_ value: Int, _ decimal: String, _ hex: String) {
-        var output: [UInt8] = []
-        output.append(decimal: value)
-        output.append(0x20)
+        var output = [UInt8](capacity: 32) { text in
+            text.append(decimal: value)
+            text.append(0x20)
+        }
         output.append(hex: value)
         #expect(String(decoding: output, as: UTF8.self) == "\(decimal) \(hex)")
     }

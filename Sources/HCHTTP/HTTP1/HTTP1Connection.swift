@@ -403,7 +403,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 response.status, count: trailers.isEmpty ? response.body.count : nil,
                 isFollowed: hasNextRequest)
         }
-        if output.isEmpty { output = server.takeBuffer() }
+        var output = takeOutput()
+        defer { self.output = output }
         HTTP1Writer.writeHead(
             response, plan, trailers: plan.sendsContent ? trailers : [],
             id: request?.id ?? server.lastRequestID, date: server.dateLine,
@@ -427,6 +428,17 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             return writer
         }
         return nil
+    }
+
+    /// What is still to be sent, to be added to and put back.
+    ///
+    /// It is worked on outside of this object: while one of its properties is lent, each look at that asks the runtime
+    /// whether it may.
+    private func takeOutput() -> [UInt8] {
+        guard !output.isEmpty else { return server.takeBuffer() }
+        let taken = output
+        output = []
+        return taken
     }
 
     /// The names of the fields that follow the answer's content, if there may be any and the client wants them
@@ -513,8 +525,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             sent()
             return
         }
-        let taken = output.withUnsafeBytes { bytes -> StreamWrite in
-            stream.write(bytes.slice(sentCount..<bytes.count))
+        let (pending, sentBefore) = (output, sentCount)
+        let taken = pending.withBytes { bytes -> StreamWrite in
+            stream.write(bytes.slice(sentBefore..<bytes.count))
         }
         switch taken {
         case .wrote(let count):
@@ -544,7 +557,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
     /// Everything is with the kernel.
     private func sent() {
-        if output.capacity > 0 { server.giveBack(&output) }
+        var buffer = output
+        output = []
+        if buffer.capacity > 0 { server.giveBack(&buffer) }
         sentCount = 0
         if writeTimeout != .never || answerTimeout != .never { restartState() }
         writeTimeout = .never
@@ -588,8 +603,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// - Returns: whether the writer may go on at once.
     func write(_ append: (inout [UInt8]) -> Void) -> Bool {
         if !isProcessing { server.readClock() }
-        if output.isEmpty { output = server.takeBuffer() }
-        append(&output)
+        var taken = takeOutput()
+        append(&taken)
+        output = consume taken
         if !isProcessing || output.count > server.configuration.outputBytesMax { flush() }
         return stream.isClosed || output.count - sentCount <= server.configuration.outputBytesMax
     }

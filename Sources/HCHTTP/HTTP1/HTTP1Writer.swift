@@ -17,26 +17,19 @@ enum HTTP1Writer {
         trailers: [HTTPFieldName], id: RequestID?, date: [UInt8], common: HTTPHeaders,
         into output: inout [UInt8]
     ) {
-        output.append("HTTP/1.1 ")
-        output.append(decimal: response.status.code)
-        output.append(0x20)
-        output.append(response.status.reason)
-        output.append("\r\n")
+        let reason = response.status.reason
+        output.append(addingCapacity: reason.utf8CodeUnitCount + 32) { line in
+            line.append("HTTP/1.1 ")
+            line.append(decimal: response.status.code)
+            line.append(0x20)
+            line.append(reason)
+            line.append("\r\n")
+        }
         output.append(contentsOf: date)
         if response.headers.knownFields & ownFields == 0 {
             response.headers.write(into: &output)
         } else {
             withoutOwnFields(response.headers).write(into: &output)
-        }
-        // 426 names what it asks for (RFC 9110 15.5.22), and there is one protocol that we switch to.
-        let isUpgradeRequired = response.status == .upgradeRequired
-        switch plan.framing {
-        case .none, .untilClose: break
-        case .length(let count):
-            output.append("Content-Length: ")
-            output.append(decimal: count)
-            output.append("\r\n")
-        case .chunked: output.append("Transfer-Encoding: chunked\r\n")
         }
         if !trailers.isEmpty {
             output.append("Trailer: ")
@@ -44,24 +37,45 @@ enum HTTP1Writer {
                 contentsOf: trailers.map(\.text).joined(separator: ", ").utf8)
             output.append("\r\n")
         }
-        switch plan.connectionField {
-        case .none: if isUpgradeRequired { output.append("Connection: Upgrade\r\n") }
-        case .close:
-            output.append(
-                isUpgradeRequired ? "Connection: Upgrade, close\r\n" : "Connection: close\r\n")
-        case .keepAlive: output.append("Connection: keep-alive\r\n")
-        case .upgrade: output.append("Connection: Upgrade\r\n")
-        }
-        if isUpgradeRequired || plan.connectionField == .upgrade {
-            output.append("Upgrade: websocket\r\n")
-        }
-        if let id {
-            output.append("X-Request-Id: ")
-            id.write(into: &output)
-            output.append("\r\n")
+        output.append(addingCapacity: ownBytesMax) { lines in
+            write(plan, isUpgradeRequired: response.status == .upgradeRequired, to: &lines)
+            if let id {
+                lines.append("X-Request-Id: ")
+                lines.append(upTo: RequestID.receivedBytesMax) { id.write(to: $0) }
+                lines.append("\r\n")
+            }
         }
         common.write(into: &output, unlessIn: response.headers)
         output.append("\r\n")
+    }
+
+    /// The longest of each of the lines that are written together: framing, connection, protocol and id.
+    private static let ownBytesMax = 40 + 32 + 24 + 16 + RequestID.receivedBytesMax
+
+    private static func write(
+        _ plan: HTTP1ConnectionMachine.AnswerPlan, isUpgradeRequired: Bool,
+        to lines: inout OutputSpan<UInt8>
+    ) {
+        switch plan.framing {
+        case .none, .untilClose: break
+        case .length(let count):
+            lines.append("Content-Length: ")
+            lines.append(decimal: count)
+            lines.append("\r\n")
+        case .chunked: lines.append("Transfer-Encoding: chunked\r\n")
+        }
+        // 426 names what it asks for (RFC 9110 15.5.22), and there is one protocol that we switch to.
+        switch plan.connectionField {
+        case .none: if isUpgradeRequired { lines.append("Connection: Upgrade\r\n") }
+        case .close:
+            lines.append(
+                isUpgradeRequired ? "Connection: Upgrade, close\r\n" : "Connection: close\r\n")
+        case .keepAlive: lines.append("Connection: keep-alive\r\n")
+        case .upgrade: lines.append("Connection: Upgrade\r\n")
+        }
+        if isUpgradeRequired || plan.connectionField == .upgrade {
+            lines.append("Upgrade: websocket\r\n")
+        }
     }
 
     private static func withoutOwnFields(_ headers: HTTPHeaders) -> HTTPHeaders {
@@ -96,12 +110,6 @@ extension [UInt8] {
     mutating func append(_ text: StaticString) {
         append(
             contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
-    }
-
-    mutating func append(decimal value: Int) {
-        precondition(value >= 0, "a count or a status")
-        if value >= 10 { append(decimal: value / 10) }
-        append(0x30 + UInt8(truncatingIfNeeded: value % 10))
     }
 
     mutating func append(hex value: Int) {

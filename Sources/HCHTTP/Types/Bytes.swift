@@ -55,9 +55,10 @@ enum ByteClass {
 extension UnsafeRawBufferPointer {
     /// Whether all of these bytes may stand in a field value: eight at a time, for a token has hundreds.
     func isFieldValue() -> Bool {
-        var index = 0
-        while count - index >= 8 {
-            let word = loadUnaligned(fromByteOffset: index, as: UInt64.self)
+        guard let first = baseAddress else { return true }
+        let count = count
+        for index in stride(from: 0, to: count & ~7, by: 8) {
+            let word = first.loadUnaligned(fromByteOffset: index, as: UInt64.self)
             // The highest bit of a byte: it is below 0x20; it is 0x7F. Both may be set for a byte behind one that is so:
             // then each is looked at.
             let below = (word &- 0x2020_2020_2020_2020) & ~word
@@ -68,11 +69,9 @@ extension UnsafeRawBufferPointer {
                     return false
                 }
             }
-            index += 8
         }
-        while index < count {
-            guard ByteClass.isFieldValue(self[index]) else { return false }
-            index += 1
+        for index in count & ~7..<count where !ByteClass.isFieldValue(self[index]) {
+            return false
         }
         return true
     }
@@ -136,5 +135,45 @@ extension [UInt8] {
         try withUnsafeBufferPointer { bytes throws(Failure) in
             try body(UnsafeRawBufferPointer(bytes))
         }
+    }
+}
+
+extension OutputSpan<UInt8> {
+    @inline(__always)
+    mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        withUnsafeMutableBufferPointer { space, count in
+            precondition(bytes.count <= space.count - count, "more bytes than room was made for")
+            guard let source = bytes.baseAddress, let target = space.baseAddress else { return }
+            UnsafeMutableRawPointer(target + count).copyMemory(
+                from: source, byteCount: bytes.count)
+            count += bytes.count
+        }
+    }
+
+    @inline(__always)
+    mutating func append(_ text: StaticString) {
+        append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    mutating func append(decimal value: Int) {
+        precondition(value >= 0, "a count or a status")
+        if value >= 10 { append(decimal: value / 10) }
+        append(0x30 + UInt8(truncatingIfNeeded: value % 10))
+    }
+
+    /// Lends room for `count` bytes to `write`, which says how many it has filled.
+    @inline(__always)
+    mutating func append(upTo count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Int) {
+        withUnsafeMutableBufferPointer { space, filled in
+            let room = UnsafeMutableBufferPointer(rebasing: space[filled..<filled + count])
+            let written = write(UnsafeMutableRawBufferPointer(room))
+            precondition(written >= 0 && written <= count, "the writer overran its room")
+            filled += written
+        }
+    }
+
+    /// Appends with a space for each byte that may not stand in a field value.
+    mutating func append(spacing bytes: UnsafeRawBufferPointer) {
+        for byte in bytes { append(ByteClass.isFieldValue(byte) ? byte : 0x20) }
     }
 }

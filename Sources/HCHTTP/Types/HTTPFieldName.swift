@@ -1,3 +1,5 @@
+import HCCore
+
 /// The name of a header field. Equal without regard to the case of ASCII letters (RFC 9110 5.1); written over
 /// HTTP/1.1 as it is spelled here.
 package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
@@ -40,6 +42,17 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
     }
 
     package var description: String { text }
+
+    /// Lends the name as it is written.
+    @inline(__always)
+    func withBytes<Answer>(_ body: (UnsafeRawBufferPointer) -> Answer) -> Answer {
+        guard known == .other else {
+            let text = known.text
+            return body(
+                UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+        }
+        return text.withBytes { body(UnsafeRawBufferPointer($0)) }
+    }
 
     package static func == (left: HTTPFieldName, right: HTTPFieldName) -> Bool {
         if left.known != .other || right.known != .other { return left.known == right.known }

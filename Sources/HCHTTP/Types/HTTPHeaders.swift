@@ -89,6 +89,11 @@ package struct HTTPHeaders: Sendable {
         return try bytes.withUnsafeBytes { try body($0.slice(range)) }
     }
 
+    /// As above, for other rooms' hot paths: code that is made for any type of answer looks that type up each time.
+    package func lendValue(of name: HTTPFieldName, to body: (UnsafeRawBufferPointer) -> Void) {
+        _ = withValue(name, body)
+    }
+
     /// Gives the bytes of each field of that name in their order, without a copy.
     func forEachValue<Failure: Error>(
         _ name: HTTPFieldName, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
@@ -144,24 +149,13 @@ package struct HTTPHeaders: Sendable {
 
     /// As above, of the bytes of a text.
     package mutating func append(_ name: HTTPFieldName, _ value: UnsafeRawBufferPointer) {
-        begin(name)
-        let start = bytes.count
-        bytes.append(contentsOf: value)
-        if !value.isFieldValue() {
-            for index in start..<bytes.count where !ByteClass.isFieldValue(bytes[index]) {
-                bytes[index] = 0x20
-            }
-        }
-        finish(name, valueStart: start)
+        append(name, value, isField: value.isFieldValue())
     }
 
     package mutating func append(_ name: HTTPFieldName, _ value: StaticString) {
-        begin(name)
-        let start = bytes.count
-        bytes.append(
-            contentsOf: UnsafeBufferPointer(
-                start: value.utf8Start, count: value.utf8CodeUnitCount))
-        finish(name, valueStart: start)
+        append(
+            name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount),
+            isField: true)
     }
 
     package mutating func append(_ name: HTTPFieldName, _ value: Int) {
@@ -260,27 +254,32 @@ package struct HTTPHeaders: Sendable {
 
     // MARK: Details
 
-    private mutating func begin(_ name: HTTPFieldName) {
+    /// Writes the whole line in one piece: each append asks anew whether the bytes are shared and whether there is room.
+    private mutating func append(
+        _ name: HTTPFieldName, _ value: UnsafeRawBufferPointer, isField: Bool
+    ) {
         precondition(isWireForm, "the headers of a received request are read only")
         if bytes.isEmpty {
             bytes.reserveCapacity(256)
             fields.reserveCapacity(8)
         }
-        name.text.withBytes { bytes.append(contentsOf: $0) }
-        bytes.append(0x3A)
-        bytes.append(0x20)
-    }
-
-    private mutating func finish(_ name: HTTPFieldName, valueStart: Int) {
-        let nameCount = name.text.utf8.count
+        let start = bytes.count
+        let nameCount = name.withBytes { name in
+            bytes.append(addingCapacity: name.count + value.count + 4) { line in
+                line.append(name)
+                line.append(0x3A)
+                line.append(0x20)
+                if isField { line.append(value) } else { line.append(spacing: value) }
+                line.append(0x0D)
+                line.append(0x0A)
+            }
+            return name.count
+        }
         fields.append(
             Field(
-                nameStart: UInt32(valueStart - 2 - nameCount), valueStart: UInt32(valueStart),
-                valueCount: UInt32(bytes.count - valueStart), nameCount: UInt16(nameCount),
-                known: name.known))
+                nameStart: UInt32(start), valueStart: UInt32(start + nameCount + 2),
+                valueCount: UInt32(value.count), nameCount: UInt16(nameCount), known: name.known))
         knownFields |= name.known.bit
-        bytes.append(0x0D)
-        bytes.append(0x0A)
     }
 
     private mutating func append(from other: HTTPHeaders, _ index: Int) {

@@ -46,13 +46,6 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    func write(into output: inout [UInt8]) {
-        withUnsafeTemporaryAllocation(byteCount: RequestID.receivedBytesMax, alignment: 1) { text in
-            let count = write(to: text)
-            output.append(contentsOf: UnsafeRawBufferPointer(rebasing: text[..<count]))
-        }
-    }
-
     /// Writes the text, at most `receivedBytesMax` bytes, to the beginning of `memory`.
     /// - Returns: how many bytes it has.
     func write(to memory: UnsafeMutableRawBufferPointer) -> Int {

@@ -7,6 +7,9 @@ internal import CLinux
     private var registration: Registration?
     private var interest: IOEvents = []
     private var hasEnded = false
+    /// Beside the descriptor, and not seen from outside: it is asked several times for each request, and each look at what
+    /// others might be changing asks the runtime whether they are.
+    private var isShut = false
 
     /// Takes over a connected, non-blocking socket.
     package init(_ descriptor: consuming OwnedDescriptor) {
@@ -16,7 +19,7 @@ internal import CLinux
     // A stream that is dropped unstarted closes its descriptor with the owner's deinit; a started one
     // cannot be dropped, for the loop holds it.
 
-    package var isClosed: Bool { descriptor == nil }
+    package var isClosed: Bool { isShut }
 
     package var hasInput: Bool {
         guard let fd = descriptorNumber, !hasEnded else { return false }
@@ -105,7 +108,8 @@ internal import CLinux
     }
 
     package func close() {
-        guard descriptor != nil else { return }
+        guard !isShut else { return }
+        isShut = true
         registration?.deregister()
         registration = nil
         interest = []
