@@ -110,8 +110,13 @@ final class AccessMiddleware: Middleware {
     private func verify(
         _ request: HTTPRequest, _ tenant: TenantContext
     ) throws(ClinicError) -> AccessClaims {
-        let verified = AccessMiddleware.withBearer(request.headers) { token in
-            Result { () throws(ClinicError) in try auth.verify(token, in: tenant) }
+        let verified = AccessMiddleware.withBearer(request.headers) {
+            token -> Result<AccessClaims, ClinicError> in
+            do throws(ClinicError) {
+                return .success(try auth.verify(token, in: tenant))
+            } catch {
+                return .failure(error)
+            }
         }
         guard let verified else { throw ClinicError(.unauthenticated) }
         return try verified.get()
@@ -161,7 +166,11 @@ final class AccessMiddleware: Middleware {
         _ headers: HTTPHeaders, _ body: (UnsafeRawBufferPointer) -> Answer
     ) -> Answer? {
         guard headers.count(of: .authorization) == 1 else { return nil }
-        return headers.withValue(.authorization) { token($0).map(body) } ?? nil
+        var answer: Answer?
+        headers.lendValue(of: .authorization) { value in
+            if let token = token(value) { answer = body(token) }
+        }
+        return answer
     }
 
     /// Without closures and with one search, for this runs for every request over a token of hundreds of bytes.

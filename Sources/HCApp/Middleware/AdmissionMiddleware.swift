@@ -13,6 +13,7 @@ final class AdmissionMiddleware: Middleware {
     private var random: any RandomNumberGenerator & Sendable
     private let delayOf: DelayOf
     private let clock: @LoopActor () -> MonotonicTime
+    private var shownInterval = 0
     private let refused: [[Counter]]
     private let inFlight: [Gauge]
     private let limit: Gauge
@@ -60,8 +61,7 @@ final class AdmissionMiddleware: Middleware {
         let decision = control.admit(
             lane, of: request.host, delay: delayOf(request), now: request.receivedAt, using: &random
         )
-        limit.set(control.limit)
-        queueing.set(control.queueing.inSeconds)
+        if control.intervalCount != shownInterval { show() }
         if case .refused(let reason, let retryAfter) = decision {
             refused[lane.index][reason == .full ? 0 : 1].increment()
             throw ErrorResponses.unavailable("overloaded", retryAfter: retryAfter)
@@ -93,6 +93,13 @@ final class AdmissionMiddleware: Middleware {
                 return trailers
             })
         return .done
+    }
+
+    /// What changes with the intervals only.
+    private func show() {
+        shownInterval = control.intervalCount
+        limit.set(control.limit)
+        queueing.set(control.queueing.inSeconds)
     }
 
     private func finish(_ lane: RequestLane, _ clinic: String) {

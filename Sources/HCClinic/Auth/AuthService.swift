@@ -214,7 +214,8 @@ package final class AuthService {
         of accessToken: UnsafeRawBufferPointer, at now: Timestamp
     ) throws(ClinicError) -> AccessClaims {
         guard let end = TokenEnd(accessToken) else { throw ClinicError(.unauthenticated) }
-        let known = verified.find(end).flatMap { $0.isText(accessToken) ? $0 : nil }
+        var known = verified.find(end)
+        if let found = known, !found.isText(accessToken) { known = nil }
         do throws(TokenError) {
             if let known {
                 try known.window.check(at: now)

@@ -76,6 +76,8 @@ package struct AdmissionControl: Sendable {
     private var inFlightByClinic: [String: Int] = [:]
 
     private var intervalEnd: MonotonicTime
+    /// Intervals that have ended.
+    package private(set) var intervalCount = 0
     private var leastDelay: Duration?
     /// The answers of this interval.
     private var answers: [String: Answers] = [:]
@@ -205,6 +207,7 @@ package struct AdmissionControl: Sendable {
         leastDelay = nil
         answers.removeAll(keepingCapacity: true)
         peak = inFlight
+        intervalCount += 1
         intervalEnd = now + limits.interval
     }
 

@@ -14,18 +14,39 @@ package final class TenantContext: Sendable {
     /// Of the map that the plan is from.
     private let generation: Int
     let door: TenantDoor
-    /// What its reader must not miss. Without one all is read from the primary.
-    private let scope: ReadScope?
+    private let reader: Reader?
+    /// Made with the first read or write: many requests end before.
+    @LoopActor private var knownScope: ReadScope?
 
-    init(
-        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor,
-        scope: ReadScope? = nil
+    /// Who reads, and what must not be missed. Without one all is read from the primary.
+    private struct Reader {
+        let session: SessionID?
+        let brought: ReadRequirement
+    }
+
+    private init(
+        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor, reader: Reader?
     ) {
         self.tenant = tenant
         self.plan = plan
         self.generation = generation
         self.door = door
-        self.scope = scope
+        self.reader = reader
+    }
+
+    convenience init(
+        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor
+    ) {
+        self.init(tenant: tenant, plan: plan, generation: generation, door: door, reader: nil)
+    }
+
+    /// What the reader must not miss, and what it has written.
+    @LoopActor private var scope: ReadScope? {
+        if let knownScope { return knownScope }
+        guard let reader else { return nil }
+        let made = ReadScope(session: reader.session, brought: reader.brought)
+        knownScope = made
+        return made
     }
 
     package var tier: TierDefinition { plan.tier }
@@ -267,7 +288,8 @@ package final class TenantContext: Sendable {
         let request = LimitRequest(
             tenant: tenant, plan: plan, generation: generation, kind: kind, units: cost.units,
             lane: lane, isExact: isExact, user: user, address: address)
-        return door.gate.passNow(request).map { GateAnswer(limit: $0, session: known) }
+        guard let limit = door.gate.passNow(request) else { return nil }
+        return GateAnswer(limit: limit, session: known)
     }
 
     /// As `limitReport`, if what is known is fresh enough.
@@ -342,11 +364,11 @@ package final class TenantContext: Sendable {
         let brought = token.map { door.readRequirement(of: $0, tenant) } ?? .nothing
         return TenantContext(
             tenant: tenant, plan: plan, generation: generation, door: door,
-            scope: ReadScope(session: session, brought: brought))
+            reader: Reader(session: session, brought: brought))
     }
 
     /// Whether there is something to finish.
-    @LoopActor package var hasWritten: Bool { scope?.written != nil }
+    @LoopActor package var hasWritten: Bool { knownScope?.written != nil }
 
     /// Sees to it that the session's next requests find what this one has written, in whichever process they come.
     /// Call it before the answer is given.
@@ -354,7 +376,7 @@ package final class TenantContext: Sendable {
     /// - Returns: the position, for clients that hand it on to others; nil if nothing was written, or no replica is
     ///   there to miss it.
     @LoopActor package func finishReading(deadline: Deadline) async -> String? {
-        guard let scope, let written = scope.written else { return nil }
+        guard let scope = knownScope, let written = scope.written else { return nil }
         if let session = scope.session {
             await door.mark(session, written, of: tenant, deadline: deadline)
         }

@@ -9,6 +9,16 @@ struct Lease {
     var since: Int64 = 0
 
     func living(_ now: Int64) -> Int64 { now < expiresAt ? units : 0 }
+
+    /// Takes it away if it has run out, or in any case.
+    ///
+    /// - Returns: it, if it was living and has something.
+    mutating func drop(_ now: Int64, all: Bool) -> Lease? {
+        guard units > 0, all || now >= expiresAt else { return nil }
+        let dropped = self
+        units = 0
+        return now < dropped.expiresAt ? dropped : nil
+    }
 }
 
 /// One bucket as a process sees it: what it holds of it, how fast it uses it, and what Redis last said about it.
@@ -208,18 +218,9 @@ final class LeasedBucket {
     /// - Returns: what is left of living ones.
     func empty(_ now: Int64, all: Bool) -> [Lease] {
         var left: [Lease] = []
-        func drop(_ lease: inout Lease) {
-            guard lease.units > 0 else { return }
-            if now >= lease.expiresAt {
-                lease.units = 0
-            } else if all {
-                left.append(lease)
-                lease.units = 0
-            }
-        }
-        drop(&current)
-        drop(&next)
-        drop(&safety)
+        if let lease = current.drop(now, all: all) { left.append(lease) }
+        if let lease = next.drop(now, all: all) { left.append(lease) }
+        if let lease = safety.drop(now, all: all) { left.append(lease) }
         return left
     }
 
@@ -227,16 +228,17 @@ final class LeasedBucket {
     func shed(to most: Int64, _ now: Int64) -> [Lease] {
         var above = balance(.safety, now) - most
         var given: [Lease] = []
-        func cut(_ lease: inout Lease) {
+        func cut(_ lease: Lease) -> Lease {
             let units = min(above, lease.living(now))
-            guard units > 0 else { return }
+            guard units > 0 else { return lease }
             given.append(Lease(units: units, expiresAt: lease.expiresAt, since: lease.since))
-            lease.units -= units
             above -= units
+            return Lease(
+                units: lease.units - units, expiresAt: lease.expiresAt, since: lease.since)
         }
-        cut(&safety)
-        cut(&next)
-        cut(&current)
+        safety = cut(safety)
+        next = cut(next)
+        current = cut(current)
         return given
     }
 

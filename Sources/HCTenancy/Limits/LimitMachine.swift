@@ -559,7 +559,8 @@ final class LimitMachine {
                     by: Int(held - back - group.buckets[index].heldUnits))
                 giveBack(leases, group, index, prefix: group.knownPrefix, time)
             }
-            group.isListed = group.buckets.contains { $0.isHolding }
+            let buckets = group.buckets
+            group.isListed = buckets.contains { $0.isHolding }
             return !group.isListed
         }
         metrics.graceLeft.set(outage.graceLeft(at: now).inSeconds)

@@ -68,8 +68,9 @@ final class LimitGroup {
     /// - Returns: how many buckets held something; nil if the plan is the same, or this one is newer.
     func adopt(_ plan: LimitPlan, generation: Int) -> Int? {
         guard plan !== self.plan, generation >= self.generation else { return nil }
-        let held = buckets.count { $0.isHolding }
-        for bucket in buckets { bucket.isVoid = true }
+        let old = buckets
+        let held = old.count { $0.isHolding }
+        for bucket in old { bucket.isVoid = true }
         self.plan = plan
         self.generation = generation
         buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
