@@ -137,7 +137,7 @@ final class Gate {
         do throws(RedisError) {
             let replies = try await ask(flights)
             for (flight, reply) in zip(flights, replies) {
-                if let answer = LimitAnswer(reply, to: flight.questions) {
+                if let answer = LimitAnswer(reply, to: flight.questions.parts) {
                     machine.answered(flight, answer, now: Loop.shared.now)
                 } else {
                     let reason: LimitMetrics.Failure = reply.asError == nil ? .garbage : .refused

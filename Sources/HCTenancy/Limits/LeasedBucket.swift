@@ -30,6 +30,8 @@ struct Lease {
 /// A class, for it is looked at in place, several times for each request: a copy would count its references each time.
 final class LeasedBucket {
     let rule: LimitRule
+    /// Of the rule, and here once more, for it is counted with several times for each request.
+    let shape: BucketShape
     /// Its rule holds no longer: another bucket has taken its place.
     var isVoid = false
 
@@ -67,6 +69,7 @@ final class LeasedBucket {
 
     init(_ rule: LimitRule) {
         self.rule = rule
+        shape = rule.shape
     }
 
     // MARK: Taking
@@ -122,7 +125,6 @@ final class LeasedBucket {
     func dryFor(_ units: Int64, _ lane: LimitLane, _ now: Int64, life: Int64) -> Int64 {
         let pause = (lane == .safety ? notBefore.safety : notBefore.ordinary) - now
         guard now - knownAt <= life, let state = state(now) else { return max(0, pause) }
-        let shape = rule.shape
         let ticks = state.wait(for: units, shape, lane, at: time(now))
         return max(pause, 0, nanoseconds(ticks, now))
     }
@@ -131,13 +133,12 @@ final class LeasedBucket {
     /// as is known.
     func waitFor(_ units: Int64, _ lane: LimitLane, _ now: Int64) -> Int64 {
         guard let state = state(now) else { return 0 }
-        return nanoseconds(state.wait(for: units, rule.shape, lane, at: time(now)), now)
+        return nanoseconds(state.wait(for: units, shape, lane, at: time(now)), now)
     }
 
     /// A tick begins at a whole one of Redis' clock, and knowledge is a millisecond coarse: so one more.
     private func nanoseconds(_ ticks: Int64, _ now: Int64) -> Int64 {
         guard ticks > 0 else { return 0 }
-        let shape = rule.shape
         let begins = shape.milliseconds(time(now) + ticks)
         return (begins - redisTime(now) + 1) * 1_000_000
     }
@@ -147,23 +148,23 @@ final class LeasedBucket {
     /// Milliseconds of Redis' clock, as it went on since its last answer.
     private func redisTime(_ now: Int64) -> Int64 { knownTime + max(0, now - knownAt) / 1_000_000 }
 
-    private func time(_ now: Int64) -> Int64 { rule.shape.ticks(redisTime(now)) }
+    private func time(_ now: Int64) -> Int64 { shape.ticks(redisTime(now)) }
 
     private func state(_ now: Int64) -> BucketState? {
         guard var state = known else { return nil }
-        state.advance(rule.shape, to: time(now))
+        state.advance(shape, to: time(now))
         return state
     }
 
     /// What Redis should have for a lane; nil before it was asked.
     func available(_ lane: LimitLane, _ now: Int64) -> Int64? {
-        state(now)?.available(rule.shape, lane, at: time(now))
+        state(now)?.available(shape, lane, at: time(now))
     }
 
     /// Milliseconds until the bucket should be full.
     func untilFull(_ now: Int64) -> Int64 {
         guard let state = state(now) else { return 0 }
-        return rule.shape.milliseconds(state.untilFull(rule.shape, at: time(now)))
+        return shape.milliseconds(state.untilFull(shape, at: time(now)))
     }
 
     /// What Redis had for a lane at its last answer, and what is held: good enough to find the tightest of several.
@@ -172,7 +173,7 @@ final class LeasedBucket {
     }
 
     func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
-        let (shape, time) = (rule.shape, rule.shape.ticks(redisTime))
+        let time = shape.ticks(redisTime)
         knownFree = (
             state.available(shape, .ordinary, at: time), state.available(shape, .safety, at: time)
         )

@@ -21,8 +21,8 @@ final class LimitMachine {
     let metrics: LimitMetrics
     private(set) var outage: OutageMachine
     private(set) var outbox: [LimitFlight] = []
-    private var tenants: LimitTable
-    private var subjects: LimitTable
+    private let tenants: LimitTable
+    private let subjects: LimitTable
     /// Groups that hold leases.
     private var listed: [LimitGroup] = []
     private var isProbing = false
@@ -104,26 +104,26 @@ final class LimitMachine {
         let plan = request.plan
         let tenant = group(
             LimitKey(tenant: request.tenant.id, scope: .tenant, subject: .zero), request,
-            in: &tenants)
+            in: tenants)
         var user: LimitGroup?
         if let id = request.user, !plan.userRules.isEmpty {
             user = group(
                 LimitKey(tenant: request.tenant.id, scope: .user, subject: id), request,
-                in: &subjects)
+                in: subjects)
         }
         var address: LimitGroup?
         if let bits = request.address?.bits,
-            forAll ? !plan.addressRules.isEmpty : !plan.places(of: request.kind).address.isEmpty
+            forAll ? !plan.addressRules.isEmpty : !plan.places(of: .address)[request.kind].isEmpty
         {
             address = group(
                 LimitKey(tenant: request.tenant.id, scope: .address, subject: bits), request,
-                in: &subjects)
+                in: subjects)
         }
         return LimitTargets(tenant: tenant, user: user, address: address)
     }
 
     private func group(
-        _ key: LimitKey, _ request: LimitRequest, in table: inout LimitTable
+        _ key: LimitKey, _ request: LimitRequest, in table: LimitTable
     ) -> LimitGroup {
         let group = table.group(key, request.plan, generation: request.generation)
         if group.plan !== request.plan,
@@ -143,9 +143,8 @@ final class LimitMachine {
         var isLacking = false
         var isDry = false
         var isUnknown = false
-        targets.forEach(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            let units = bucket.rule.shape.charge(request.units, lane)
+        targets.forEach(request.kind) { bucket in
+            let units = bucket.shape.charge(request.units, lane)
             let balance = bucket.balance(lane, now)
             guard balance < units else { return }
             isLacking = true
@@ -161,9 +160,8 @@ final class LimitMachine {
         guard !isLacking else { return nil }
         var wantsRefill = false
         var tightest = Tightest()
-        targets.forEach(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            let units = bucket.rule.shape.charge(request.units, lane)
+        targets.forEach(request.kind) { bucket in
+            let units = bucket.shape.charge(request.units, lane)
             bucket.take(units, now)
             if isWell, bucket.wantsRefill(now) { wantsRefill = true }
             tightest.consider(bucket, lane, now)
@@ -178,9 +176,8 @@ final class LimitMachine {
     ) -> RateDecision? {
         var isDry = false
         var isUnknown = false
-        targets.forEach(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            let units = bucket.rule.shape.charge(request.units, request.lane)
+        targets.forEach(request.kind) { bucket in
+            let units = bucket.shape.charge(request.units, request.lane)
             if bucket.known == nil { isUnknown = true }
             guard now - bucket.knownAt <= knowledge else { return }
             if bucket.waitFor(units, request.lane, now) > 0 { isDry = true }
@@ -199,7 +196,7 @@ final class LimitMachine {
         @inline(__always)
         mutating func consider(_ other: LeasedBucket, _ lane: LimitLane, _ now: Int64) {
             let left = other.roughlyLeft(lane, now)
-            let capacity = other.rule.shape.capacity
+            let capacity = other.shape.capacity
             guard bucket == nil || left * whole < least * capacity else { return }
             bucket = other
             least = left
@@ -211,8 +208,8 @@ final class LimitMachine {
         of request: LimitRequest, _ targets: LimitTargets, _ now: Int64
     ) -> Tightest {
         var tightest = Tightest()
-        targets.forEach(request.kind) { group, index in
-            tightest.consider(group.buckets[index], request.lane, now)
+        targets.forEach(request.kind) { bucket in
+            tightest.consider(bucket, request.lane, now)
         }
         return tightest
     }
@@ -237,28 +234,27 @@ final class LimitMachine {
         _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
         _ now: Int64
     ) -> RateDecision {
-        var refusing: (group: LimitGroup, index: Int)?
+        var refusing: LeasedBucket?
         var longest: Int64 = 0
-        targets.forEach(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            let units = bucket.rule.shape.charge(request.units, request.lane)
+        targets.forEach(request.kind) { bucket in
+            let units = bucket.shape.charge(request.units, request.lane)
             let missing = units - bucket.balance(request.lane, now)
             let wait = max(
                 bucket.waitFor(units, request.lane, now),
                 missing > 0 ? bucket.dryFor(missing, request.lane, now, life: knowledge) : 0)
             if wait > longest || refusing == nil {
-                refusing = (group, index)
+                refusing = bucket
                 longest = wait
             }
         }
-        let bucket = refusing.map { $0.group.buckets[$0.index] }
-        let remaining = bucket.map { bucket in
+        let remaining = refusing.map { bucket in
             (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
         }
         return RateDecision(
-            isAllowed: false, origin: origin, policyField: request.policyField, rule: bucket?.rule,
+            isAllowed: false, origin: origin, policyField: request.policyField,
+            rule: refusing?.rule,
             remaining: Int(remaining ?? 0),
-            resetAfter: .milliseconds(bucket?.untilFull(now) ?? 0),
+            resetAfter: .milliseconds(refusing?.untilFull(now) ?? 0),
             retryAfter: .nanoseconds(max(1_000_000, longest)))
     }
 
@@ -274,13 +270,13 @@ final class LimitMachine {
         var tightest: LimitRule?
         var least: Int64 = 0
         var full: Int64 = 0
-        targets.forEach(request.kind) { group, index in
-            let rule = group.buckets[index].rule
-            let measure = share(of: group, index, now).measure
-            let units = rule.shape.charge(request.units, request.lane)
-            let left = group.buckets[index].share.available(measure, request.lane)
+        targets.forEach(request.kind) { bucket in
+            let rule = bucket.rule
+            let measure = share(of: bucket, now).measure
+            let units = bucket.shape.charge(request.units, request.lane)
+            let left = bucket.share.available(measure, request.lane)
             if left < units {
-                let wait = group.buckets[index].share.wait(for: units, measure, request.lane)
+                let wait = bucket.share.wait(for: units, measure, request.lane)
                 if wait >= longest {
                     refusing = rule
                     longest = wait
@@ -289,14 +285,13 @@ final class LimitMachine {
             if tightest == nil || left < least {
                 tightest = rule
                 least = left
-                full = group.buckets[index].share.wait(
+                full = bucket.share.wait(
                     for: measure.capacity / LocalShare.unit, measure, .safety)
             }
         }
         if refusing == nil {
-            targets.forEach(request.kind) { group, index in
-                let units = group.buckets[index].rule.shape.charge(request.units, request.lane)
-                group.buckets[index].share.take(units)
+            targets.forEach(request.kind) { bucket in
+                bucket.share.take(bucket.shape.charge(request.units, request.lane))
             }
         }
         return RateDecision(
@@ -308,15 +303,14 @@ final class LimitMachine {
 
     /// A bucket's share as of now.
     func share(
-        of group: LimitGroup, _ index: Int, _ now: MonotonicTime
+        of bucket: LeasedBucket, _ now: MonotonicTime
     ) -> (share: LocalShare, measure: LocalShare.Measure) {
         let isGrace = outage.phase(at: now) == .grace
-        let before = isGrace ? group.buckets[index].lastShare : nil
-        let measure = LocalShare.Measure(
-            group.buckets[index].rule, processes: processes, before: before)
-        group.buckets[index].share.advance(
+        let before = isGrace ? bucket.lastShare : nil
+        let measure = LocalShare.Measure(bucket.rule, processes: processes, before: before)
+        bucket.share.advance(
             measure, clock: outage.clock(at: now).inNanoseconds, era: outage.era)
-        return (group.buckets[index].share, measure)
+        return (bucket.share, measure)
     }
 
     /// Whether requests are decided without Redis.
@@ -329,7 +323,16 @@ final class LimitMachine {
     }
 
     private func lost(_ now: MonotonicTime) {
-        if outage.failed(at: now) { metrics.isAway.set(1) }
+        var next = outage
+        if next.failed(at: now) { metrics.isAway.set(1) }
+        outage = next
+    }
+
+    private func heard(_ now: MonotonicTime) {
+        // By way of a copy, here and above: who only looks need not be guarded against a change that is under way.
+        var next = outage
+        next.answered(at: now)
+        outage = next
     }
 
     // MARK: Questions
@@ -346,15 +349,15 @@ final class LimitMachine {
         }
         let lane = request.lane
         var inFlight: LimitGroup?
-        var parts: [LimitFlight.Part] = []
-        pending.targets.forEach(request.kind) { group, index in
+        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+        pending.targets.forEachPlace(request.kind) { group, index in
             let bucket = group.buckets[index]
-            let units = bucket.rule.shape.charge(request.units, lane)
+            let units = bucket.shape.charge(request.units, lane)
             let need = units - bucket.balance(lane, now.nanoseconds)
             guard need > 0 else { return }
             if bucket.isInFlight { inFlight = inFlight ?? group }
             let want = bucket.want(need, waiting: units + demand, lane, now.nanoseconds)
-            parts.append(LimitFlight.Part(group, index, need: need, want: want))
+            questions.append(group, index, need: need, want: want)
         }
         if let inFlight {
             guard inFlight.waiting.count < limits.waitingMax else {
@@ -363,59 +366,52 @@ final class LimitMachine {
             inFlight.waiting.append(pending)
             return
         }
-        for part in parts { part.bucket.isInFlight = true }
-        launch(
+        for place in questions.places { place.bucket.isInFlight = true }
+        outbox.append(
             LimitFlight(
-                .lease, prefix: request.tenant.redisPrefix, lane: lane, parts: parts,
-                sentAt: now.nanoseconds, owner: pending, isProbe: isProbe))
+                .lease, questions, lane: lane, sentAt: now.nanoseconds, owner: pending,
+                isProbe: isProbe))
     }
 
     private func launchExact(_ pending: PendingLimit, isProbe: Bool, _ now: Int64) {
         let request = pending.request
-        var parts: [LimitFlight.Part] = []
-        // Mostly a rule of the clinic, one of the account and one of the address.
-        parts.reserveCapacity(3)
-        pending.targets.forEach(request.kind) { group, index in
-            let units = group.buckets[index].rule.shape.charge(request.units, request.lane)
-            parts.append(LimitFlight.Part(group, index, need: units, want: units))
+        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+        pending.targets.forEachPlace(request.kind) { group, index in
+            let units = group.buckets[index].shape.charge(request.units, request.lane)
+            questions.append(group, index, need: units, want: units)
         }
-        launch(
+        outbox.append(
             LimitFlight(
-                .exact, prefix: request.tenant.redisPrefix, lane: request.lane, parts: parts,
-                sentAt: now, owner: pending, isProbe: isProbe))
+                .exact, questions, lane: request.lane, sentAt: now, owner: pending,
+                isProbe: isProbe))
     }
 
     /// Ahead of exhaustion, and nobody waits for it.
     private func refill(_ request: LimitRequest, _ targets: LimitTargets, _ now: Int64) {
-        var parts: [LimitFlight.Part] = []
-        targets.forEach(request.kind) { group, index in
+        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+        targets.forEachPlace(request.kind) { group, index in
             let bucket = group.buckets[index]
             guard bucket.wantsRefill(now) else { return }
             bucket.isInFlight = true
             let want = bucket.want(0, waiting: 0, .ordinary, now)
-            parts.append(LimitFlight.Part(group, index, need: 0, want: want))
+            questions.append(group, index, need: 0, want: want)
         }
         metrics.refills.increment()
-        launch(
-            LimitFlight(
-                .refill, prefix: request.tenant.redisPrefix, lane: .ordinary, parts: parts,
-                sentAt: now))
+        outbox.append(LimitFlight(.refill, questions, lane: .ordinary, sentAt: now))
     }
-
-    private func launch(_ flight: LimitFlight) { outbox.append(flight) }
 
     // MARK: Answers
 
     func answered(_ flight: LimitFlight, _ answer: LimitAnswer, now: MonotonicTime) {
-        outage.answered(at: now)
+        heard(now)
         if flight.isProbe { isProbing = false }
         metrics.isAway.set(0)
         guard flight.purpose != .giveBack else { return }
         let time = now.nanoseconds
-        for (part, given) in zip(flight.parts, answer.parts) {
+        for index in flight.questions.places.indices {
             // What was asked under rules that no longer hold is void: Redis has charged it, nobody uses it.
-            guard !part.bucket.isVoid else { continue }
-            accept(part, given, answer, flight, time)
+            guard !flight.questions.places[index].bucket.isVoid else { continue }
+            accept(answer, to: flight, index, time)
         }
         switch flight.purpose {
         case .lease, .refill: settle(flight, now)
@@ -425,21 +421,21 @@ final class LimitMachine {
     }
 
     private func accept(
-        _ part: LimitFlight.Part, _ given: LimitAnswer.Part, _ answer: LimitAnswer,
-        _ flight: LimitFlight, _ now: Int64
+        _ answer: LimitAnswer, to flight: LimitFlight, _ index: Int, _ now: Int64
     ) {
-        let bucket = part.bucket
+        let (given, question) = (answer.parts[index], flight.questions.parts[index])
+        let bucket = flight.questions.places[index].bucket
         bucket.learn(given.state, redisTime: answer.now, now)
         switch flight.purpose {
         case .lease, .refill:
             bucket.isInFlight = false
             if answer.passes {
                 bucket.deposit(
-                    given.given, wanted: part.want, flight.lane, since: given.state.at,
+                    given.given, wanted: question.want, flight.lane, since: given.state.at,
                     sentAt: flight.sentAt, life: life, spacing: spacing, now)
                 metrics.leased.observe(given.given)
-                list(part.group)
-            } else if bucket.available(flight.lane, now) ?? 0 < part.need {
+                list(flight.questions.places[index].group)
+            } else if bucket.available(flight.lane, now) ?? 0 < question.need {
                 bucket.pause(flight.lane, until: now + spacing)
             }
         case .exact:
@@ -481,7 +477,7 @@ final class LimitMachine {
             }
             return
         }
-        for part in flight.parts { part.bucket.isInFlight = false }
+        for place in flight.questions.places { place.bucket.isInFlight = false }
         for pending in takeWaiting(flight) where !pending.isDone {
             let (request, targets) = (pending.request, pending.targets)
             finish(
@@ -493,9 +489,9 @@ final class LimitMachine {
 
     private func takeWaiting(_ flight: LimitFlight) -> [PendingLimit] {
         var all = flight.owner.map { [$0] } ?? []
-        for part in flight.parts where !part.group.waiting.isEmpty {
-            all += part.group.waiting
-            part.group.waiting = []
+        for place in flight.questions.places where !place.group.waiting.isEmpty {
+            all += place.group.waiting
+            place.group.waiting = []
         }
         return all
     }
@@ -525,12 +521,13 @@ final class LimitMachine {
     /// What was asked for requests that have gone away meanwhile goes back.
     private func shed(_ flight: LimitFlight, _ now: Int64) {
         guard flight.owner != nil else { return }
-        for part in flight.parts where !part.bucket.isVoid && part.group.waiting.isEmpty {
+        for place in flight.questions.places
+        where !place.bucket.isVoid && place.group.waiting.isEmpty {
             let most = max(
-                part.bucket.chunk,
-                part.bucket.rule.shape.charge(RequestCost.write.units, .ordinary))
-            let leases = part.bucket.shed(to: most, now)
-            giveBack(leases, part.group, part.index, prefix: flight.prefix, now)
+                place.bucket.chunk,
+                place.bucket.shape.charge(RequestCost.write.units, .ordinary))
+            let leases = place.bucket.shed(to: most, now)
+            giveBack(leases, place.group, place.index, prefix: flight.questions.prefix, now)
         }
     }
 
@@ -572,13 +569,9 @@ final class LimitMachine {
     ) {
         for lease in leases where lease.units > 0 {
             metrics.givenBack.increment(by: Int(lease.units))
-            launch(
-                LimitFlight(
-                    .giveBack, prefix: prefix, lane: .ordinary,
-                    parts: [
-                        LimitFlight.Part(
-                            group, index, need: 0, want: -lease.units, since: lease.since)
-                    ], sentAt: now))
+            var questions = LimitQuestions(prefix: prefix)
+            questions.append(group, index, need: 0, want: -lease.units, since: lease.since)
+            outbox.append(LimitFlight(.giveBack, questions, lane: .ordinary, sentAt: now))
         }
     }
 }

@@ -84,18 +84,27 @@ package final class LimitPlan: Sendable {
         }
     }
 
-    /// Which rules a class has in each scope.
+    /// Which rules of a scope each class has. Held in place, as it is looked at several times for each request.
     struct ClassPlaces: Sendable {
-        var tenant: Places
-        var user: Places
-        var address: Places
+        private var places: InlineArray<7, Places>
+
+        init(_ rules: [LimitRule]) {
+            places = InlineArray { index in
+                let kind = LimitClass.allCases[index]
+                return Places(rules.indices.filter { rules[$0].rule.covers(kind) })
+            }
+        }
+
+        subscript(kind: LimitClass) -> Places { places[kind.index] }
     }
 
     package let tier: TierDefinition
     let tenantRules: [LimitRule]
     let userRules: [LimitRule]
     let addressRules: [LimitRule]
-    private let places: [ClassPlaces]
+    private let tenantPlaces: ClassPlaces
+    private let userPlaces: ClassPlaces
+    private let addressPlaces: ClassPlaces
     /// `RateLimit-Policy` by class, with and without an account.
     private let policies: [String]
     private let openPolicies: [String]
@@ -114,18 +123,12 @@ package final class LimitPlan: Sendable {
             }
         }
         let (tenant, user, address) = (made(.tenant), made(.user), made(.address))
-        func among(_ rules: [LimitRule], _ kind: LimitClass) -> [Int] {
-            rules.indices.filter { rules[$0].rule.covers(kind) }
-        }
         tenantRules = tenant
         userRules = user
         addressRules = address
-        let places = LimitClass.allCases.map { kind in
-            ClassPlaces(
-                tenant: Places(among(tenant, kind)), user: Places(among(user, kind)),
-                address: Places(among(address, kind)))
-        }
-        self.places = places
+        tenantPlaces = ClassPlaces(tenant)
+        userPlaces = ClassPlaces(user)
+        addressPlaces = ClassPlaces(address)
         func policy(_ kind: LimitClass, withUser: Bool) -> String {
             let rules = (tenant + (withUser ? user : []) + address).filter { $0.rule.covers(kind) }
             return rules.map(\.policy).joined(separator: ", ")
@@ -142,7 +145,13 @@ package final class LimitPlan: Sendable {
         }
     }
 
-    func places(of kind: LimitClass) -> ClassPlaces { places[kind.index] }
+    func places(of scope: RateScope) -> ClassPlaces {
+        switch scope {
+        case .tenant: tenantPlaces
+        case .user: userPlaces
+        case .address: addressPlaces
+        }
+    }
 
     func policy(of kind: LimitClass, withUser: Bool) -> String {
         withUser ? policies[kind.index] : openPolicies[kind.index]

@@ -125,7 +125,7 @@ package final class LimitProbe {
     package var command: (digest: String, keys: [String], argument: [UInt8], source: String) {
         let groups = gate.machine.targets(of: request(isExact: true)).groups
         let parts = groups.map {
-            LimitScript.Part(shape: $0.buckets[0].rule.shape, need: 1, want: 1)
+            LimitScript.Part(shape: $0.buckets[0].shape, need: 1, want: 1)
         }
         return (
             LimitScript.script.digest, groups.map { $0.name(of: 0, prefix: tenant.redisPrefix) },

@@ -26,16 +26,16 @@ extension LimitMachine {
         _ request: LimitRequest, _ targets: LimitTargets, olderThan age: Duration,
         now: MonotonicTime
     ) -> LimitFlight? {
-        var parts: [LimitFlight.Part] = []
+        var questions: LimitQuestions?
         let oldest = (now - age).nanoseconds
         targets.forEachBucket { group, index in
             guard group.buckets[index].knownAt < oldest else { return }
-            parts.append(LimitFlight.Part(group, index, need: 0, want: 0))
+            if questions == nil { questions = LimitQuestions(prefix: request.tenant.redisPrefix) }
+            questions?.append(group, index, need: 0, want: 0)
         }
-        guard !parts.isEmpty else { return nil }
-        return LimitFlight(
-            .look, prefix: request.tenant.redisPrefix, lane: .ordinary, parts: parts,
-            sentAt: now.nanoseconds)
+        return questions.map {
+            LimitFlight(.look, $0, lane: .ordinary, sentAt: now.nanoseconds)
+        }
     }
 
     /// - Parameter targets: as for `look`.
@@ -53,12 +53,12 @@ extension LimitMachine {
             let remaining: Int64
             let reset: Int64
             if isLocal {
-                let (share, measure) = share(of: group, index, now)
+                let (share, measure) = share(of: bucket, now)
                 remaining = share.available(measure, .ordinary)
                 reset = share.wait(for: measure.capacity / LocalShare.unit, measure, .safety)
             } else {
                 // Before it was asked for the first time nothing was used here; Redis may know better.
-                let known = bucket.available(.ordinary, time) ?? bucket.rule.shape.usable(.ordinary)
+                let known = bucket.available(.ordinary, time) ?? bucket.shape.usable(.ordinary)
                 remaining = known + bucket.balance(.ordinary, time)
                 reset = bucket.untilFull(time)
             }

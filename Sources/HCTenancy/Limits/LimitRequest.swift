@@ -45,13 +45,19 @@ struct LimitTargets {
     /// Each bucket that has a say in requests of a class. Rules are those of the group: a request that was made under
     /// an older map follows the newer one.
     @inline(__always)
-    func forEach(_ kind: LimitClass, _ body: (LimitGroup, Int) -> Void) {
-        for index in tenant.plan.places(of: kind).tenant { body(tenant, index) }
+    func forEach(_ kind: LimitClass, _ body: (LeasedBucket) -> Void) {
+        forEachPlace(kind) { group, index in body(group.buckets[index]) }
+    }
+
+    /// As `forEach`, with where the bucket is.
+    @inline(__always)
+    func forEachPlace(_ kind: LimitClass, _ body: (LimitGroup, Int) -> Void) {
+        for index in tenant.places[kind] { body(tenant, index) }
         if let user {
-            for index in user.plan.places(of: kind).user { body(user, index) }
+            for index in user.places[kind] { body(user, index) }
         }
         if let address {
-            for index in address.plan.places(of: kind).address { body(address, index) }
+            for index in address.places[kind] { body(address, index) }
         }
     }
 
@@ -105,6 +111,45 @@ final class PendingLimit {
     }
 }
 
+/// What is asked of Redis in one step, about one bucket or several.
+struct LimitQuestions {
+    /// One bucket, as it was when the question was asked: where it is void now, so is what is said of it.
+    struct Place {
+        let group: LimitGroup
+        let index: Int
+        let bucket: LeasedBucket
+        /// The key, as it is sent.
+        let word: RedisWord
+    }
+
+    let prefix: String
+    /// What is asked, and by the same index what of: apart, so that who goes through the numbers counts no references.
+    private(set) var parts: ContiguousArray<LimitScript.Part> = []
+    private(set) var places: ContiguousArray<Place> = []
+
+    /// - Parameter prefix: of the keys.
+    init(prefix: String) {
+        self.prefix = prefix
+        // Mostly a rule of the clinic, one of the account and one of the address.
+        parts.reserveCapacity(3)
+        places.reserveCapacity(3)
+    }
+
+    mutating func append(
+        _ group: LimitGroup, _ index: Int, need: Int64, want: Int64, since: Int64 = 0
+    ) {
+        let bucket = group.buckets[index]
+        parts.append(LimitScript.Part(shape: bucket.shape, need: need, want: want, since: since))
+        places.append(
+            Place(
+                group: group, index: index, bucket: bucket,
+                word: group.word(of: index, prefix: prefix)))
+    }
+
+    var isEmpty: Bool { parts.isEmpty }
+    var names: [String] { places.map { $0.group.name(of: $0.index, prefix: prefix) } }
+}
+
 /// A question to Redis, for the shell to ask.
 final class LimitFlight {
     enum Purpose {
@@ -120,35 +165,9 @@ final class LimitFlight {
         case giveBack
     }
 
-    /// One bucket, as it was when the question was asked: where it is void now, so is what is said of it.
-    struct Part {
-        let group: LimitGroup
-        let index: Int
-        let bucket: LeasedBucket
-        let need: Int64
-        let want: Int64
-        let since: Int64
-
-        init(
-            _ group: LimitGroup, _ index: Int, need: Int64, want: Int64, since: Int64 = 0
-        ) {
-            self.group = group
-            self.index = index
-            bucket = group.buckets[index]
-            self.need = need
-            self.want = want
-            self.since = since
-        }
-
-        var question: LimitScript.Part {
-            LimitScript.Part(shape: bucket.rule.shape, need: need, want: want, since: since)
-        }
-    }
-
     let purpose: Purpose
-    let prefix: String
+    let questions: LimitQuestions
     let lane: LimitLane
-    var parts: [Part]
     /// Nanoseconds of the steady clock.
     let sentAt: Int64
     let owner: PendingLimit?
@@ -156,30 +175,27 @@ final class LimitFlight {
     let isProbe: Bool
 
     init(
-        _ purpose: Purpose, prefix: String, lane: LimitLane, parts: [Part], sentAt: Int64,
+        _ purpose: Purpose, _ questions: LimitQuestions, lane: LimitLane, sentAt: Int64,
         owner: PendingLimit? = nil, isProbe: Bool = false
     ) {
         self.purpose = purpose
-        self.prefix = prefix
+        self.questions = questions
         self.lane = lane
-        self.parts = parts
         self.sentAt = sentAt
         self.owner = owner
         self.isProbe = isProbe
     }
 
-    var questions: some Collection<LimitScript.Part> { parts.lazy.map(\.question) }
-    var names: [String] { parts.map { $0.group.name(of: $0.index, prefix: prefix) } }
-
     /// As a run of `LimitScript.script`.
     func write(to runs: inout RedisCommands, birth: Int64) {
-        runs.beginRun(of: LimitScript.script, keys: parts.count, arguments: 1)
-        for part in parts { runs.append(part.group.word(of: part.index, prefix: prefix)) }
+        let count = questions.parts.count
+        runs.beginRun(of: LimitScript.script, keys: count, arguments: 1)
+        for index in 0..<count { runs.append(questions.places[index].word) }
         withUnsafeTemporaryAllocation(
-            byteCount: LimitScript.argumentBytes(parts.count), alignment: 8
+            byteCount: LimitScript.argumentBytes(count), alignment: 8
         ) { memory in
-            let count = LimitScript.write(lane: lane, birth: birth, questions, to: memory)
-            runs.append(UnsafeRawBufferPointer(rebasing: memory[..<count]))
+            let used = LimitScript.write(lane: lane, birth: birth, questions.parts, to: memory)
+            runs.append(UnsafeRawBufferPointer(rebasing: memory[..<used]))
         }
         runs.endRun()
     }

@@ -226,13 +226,17 @@ struct LimitAnswer: Equatable {
 
     /// - Returns: nil for anything but an answer to these questions: whatever answered is not our script.
     init?(_ value: RESPValue, to questions: some Collection<LimitScript.Part>) {
-        guard case .bytes(let bytes) = value, bytes.count == 16 + 32 * questions.count else {
-            return nil
-        }
+        guard case .bytes(let bytes) = value,
+            let answer = bytes.withUnsafeBytes({ LimitAnswer($0, to: questions) })
+        else { return nil }
+        self = answer
+    }
+
+    private init?(_ bytes: UnsafeRawBufferPointer, to questions: some Collection<LimitScript.Part>)
+    {
+        guard bytes.count == 16 + 32 * questions.count else { return nil }
         func number(_ place: Int) -> Int64? {
-            let bits = bytes.withUnsafeBytes {
-                $0.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self)
-            }
+            let bits = bytes.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self)
             guard let number = Int64(exactly: Double(bitPattern: UInt64(littleEndian: bits))),
                 number.magnitude < 1 << 53
             else { return nil }

@@ -42,6 +42,8 @@ package struct LimitAddress: Hashable, Sendable {
 final class LimitGroup {
     let key: LimitKey
     private(set) var plan: LimitPlan
+    /// Of the plan: which buckets have a say in which class.
+    private(set) var places: LimitPlan.ClassPlaces
     private(set) var generation: Int
     var buckets: ContiguousArray<LeasedBucket>
     /// Requests that wait for a question about one of these buckets, the first first.
@@ -60,6 +62,7 @@ final class LimitGroup {
         self.key = key
         self.plan = plan
         self.generation = generation
+        places = plan.places(of: key.scope)
         buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
     }
 
@@ -73,6 +76,7 @@ final class LimitGroup {
         for bucket in old { bucket.isVoid = true }
         self.plan = plan
         self.generation = generation
+        places = plan.places(of: key.scope)
         buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
         names = []
         return held
@@ -107,7 +111,7 @@ final class LimitGroup {
 }
 
 /// Groups by key, at most `capacityMax`: who has not been seen for longest goes, by the clock algorithm.
-struct LimitTable {
+final class LimitTable {
     let capacityMax: Int
     private var byKey: [LimitKey: LimitGroup] = [:]
     private var ring: ContiguousArray<LimitGroup> = []
@@ -123,7 +127,7 @@ struct LimitTable {
 
     func peek(_ key: LimitKey) -> LimitGroup? { byKey[key] }
 
-    mutating func group(
+    func group(
         _ key: LimitKey, _ plan: LimitPlan, generation: Int
     ) -> LimitGroup {
         if let known = byKey[key] {
@@ -139,7 +143,8 @@ struct LimitTable {
                 hand = hand + 1 == ring.count ? 0 : hand + 1
             }
             // Whoever still has a question under way for it keeps it alive; what it holds runs out unused.
-            byKey[ring[hand].key] = nil
+            let gone = ring[hand].key
+            byKey[gone] = nil
             ring[hand] = made
             evictions += 1
             hand = hand + 1 == ring.count ? 0 : hand + 1
