@@ -155,11 +155,13 @@
         text.withUTF8Buffer { storage.append(contentsOf: $0) }
     }
 
-    /// Appends a text of at most `FixedText.bytesMax` bytes, written where it stays.
+    /// Appends a text of at most `bytesMax` bytes, written where it stays.
     @inline(__always)
-    mutating func appendFixedText(_ build: (inout FixedText) -> Void) {
+    package mutating func appendFixedText(
+        atMost bytesMax: Int = FixedText.bytesMax, _ build: (inout FixedText) -> Void
+    ) {
         if readIndex > 0 { compact() }
-        storage.append(addingCapacity: FixedText.bytesMax) { span in
+        storage.append(addingCapacity: bytesMax) { span in
             span.withUnsafeMutableBufferPointer { space, count in
                 let free = UnsafeMutableBufferPointer(rebasing: space[count...])
                 var text = FixedText(space: UnsafeMutableRawBufferPointer(free))

@@ -43,6 +43,15 @@ package struct FixedText {
         count += bytes.count
     }
 
+    /// Appends so many bytes, which `write` fills in.
+    package mutating func append(
+        _ count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        precondition(count <= space.count - self.count, "a text that is too long for its space")
+        write(UnsafeMutableRawBufferPointer(rebasing: space[self.count..<self.count + count]))
+        self.count += count
+    }
+
     mutating func append(decimal value: UInt64) {
         // Divided by a constant: a division by a number that is not known beforehand costs several times as much.
         var digits = 1

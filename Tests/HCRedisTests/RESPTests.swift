@@ -156,17 +156,25 @@ struct RESPTests {
     @Test("a run of a script is the command that it stands for, however its words were given")
     func runs() {
         let script = RedisScript("return 1")
+        let many = (0..<12).map { "key \($0)" }
+        let argument = [UInt8](0...255)
         var runs = RedisCommands()
-        runs.beginRun(of: script, keys: 2, arguments: 1)
-        runs.append(RedisWord(.text("a:{b}")))
-        runs.append(.text("c"))
-        ([0, 10] as [UInt8]).withUnsafeBytes { runs.append($0) }
-        runs.endRun()
-        runs.beginRun(of: script, keys: 0, arguments: 0)
-        runs.endRun()
+        runs.append(
+            RedisScriptCall(keys: [.text("a:{b}")], arguments: [.text("c"), 7]), of: script)
+        for names in [many, []] {
+            let words = names.map { RedisWord(.text($0)) }
+            runs.appendRun(
+                of: script, keys: words.count, key: { words[$0] }, argumentBytes: argument.count,
+                argument: { $0.copyBytes(from: argument) })
+        }
+        runs.appendRun(
+            of: script, keys: 0, key: { _ in RedisWord("none") }, argumentBytes: 0,
+            argument: { #expect($0.isEmpty) })
         let commands: RedisCommands = [
-            ["EVALSHA", .text(script.digest), 2, .text("a:{b}"), .text("c"), .bytes([0, 10])],
-            ["EVALSHA", .text(script.digest), 0],
+            ["EVALSHA", .text(script.digest), 1, .text("a:{b}"), .text("c"), 7],
+            ["EVALSHA", .text(script.digest), 12] + many.map { .text($0) } + [.bytes(argument)],
+            ["EVALSHA", .text(script.digest), 0, .bytes(argument)],
+            ["EVALSHA", .text(script.digest), 0, .bytes([])],
         ]
         #expect(runs.buffer == commands.buffer)
         #expect(runs.ends == commands.ends)

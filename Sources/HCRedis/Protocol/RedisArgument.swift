@@ -54,12 +54,6 @@ extension ByteBuffer {
         append("\r\n" as StaticString)
     }
 
-    mutating func append(bulk bytes: UnsafeRawBufferPointer) {
-        beginBulk(bytes.count)
-        append(bytes)
-        append("\r\n" as StaticString)
-    }
-
     private mutating func beginBulk(_ count: Int) {
         append(UInt8(ascii: "$"))
         append(decimal: count)

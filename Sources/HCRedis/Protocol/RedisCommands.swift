@@ -27,25 +27,43 @@ package struct RedisCommands: Sendable {
     }
 
     mutating func append(_ call: RedisScriptCall, of script: RedisScript) {
-        beginRun(of: script, keys: call.keys.count, arguments: call.arguments.count)
-        for word in call.keys { append(word) }
-        for word in call.arguments { append(word) }
-        endRun()
-    }
-
-    // MARK: A run, word by word
-
-    /// Begins a run of a script: its keys and arguments are to follow, and then `endRun()`.
-    package mutating func beginRun(of script: RedisScript, keys: Int, arguments: Int) {
-        begin(words: 3 + keys + arguments)
+        begin(words: 3 + call.keys.count + call.arguments.count)
         buffer.append(script.call)
-        buffer.append(.integer(keys))
+        buffer.append(.integer(call.keys.count))
+        for word in call.keys { buffer.append(word) }
+        for word in call.arguments { buffer.append(word) }
+        end()
     }
 
-    package mutating func append(_ word: RedisWord) { buffer.append(word.bytes) }
-    package mutating func append(_ argument: RedisArgument) { buffer.append(argument) }
-    package mutating func append(_ bytes: UnsafeRawBufferPointer) { buffer.append(bulk: bytes) }
-    package mutating func endRun() { end() }
+    /// Appends a run of a script that has one argument, of `argumentBytes` that `write` fills in.
+    ///
+    /// In one piece, for it is on the way of requests: each append to a buffer asks whether it is shared and whether
+    /// there is room.
+    ///
+    /// - Parameters:
+    ///   - keys: so many.
+    ///   - key: by index, `0..<keys`.
+    package mutating func appendRun(
+        of script: RedisScript, keys: Int, key: (Int) -> RedisWord, argumentBytes: Int,
+        argument write: (UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        var total = script.call.count + argumentBytes + RedisCommands.frameBytesMax
+        for index in 0..<keys { total += key(index).bytes.count }
+        buffer.appendFixedText(atMost: total) { run in
+            run.appendNumber("*", 4 + keys)
+            script.call.withUnsafeBytes { run.append($0) }
+            run.appendNumber("$", keys < 10 ? 1 : String(keys).utf8.count)
+            run.appendNumber("", keys)
+            for index in 0..<keys { key(index).bytes.withUnsafeBytes { run.append($0) } }
+            run.appendNumber("$", argumentBytes)
+            run.append(argumentBytes, write)
+            run.append("\r\n")
+        }
+        end()
+    }
+
+    /// Of a run with one argument, all but the script, its keys and the argument: five numbers and what is around them.
+    private static let frameBytesMax = 5 * 24
 
     /// RESP2, "Sending commands to a Redis server": an array of bulk strings.
     private mutating func begin(words: Int) {
@@ -94,4 +112,12 @@ extension RedisWord: CustomStringConvertible, CustomReflectable {
 extension RedisCommands: CustomStringConvertible, CustomReflectable {
     package var description: String { "\(count) commands" }
     package var customMirror: Mirror { Mirror(self, children: []) }
+}
+
+extension FixedText {
+    fileprivate mutating func appendNumber(_ sign: StaticString, _ number: Int) {
+        append(sign)
+        append(decimal: Int64(number))
+        append("\r\n")
+    }
 }

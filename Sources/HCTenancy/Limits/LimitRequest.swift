@@ -189,14 +189,9 @@ final class LimitFlight {
     /// As a run of `LimitScript.script`.
     func write(to runs: inout RedisCommands, birth: Int64) {
         let count = questions.parts.count
-        runs.beginRun(of: LimitScript.script, keys: count, arguments: 1)
-        for index in 0..<count { runs.append(questions.places[index].word) }
-        withUnsafeTemporaryAllocation(
-            byteCount: LimitScript.argumentBytes(count), alignment: 8
-        ) { memory in
-            let used = LimitScript.write(lane: lane, birth: birth, questions.parts, to: memory)
-            runs.append(UnsafeRawBufferPointer(rebasing: memory[..<used]))
-        }
-        runs.endRun()
+        runs.appendRun(
+            of: LimitScript.script, keys: count, key: { questions.places[$0].word },
+            argumentBytes: LimitScript.argumentBytes(count),
+            argument: { LimitScript.write(lane: lane, birth: birth, questions.parts, to: $0) })
     }
 }

@@ -173,19 +173,18 @@ enum LimitScript {
 
     static func argument(lane: LimitLane, birth: Int64, _ parts: some Collection<Part>) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: argumentBytes(parts.count)) { buffer, used in
-            used = write(
-                lane: lane, birth: birth, parts, to: UnsafeMutableRawBufferPointer(buffer))
+            used = argumentBytes(parts.count)
+            write(lane: lane, birth: birth, parts, to: UnsafeMutableRawBufferPointer(buffer))
         }
     }
 
     static func argumentBytes(_ parts: Int) -> Int { (2 + 10 * parts) * 8 }
 
     /// Writes the argument to the beginning of `memory`, which has `argumentBytes`.
-    /// - Returns: these.
     static func write(
         lane: LimitLane, birth: Int64, _ parts: some Collection<Part>,
         to memory: UnsafeMutableRawBufferPointer
-    ) -> Int {
+    ) {
         precondition(memory.count >= argumentBytes(parts.count), "room for all numbers")
         var used = 0
         func put(_ value: Int64) {
@@ -208,7 +207,6 @@ enum LimitScript {
             put(part.want)
             put(part.since)
         }
-        return used
     }
 }
 

@@ -129,7 +129,9 @@ final class LimitBench {
         asked[flight.purpose, default: 0] += 1
         if let failure { return machine.failed(flight, failure, now: now) }
         let answer = redis.decide(
-            Array(zip(flight.questions.names, flight.questions.parts)).map { (name: $0.0, part: $0.1) },
+            Array(zip(flight.questions.names, flight.questions.parts)).map {
+                (name: $0.0, part: $0.1)
+            },
             lane: flight.lane, birth: 0, now: redisTime)
         machine.answered(flight, answer, now: now)
     }

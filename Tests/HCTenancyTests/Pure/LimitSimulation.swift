@@ -211,7 +211,9 @@ final class LimitSimulation {
             schedule(after: Int64.random(in: 50...2000, using: &random)) { [self] in
                 guard process.connection == connection, !isDown, !isHanging else { return }
                 let answer = redis.decide(
-                    Array(zip(flight.questions.names, flight.questions.parts)).map { (name: $0.0, part: $0.1) },
+                    Array(zip(flight.questions.names, flight.questions.parts)).map {
+                        (name: $0.0, part: $0.1)
+                    },
                     lane: flight.lane, birth: process.birth.since, now: redisTime)
                 if world.hasFaults, Int.random(in: 0..<200, using: &random) == 0 { return }
                 schedule(after: Int64.random(in: 50...2000, using: &random)) { [self] in
