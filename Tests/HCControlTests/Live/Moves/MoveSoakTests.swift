@@ -144,6 +144,28 @@ struct MoveSoakTests {
         }
     }
 
+    @Test("a move whose log is lost before the commit point is taken back, and says why")
+    func lostBeforeCommit() async throws {
+        let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
+        try await withMoveGround(own: services) { ground in
+            try FaultPoint.arm("move.verified=fail", perform: { _ in })
+            let mover = try await ground.begin(ground.plane())
+            await #expect(throws: FaultPointFailure.self) { try await mover.run() }
+            FaultPoint.disarm()
+            let name = try await ground.psql(
+                ground.shards[1].superuser,
+                "SELECT subname FROM pg_subscription WHERE subname LIKE 'hc_move_%'")
+            try await ground.psql(
+                ground.shards[1].superuser, "ALTER SUBSCRIPTION \(name) DISABLE")
+            try await ground.loseLog(of: name, on: ground.shards[0])
+            let move = try await ground.carryOnWithinBounds()
+            #expect(move.state == .aborted, "\(move.progress.text)")
+            let why = move.progress["abortReason"]?.asString ?? ""
+            #expect(why.contains("shard s1 no longer has the log that the move needs"), "\(why)")
+            #expect(try await ground.wrongs(servedBy: "s1", epoch: 1) == [])
+        }
+    }
+
     @Test("a stream whose log is lost when it has brought everything is not waited for")
     func nothingToCome() async throws {
         try await withOpened { ground in
