@@ -89,6 +89,7 @@ package final class LimitPlan: Sendable {
         private var places: InlineArray<7, Places>
 
         init(_ rules: [LimitRule]) {
+            precondition(LimitClass.allCases.count == 7, "a place for each class")
             places = InlineArray { index in
                 let kind = LimitClass.allCases[index]
                 return Places(rules.indices.filter { rules[$0].rule.covers(kind) })
