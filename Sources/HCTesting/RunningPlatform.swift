@@ -206,7 +206,8 @@ package final class RunningPlatform: Sendable {
         defer { close(descriptor) }
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         guard poll(&entry, 1, milliseconds) == 1 else {
-            throw FixtureError("process \(process) does not end")
+            throw FixtureError(
+                "process \(process) does not end\n\(HungProcess(process).description)")
         }
     }
 

@@ -1,5 +1,6 @@
 package import CLinux
 import Glibc
+import HCCore
 import Synchronization
 
 /// What went wrong in a fixture, for a human who reads the test's output.
@@ -18,6 +19,9 @@ package struct FixtureError: Error, CustomStringConvertible {
 /// descriptor, so that it can hold neither our sockets nor the pipe that tells another child of
 /// our end. It gets a session of its own, so that the terminal's signals are not for it. Who drops
 /// the last reference before `wait()` kills it.
+///
+/// Every wait has a bound: a child that is silent for longer than `patience` is ended with all that it has started, and the
+/// error says what they were doing.
 package final class Subprocess: Sendable {
     package enum ErrorOutput: Sendable {
         case discarded
@@ -26,6 +30,13 @@ package final class Subprocess: Sendable {
     }
 
     package let processIdentifier: pid_t
+
+    private let command: String
+    /// Of one call: for a line, for the end of the output, for the end of the child, for room to write.
+    private let patience: Duration
+
+    /// Longer than anything that a test waits for.
+    package static let usualPatience = Duration.seconds(300)
 
     private struct Output {
         var descriptor: Int32
@@ -40,8 +51,10 @@ package final class Subprocess: Sendable {
     /// - Parameter environment: replaces variables of our own environment; nil removes one.
     package init(
         _ path: String, _ arguments: [String] = [], environment: [String: String?] = [:],
-        errorOutput: ErrorOutput = .merged
+        errorOutput: ErrorOutput = .merged, patience: Duration = Subprocess.usualPatience
     ) throws {
+        command = ([path] + arguments.prefix(4)).joined(separator: " ")
+        self.patience = patience
         var toChild: [Int32] = [-1, -1]
         var fromChild: [Int32] = [-1, -1]
         guard pipe2(&toChild, O_CLOEXEC) == 0 else { throw Self.failure("pipe2") }
@@ -117,13 +130,17 @@ package final class Subprocess: Sendable {
     /// Writes to the child's standard input. Blocks while the pipe is full.
     package func write(_ text: String) throws {
         let bytes = Array(text.utf8)
+        let limit = ContinuousClock.now + patience
         try input.withLock { descriptor in
             guard descriptor >= 0 else { throw FixtureError("the input of the child is closed") }
             var written = 0
             while written < bytes.count {
+                try wait(for: POLLOUT, of: descriptor, until: limit, "read what it is told")
+                // There is room for so much (man 7 pipe).
                 let count = bytes.withUnsafeBytes {
                     Glibc.write(
-                        descriptor, $0.baseAddress?.advanced(by: written), $0.count - written)
+                        descriptor, $0.baseAddress?.advanced(by: written),
+                        min($0.count - written, Int(PIPE_BUF)))
                 }
                 if count < 0 {
                     if hc_errno() == EINTR { continue }
@@ -143,14 +160,15 @@ package final class Subprocess: Sendable {
 
     /// The next line of the child's output without its newline, nil at the end. Blocks until there is one.
     package func readLine() throws -> String? {
-        try output.withLock { output in
+        let limit = ContinuousClock.now + patience
+        return try output.withLock { output in
             while true {
                 if let newline = output.buffer.firstIndex(of: UInt8(ascii: "\n")) {
                     let line = String(decoding: output.buffer[..<newline], as: UTF8.self)
                     output.buffer.removeSubrange(...newline)
                     return line
                 }
-                if try !Self.fill(&output) {
+                if try !fill(&output, until: limit) {
                     guard !output.buffer.isEmpty else { return nil }
                     let line = String(decoding: output.buffer, as: UTF8.self)
                     output.buffer.removeAll()
@@ -162,8 +180,9 @@ package final class Subprocess: Sendable {
 
     /// Everything up to the end of the child's output. Blocks until it ends.
     package func readToEnd() throws -> String {
-        try output.withLock { output in
-            while try Self.fill(&output) {}
+        let limit = ContinuousClock.now + patience
+        return try output.withLock { output in
+            while try fill(&output, until: limit) {}
             let text = String(decoding: output.buffer, as: UTF8.self)
             output.buffer.removeAll()
             return text
@@ -173,8 +192,14 @@ package final class Subprocess: Sendable {
     /// Waits for the child's end: its exit code, or 128 + the signal that ended it.
     @discardableResult
     package func wait() throws -> Int32 {
-        try exitStatus.withLock { exitStatus in
+        let limit = ContinuousClock.now + patience
+        return try exitStatus.withLock { exitStatus in
             if let exitStatus { return exitStatus }
+            // By the kernel's word (man 2 pidfd_open): it is our child, and not yet waited for.
+            let descriptor = hc_pidfd_open(processIdentifier)
+            guard descriptor >= 0 else { throw Self.failure("pidfd_open") }
+            defer { close(descriptor) }
+            try wait(for: POLLIN, of: descriptor, until: limit, "end")
             var status: Int32 = 0
             while waitpid(processIdentifier, &status, 0) < 0 {
                 guard hc_errno() == EINTR else { throw Self.failure("waitpid") }
@@ -206,17 +231,40 @@ package final class Subprocess: Sendable {
         return output
     }
 
+    /// - Throws: `FixtureError` when the time is over; then the child and all that it has started are killed.
+    private func wait(
+        for event: Int32, of descriptor: Int32, until limit: ContinuousClock.Instant, _ what: String
+    ) throws {
+        var entry = pollfd(fd: descriptor, events: Int16(event), revents: 0)
+        while true {
+            let left = max(.zero, limit - ContinuousClock.now)
+            let answer = poll(&entry, 1, Int32(clamping: left.inMilliseconds + 1))
+            if answer > 0 { return }
+            if answer == 0, limit <= ContinuousClock.now { break }
+            guard answer == 0 || hc_errno() == EINTR else { throw Self.failure("poll") }
+        }
+        let hung = HungProcess(processIdentifier)
+        let description = hung.description
+        hung.kill()
+        throw FixtureError(
+            "\(command) did not \(what) for \(patience.inMilliseconds / 1000) s and was killed\n\(description)"
+        )
+    }
+
     /// Reads once from the child. False at the end.
-    private static func fill(_ output: inout Output) throws -> Bool {
+    private func fill(
+        _ output: inout Output, until limit: ContinuousClock.Instant
+    ) throws -> Bool {
         var chunk = [UInt8](repeating: 0, count: 16_384)
         while true {
+            try wait(for: POLLIN, of: output.descriptor, until: limit, "end or say anything")
             let count = read(output.descriptor, &chunk, chunk.count)
             if count > 0 {
                 output.buffer.append(contentsOf: chunk[..<count])
                 return true
             }
             if count == 0 { return false }
-            guard hc_errno() == EINTR else { throw failure("read") }
+            guard hc_errno() == EINTR else { throw Self.failure("read") }
         }
     }
 

@@ -208,7 +208,7 @@ extension EndToEnd {
         func drift() throws {
             #expect(try migrate("status").status == 0)
             try psql("shards/s3", "ALTER TABLE cache_tag ADD COLUMN by_hand text")
-            defer { try? psql("shards/s3", "ALTER TABLE cache_tag DROP COLUMN by_hand") }
+            defer { _ = try? psql("shards/s3", "ALTER TABLE cache_tag DROP COLUMN by_hand") }
             let (status, output) = try platform.admin(["migrate", "drift", "--json"])
             #expect(status == 3)
             let shards = try JSONReader.parse(Array(output.utf8))["shards"]?.asArray ?? []

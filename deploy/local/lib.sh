@@ -79,7 +79,7 @@ build_packages() {
 }
 
 # Packages that the tests need besides: the load client, and clients that are not of our making.
-test_packages() { printf '%s\n' python3 python3-h2 python3-websockets nghttp2-client chromium-headless-shell pgbouncer; }
+test_packages() { printf '%s\n' python3 python3-h2 python3-websockets nghttp2-client chromium-headless-shell pgbouncer elfutils procps; }
 
 # Installs what is missing of the named packages: as root, or through sudo. Otherwise says what to type.
 require_packages() {
