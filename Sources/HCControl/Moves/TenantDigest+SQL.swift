@@ -20,11 +20,17 @@ enum TenantDigestSQL {
         ) AS setting (name, value)
         """)
 
-    /// For single rows: each by its key, whatever the statistics of a table that was copied a moment ago say.
+    /// Rows are found by their keys, whatever the planner believes. Of a range of a key of several columns it expects up to a
+    /// quarter of the table, for it looks at the first column alone and takes the two ends as having nothing to do with each
+    /// other; and of a table that was copied a moment ago it knows little. It would read all of the table for each chunk.
+    /// Where nothing may be sorted, only the key's own index brings rows in its order: see ``keyOrder(of:)``.
     static let byKey = Query(
         """
         SELECT set_config(name, 'off', true)
-        FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) AS name
+        FROM unnest(ARRAY[
+            'enable_seqscan', 'enable_bitmapscan', 'enable_sort', 'enable_incremental_sort',
+            'enable_hashjoin', 'enable_mergejoin'
+        ]) AS name
         """)
 
     /// Behind everything that this transaction's snapshot shows; and the snapshot.
@@ -85,7 +91,7 @@ enum TenantDigestSQL {
             FROM (
                 SELECT \(bytes(of: table)) AS bytes
                 FROM public.\(quoted(table.name)) AS held WHERE \(condition)
-                OFFSET 0
+                \(keyOrder(of: table)) OFFSET 0
             ) AS line
             """, binds)
     }
@@ -103,7 +109,7 @@ enum TenantDigestSQL {
             FROM (
                 SELECT \(bytes(of: table)) AS bytes, ARRAY[\(keys)]::text[] AS key
                 FROM public.\(quoted(table.name)) AS held WHERE \(condition)
-                OFFSET 0
+                \(keyOrder(of: table)) OFFSET 0
             ) AS line
             """, binds)
     }
@@ -167,6 +173,12 @@ enum TenantDigestSQL {
     private static func order(of table: TenantDigestPlan.Table) -> String {
         table.key.map { quoted($0.name) + ($0.isCollated ? " COLLATE \"C\"" : "") }
             .joined(separator: ", ")
+    }
+
+    /// Of rows whose order is of no account: that of the key's index, texts by the column's collation as they are there.
+    private static func keyOrder(of table: TenantDigestPlan.Table) -> String {
+        guard !table.key.isEmpty else { return "" }
+        return "ORDER BY " + table.key.map { "held.\(quoted($0.name))" }.joined(separator: ", ")
     }
 
     /// Names of the catalogue: never empty, never too long.

@@ -107,13 +107,16 @@ package struct TenantDigest {
                 var queries = batch.compactMap { query(for: $0, of: plan) }
                 if number == 0 {
                     queries.insert(
-                        contentsOf: [TenantDigestSQL.settings, TenantDigestSQL.position], at: 0)
+                        contentsOf: [
+                            TenantDigestSQL.settings, TenantDigestSQL.byKey,
+                            TenantDigestSQL.position,
+                        ], at: 0)
                 }
                 var results = try await
                     (number + 1 >= batches.count
                     ? transaction.execute(final: queries) : transaction.execute(queries))[...]
                 if number == 0 {
-                    results.removeFirst()
+                    results.removeFirst(2)
                     position = LogPosition(
                         UInt64(try results.removeFirst()[0].int(0)))
                 }

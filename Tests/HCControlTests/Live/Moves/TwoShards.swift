@@ -87,6 +87,22 @@ final class TwoShards {
             deadline: deadline)
     }
 
+    /// How many rows of a table the source has read ever since: one by one, and by its indexes.
+    func readings(of table: String) async throws -> (table: Int, indexes: Int) {
+        // What this session has counted so far is the others' to see when its transaction ends.
+        _ = try await source.execute(
+            Query("SELECT pg_stat_force_next_flush()"), deadline: deadline)
+        let row = try await source.execute(
+            Query(
+                """
+                SELECT seq_tup_read, (
+                    SELECT sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = $1)
+                FROM pg_stat_user_tables WHERE relname = $1
+                """, [.text(table)]), deadline: deadline
+        ).single()
+        return (try row.int(0), try row.int(1))
+    }
+
     func differences(_ plan: TenantDigestPlan) async throws -> [ChunkDifference] {
         let here = try await TenantDigest(of: Self.sunrise, on: source).read(
             plan, deadline: deadline)
