@@ -32,8 +32,7 @@ extension Routes {
     static func addStaff(to table: inout RouteTable, _ services: ClinicServices) {
         let staff = services.staff
         table.add(
-            .get, "/v1/staff", "listStaff", permission: .staffRead, class: .read, audit: "search",
-            compresses: true,
+            .get, "/v1/staff", "listStaff", permission: .staffRead, class: .read, compresses: true,
             "The accounts of the staff."
         ) { request in
             .value(
@@ -53,7 +52,7 @@ extension Routes {
         }
         table.add(
             .get, "/v1/staff/{id}", "readStaff", permission: .staffRead, class: .read,
-            audit: "read", compresses: true, "One account of the staff."
+            compresses: true, "One account of the staff."
         ) { request in
             let account = try await staff.read(
                 try request.id(), request.actor, in: request.tenant, deadline: request.deadline)
