@@ -99,6 +99,26 @@ struct TokenTests {
         }
     }
 
+    @Test("a token is the same as itself only, wherever another differs")
+    func sameness() {
+        func isSame(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+            left.withUnsafeBytes { left in
+                right.withUnsafeBytes { TokenKeyRing.isSame(left, $0) }
+            }
+        }
+        // Texts that are no longer than a signature, too.
+        for count in [0, 1, 42, 43, 44, token.utf8.count] {
+            let bytes = Array(token.utf8.suffix(count))
+            #expect(isSame(bytes, bytes))
+            #expect(!isSame(bytes, bytes + [0x41]))
+            for index in bytes.indices {
+                var other = bytes
+                other[index] ^= 1
+                #expect(!isSame(bytes, other), "byte \(index) of \(count)")
+            }
+        }
+    }
+
     @Test("times are checked with a bounded difference of clocks")
     func times() throws {
         let expiry = Self.now + .seconds(900)

@@ -28,7 +28,7 @@ package final class AuthService {
         }
 
         func isText(_ bytes: UnsafeRawBufferPointer) -> Bool {
-            text.withUnsafeBytes { constantTimeEquals($0, bytes) }
+            text.withUnsafeBytes { TokenKeyRing.isSame($0, bytes) }
         }
     }
 

@@ -1,3 +1,4 @@
+import Glibc
 package import HCCore
 
 /// Signs and checks access tokens: JSON Web Tokens (RFC 7519) with HS256 and nothing else.
@@ -13,6 +14,9 @@ package final class TokenKeyRing: Sendable {
     package static let clockSkewMax = Duration.seconds(30)
     /// No token lives longer, whatever its payload says.
     package static let lifetimeMax = Duration.seconds(24 * 60 * 60)
+
+    /// The text of a signature: 32 bytes in base64.
+    private static let signatureCount = 43
 
     private let keys: [TokenKey]
 
@@ -124,6 +128,25 @@ package final class TokenKeyRing: Sendable {
         let payload = UnsafeRawBufferPointer(rebasing: token[(firstDot + 1)..<lastDot])
         guard let json = Base64.url.decode(payload) else { throw .malformed }
         return try read(json, key: key, at: now)
+    }
+
+    /// Whether two tokens are the same to the last byte.
+    ///
+    /// What is signed is no secret, and is compared as any text. Who makes up a token guesses the signature behind it: only
+    /// of that the time must not tell how far it is right.
+    package static func isSame(
+        _ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard left.count == right.count else { return false }
+        let signed = max(0, left.count - signatureCount)
+        if signed > 0, let mine = left.baseAddress, let other = right.baseAddress,
+            memcmp(mine, other, signed) != 0
+        {
+            return false
+        }
+        return constantTimeEquals(
+            UnsafeRawBufferPointer(rebasing: left[signed...]),
+            UnsafeRawBufferPointer(rebasing: right[signed...]))
     }
 
     private func check(
