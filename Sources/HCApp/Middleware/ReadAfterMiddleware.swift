@@ -20,7 +20,7 @@ struct ReadAfterMiddleware: Middleware {
         let token =
             request.headers.contains(ReadAfterMiddleware.field)
             ? request.headers.values(ReadAfterMiddleware.field).joined(separator: ",") : nil
-        context.tenant = tenant.reading(session: actor.sessionID, after: token)
+        tenant.setReader(session: actor.sessionID, after: token)
         return .next
     }
 

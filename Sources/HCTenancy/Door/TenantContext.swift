@@ -14,7 +14,7 @@ package final class TenantContext: Sendable {
     /// Of the map that the plan is from.
     private let generation: Int
     let door: TenantDoor
-    private let reader: Reader?
+    @LoopActor private var reader: Reader?
     /// Made with the first read or write: many requests end before.
     @LoopActor private var knownScope: ReadScope?
 
@@ -24,20 +24,11 @@ package final class TenantContext: Sendable {
         let brought: ReadRequirement
     }
 
-    private init(
-        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor, reader: Reader?
-    ) {
+    init(tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor) {
         self.tenant = tenant
         self.plan = plan
         self.generation = generation
         self.door = door
-        self.reader = reader
-    }
-
-    convenience init(
-        tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor
-    ) {
-        self.init(tenant: tenant, plan: plan, generation: generation, door: door, reader: nil)
     }
 
     /// What the reader must not miss, and what it has written.
@@ -65,7 +56,7 @@ package final class TenantContext: Sendable {
     ///
     /// For what is no patient's data. What is goes through `readAudited`.
     ///
-    /// - Parameter target: which server may answer. Of use in a context of `reading(session:after:)`; the primary
+    /// - Parameter target: which server may answer. Of use in a context that has a reader (`setReader`); the primary
     ///   answers in others, and whatever a write or a decision depends on.
     /// - Throws: `TenancyError`, or `PostgresError` for what the statements themselves met.
     @LoopActor package func read(
@@ -351,20 +342,19 @@ package final class TenantContext: Sendable {
 
     // MARK: Replicas
 
-    /// The clinic as one request sees it, which may read from replicas and must find there what it, and others of its
-    /// session, have written.
+    /// From now on the context's reads may go to replicas, and must find there what they, and others of their session,
+    /// have written.
     ///
     /// - Parameters:
     ///   - session: who asks; nil: nobody is remembered.
     ///   - token: a position that the client brought (`readToken`). What cannot be read is as good as one from the
     ///     future: the primary answers.
-    @LoopActor package func reading(session: SessionID?, after token: String? = nil)
-        -> TenantContext
-    {
-        let brought = token.map { door.readRequirement(of: $0, tenant) } ?? .nothing
-        return TenantContext(
-            tenant: tenant, plan: plan, generation: generation, door: door,
-            reader: Reader(session: session, brought: brought))
+    /// - Precondition: nothing has been read or written with a reader before.
+    @LoopActor package func setReader(session: SessionID?, after token: String? = nil) {
+        precondition(knownScope == nil, "who reads is said before the first read")
+        reader = Reader(
+            session: session,
+            brought: token.map { door.readRequirement(of: $0, tenant) } ?? .nothing)
     }
 
     /// Whether there is something to finish.

@@ -64,7 +64,9 @@ struct ReplicatedPlatform {
     func request(
         _ tenant: TenantID = LivePlatform.sunrise, after token: String? = nil
     ) throws -> TenantContext {
-        try platform.context(tenant).reading(session: nil, after: token)
+        let context = try platform.context(tenant)
+        context.setReader(session: nil, after: token)
+        return context
     }
 
     func names(
