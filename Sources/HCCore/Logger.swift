@@ -87,7 +87,7 @@ package struct Logger: Sendable {
         var line = LogLine(begin(level, message))
         line.writer.buffer.append(boundText)
         add(&line)
-        finish(line.writer)
+        finish(&line.writer)
     }
 
     private func begin(_ level: Level, _ message: StaticString) -> JSONWriter {
@@ -100,11 +100,11 @@ package struct Logger: Sendable {
         return writer
     }
 
-    private func finish(_ writer: consuming JSONWriter) {
-        var writer = writer
+    /// In place: a copy of the writer that lives on makes the next append copy the line.
+    private func finish(_ writer: inout JSONWriter) {
         writer.endObject()
         writer.buffer.append(UInt8(ascii: "\n"))
-        sink(writer.finish())
+        sink(writer.buffer)
     }
 
     @inline(never)
@@ -117,7 +117,7 @@ package struct Logger: Sendable {
             writer.buffer.append(boundText)
         }
         for (name, value) in metadata { writer.member(name, value) }
-        finish(writer)
+        finish(&writer)
     }
 
     /// By places: an element that is taken out counts the reference of its value.
