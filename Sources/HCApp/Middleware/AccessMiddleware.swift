@@ -68,7 +68,7 @@ final class AccessMiddleware: Middleware {
         else { return false }
         try admit(answer.limit, context)
         guard case .active(let entry) = answer.session else { return false }
-        context.actor = try auth.admit(claims, entry, requestID: request.id.description)
+        context.actor = try auth.admit(claims, entry, requestID: request.id)
         return true
     }
 
@@ -90,7 +90,7 @@ final class AccessMiddleware: Middleware {
             isExact: limits.isExact, deadline: request.deadline)
         try admit(answer.limit, context)
         context.actor = try await auth.admit(
-            claims, answer.session, in: tenant, requestID: request.id.description,
+            claims, answer.session, in: tenant, requestID: request.id,
             deadline: request.deadline)
     }
 

@@ -1,4 +1,5 @@
 import HCClinic
+import HCCore
 import HCHTTP
 import HCTenancy
 

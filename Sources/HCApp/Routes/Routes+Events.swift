@@ -44,7 +44,7 @@ extension Routes {
                 throw ClinicError(.invalidTicket)
             }
             let admission = try await events.redeem(
-                ticket, in: tenant, requestID: request.id.description, deadline: request.deadline)
+                ticket, in: tenant, requestID: request.id, deadline: request.deadline)
             return try sockets.accept(request, subprotocols: [EventService.subprotocol]) { socket in
                 try await serve(socket, admission, events)
             }

@@ -17,7 +17,7 @@ extension Actor {
     ) -> AuditEvent {
         AuditEvent(
             actor: auditActor, action: action, entity: entity, entityID: id, outcome: outcome,
-            requestID: requestID, detail: detail)
+            requestID: requestID.description, detail: detail)
     }
 }
 

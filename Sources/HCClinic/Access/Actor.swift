@@ -14,13 +14,13 @@ package struct Actor: Sendable {
     /// The patient who this account is, for the role patient.
     package let patientID: PatientID?
     /// Stands in the audit, the log and the answer.
-    package let requestID: String
+    package let requestID: RequestID
     /// When the access token ends by which the account came in.
     let accessEndsAt: Timestamp?
 
     package init(
         account: AccountID, session: SessionID, roles: RoleSet, patientID: PatientID?,
-        requestID: String, accessEndsAt: Timestamp? = nil
+        requestID: RequestID, accessEndsAt: Timestamp? = nil
     ) {
         self.init(
             identity: .account(account, session: session), roles: roles, patientID: patientID,
@@ -28,7 +28,7 @@ package struct Actor: Sendable {
     }
 
     private init(
-        identity: Identity, roles: RoleSet, patientID: PatientID?, requestID: String,
+        identity: Identity, roles: RoleSet, patientID: PatientID?, requestID: RequestID,
         accessEndsAt: Timestamp?
     ) {
         self.identity = identity
@@ -45,7 +45,7 @@ package struct Actor: Sendable {
             accessEndsAt: accessEndsAt)
     }
 
-    private init(systemRequestID: String) {
+    private init(systemRequestID: RequestID) {
         identity = .system
         roles = []
         patientID = nil
@@ -53,7 +53,7 @@ package struct Actor: Sendable {
         accessEndsAt = nil
     }
 
-    package static func system(requestID: String) -> Actor {
+    package static func system(requestID: RequestID) -> Actor {
         Actor(systemRequestID: requestID)
     }
 

@@ -243,7 +243,7 @@ package final class AuthService {
     /// - Throws: `unauthenticated`.
     package func admit(
         _ claims: AccessClaims, _ lookup: SessionLookup, in context: TenantContext,
-        requestID: String, deadline: Deadline
+        requestID: RequestID, deadline: Deadline
     ) async throws -> Actor {
         let entry: SessionEntry
         switch lookup {
@@ -269,7 +269,7 @@ package final class AuthService {
 
     /// The same for a session that is known to be one, with what is known of it.
     package func admit(
-        _ claims: AccessClaims, _ entry: SessionEntry, requestID: String
+        _ claims: AccessClaims, _ entry: SessionEntry, requestID: RequestID
     ) throws(ClinicError) -> Actor {
         guard entry.accountID == claims.account.uuid, entry.expiresAt > dependencies.clocks.now()
         else { throw ClinicError(.unauthenticated) }

@@ -82,7 +82,7 @@ package final class EventService: EventAudience {
     /// - Throws: `invalid-ticket` for one that is unknown, used, too old, another clinic's, or whose session is over:
     ///   which of these is not told. `too-many-sockets`. `.eventsUnavailable` while Redis is away.
     package func redeem(
-        _ text: String, in context: TenantContext, requestID: String, deadline: Deadline
+        _ text: String, in context: TenantContext, requestID: RequestID, deadline: Deadline
     ) async throws -> EventAdmission {
         guard let holder = try await take(text, in: context, deadline), holder.endsAt > now else {
             metrics.ticketsRefused.increment()

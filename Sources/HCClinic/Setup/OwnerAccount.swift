@@ -19,7 +19,7 @@ package enum OwnerAccount {
     package static func create(
         in context: TenantContext, email: String, password: Sensitive<String>,
         name: String = "Owner",
-        services: ClinicServices, requestID: String, deadline: Deadline
+        services: ClinicServices, requestID: RequestID, deadline: Deadline
     ) async throws -> Outcome {
         let actor = Actor.system(requestID: requestID)
         try await createSettings(in: context, services, deadline)

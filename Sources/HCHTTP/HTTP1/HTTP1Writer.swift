@@ -1,3 +1,5 @@
+import HCCore
+
 /// Writes the heads of answers and the frames of chunks (RFC 9112 4, 7.1).
 enum HTTP1Writer {
     static let continueHead: StaticString = "HTTP/1.1 100 Continue\r\n\r\n"

@@ -1,4 +1,5 @@
 internal import CNGHTTP2
+import HCCore
 
 /// The header fields of one answer in the form that nghttp2 takes them (nghttp2_nv), without a copy of anything:
 /// names are constants or lie in the scratch memory, values stay where they are. One list serves all connections:

@@ -1,5 +1,3 @@
-package import HCCore
-
 /// Names one request in answers, logs and audit rows: the client's `X-Request-Id` if it is a short harmless
 /// word, else a UUIDv7 of ours.
 package struct RequestID: Sendable, Hashable, CustomStringConvertible {
@@ -26,7 +24,7 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
         form = .received(text)
     }
 
-    init?(received bytes: UnsafeRawBufferPointer) {
+    package init?(received bytes: UnsafeRawBufferPointer) {
         guard RequestID.isAcceptable(bytes) else { return nil }
         form = .received(String(decoding: bytes, as: UTF8.self))
     }
@@ -48,7 +46,7 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
 
     /// Writes the text, at most `receivedBytesMax` bytes, to the beginning of `memory`.
     /// - Returns: how many bytes it has.
-    func write(to memory: UnsafeMutableRawBufferPointer) -> Int {
+    package func write(to memory: UnsafeMutableRawBufferPointer) -> Int {
         switch form {
         case .made(let uuid):
             uuid.write(to: memory)
@@ -74,55 +72,9 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// Makes request ids. Their random part only keeps them apart: it comes from a small generator that is seeded
-/// once, not from the kernel for each request, and an id is never a secret.
-struct RequestIDGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    /// SplitMix64.
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    mutating func make(at time: Timestamp) -> RequestID {
-        RequestID(UUID.v7(at: time, using: &self))
-    }
-}
-
-/// A trace that the request belongs to (W3C Trace Context, level 1, `traceparent` version 00 or later).
-package struct TraceContext: Sendable, Hashable {
-    /// 32 lower case hex digits, not all zero.
-    package let traceID: String
-    /// 16 lower case hex digits, not all zero: the caller's span.
-    package let parentID: String
-    package let isSampled: Bool
-
-    package init?(traceparent text: String) {
-        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        guard parts.count >= 4, parts[0].utf8.count == 2, TraceContext.isHex(parts[0]),
-            parts[0] != "ff",
-            parts[0] != "00" || parts.count == 4,
-            parts[1].utf8.count == 32, TraceContext.isHex(parts[1]),
-            parts[1].contains(where: { $0 != "0" }),
-            parts[2].utf8.count == 16, TraceContext.isHex(parts[2]),
-            parts[2].contains(where: { $0 != "0" }),
-            parts[3].utf8.count == 2, TraceContext.isHex(parts[3]),
-            let flags = UInt8(parts[3], radix: 16)
-        else { return nil }
-        traceID = String(parts[1])
-        parentID = String(parts[2])
-        isSampled = flags & 1 == 1
-    }
-
-    private static func isHex(_ text: Substring) -> Bool {
-        text.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
+/// What no request has asked for has a name in the program.
+extension RequestID: ExpressibleByStringLiteral {
+    package init(stringLiteral name: String) {
+        form = .received(name)
     }
 }

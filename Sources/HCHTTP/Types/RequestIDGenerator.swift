@@ -1,0 +1,24 @@
+import HCCore
+
+/// Makes request ids. Their random part only keeps them apart: it comes from a small generator that is seeded
+/// once, not from the kernel for each request, and an id is never a secret.
+struct RequestIDGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        state = seed
+    }
+
+    /// SplitMix64.
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    mutating func make(at time: Timestamp) -> RequestID {
+        RequestID(UUID.v7(at: time, using: &self))
+    }
+}
