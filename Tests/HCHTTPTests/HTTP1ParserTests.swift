@@ -266,6 +266,27 @@ struct HTTP1ParserTests {
             431, "trailers above 8 KiB"),
     ]
 
+    @Test("each request is for the host that it names, whatever the last one was for")
+    func hosts() {
+        let named = [
+            ("sunrise.example", "sunrise.example"), ("sunrise.example", "sunrise.example"),
+            ("Sunrise.Example:8080", "sunrise.example"), ("sunrise.example.", "sunrise.example"),
+            ("sunrise.exampl", "sunrise.exampl"), ("sunrise.examplf", "sunrise.examplf"),
+            ("sunrise.example", "sunrise.example"), ("lakeside.example", "lakeside.example"),
+            ("[2001:DB8::1]:80", "[2001:db8::1]"), ("[2001:db8::1]", "[2001:db8::1]"),
+        ]
+        let text = named.map { "GET / HTTP/1.1\r\nHost: \($0.0)\r\n\r\n" }.joined()
+        let heads = ParserTranscript(text).events.filter { $0.hasPrefix("GET") }
+        #expect(heads.map { $0.split(separator: " ")[1] } == named.map { Substring($0.1) })
+        for wrong in ["", ".", "sunrise.example..", "sunrise.example:", "sunrise.example:x"] {
+            let after = ParserTranscript(text + "GET / HTTP/1.1\r\nHost: \(wrong)\r\n\r\n")
+            let alone = ParserTranscript("GET / HTTP/1.1\r\nHost: \(wrong)\r\n\r\n")
+            #expect(after.error == alone.error, "\(wrong)")
+        }
+        // The first request of a connection has no host before it.
+        #expect(ParserTranscript("GET / HTTP/1.1\r\nHost:\r\n\r\n").error == .invalidHost)
+    }
+
     @Test("a violation gets its status", arguments: requestLines + fields + framing + chunks)
     func refusal(_ refusal: Refusal) {
         let transcript = ParserTranscript(refusal.bytes)

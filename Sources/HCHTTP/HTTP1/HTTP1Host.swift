@@ -1,3 +1,4 @@
+import HCCore
 import HCIO
 
 /// The host that a request is for (RFC 9112 3.2).
@@ -5,11 +6,13 @@ enum HTTP1Host {
     /// The longest name that DNS has, with a bracketed address inside it.
     static let bytesMax = 255
 
-    /// - Parameter target: the authority of an absolute-form target, which then decides; the Host field must be
-    ///   there and valid all the same.
+    /// - Parameters:
+    ///   - target: the authority of an absolute-form target, which then decides; the Host field must be there and valid
+    ///     all the same.
+    ///   - known: what the last request of the connection was for: most connections ask one host only.
     static func validate(
         _ head: UnsafeRawBufferPointer, fields: [HTTPHeaders.Field], target: Range<Int>?,
-        version: HTTPVersion
+        version: HTTPVersion, known: String = ""
     ) throws(HTTP1Error) -> String {
         var host: Range<Int>?
         for field in fields where field.known == .host {
@@ -18,14 +21,22 @@ enum HTTP1Host {
         }
         guard host != nil || version == .http10 else { throw .missingHost }
         var name = ""
-        if let host { name = try parse(head.slice(host)) }
+        if let host { name = try parse(head.slice(host), known: known) }
         if let target { name = try parse(head.slice(target)) }
         return name
     }
 
     /// "name", "name:port", "192.0.2.1", "[2001:db8::1]:port": without the port, lower case, without the
     /// trailing dot. A user, a percent or an empty name is refused.
-    static func parse(_ text: UnsafeRawBufferPointer) throws(HTTP1Error) -> String {
+    ///
+    /// - Parameter known: what an earlier call has returned, or an empty text.
+    static func parse(
+        _ text: UnsafeRawBufferPointer, known: String = ""
+    ) throws(HTTP1Error) -> String {
+        // What was valid is so again, and has nothing that would have to be taken away.
+        if !text.isEmpty, known.withBytes({ text.isEqual(to: UnsafeRawBufferPointer($0)) }) {
+            return known
+        }
         var end = 0
         if text.first == 0x5B {
             end = 1

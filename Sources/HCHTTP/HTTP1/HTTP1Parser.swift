@@ -50,6 +50,7 @@ struct HTTP1Parser: Sendable {
     private var requestLine = HTTP1RequestLine()
     private var fields: [HTTPHeaders.Field] = []
     private var knownFields: UInt64 = 0
+    private var knownHost = ""
 
     // Of a chunked body in progress.
     private var contentCount = 0
@@ -242,7 +243,9 @@ struct HTTP1Parser: Sendable {
     {
         let version = requestLine.version
         let host = try HTTP1Host.validate(
-            section, fields: fields, target: requestLine.authority, version: version)
+            section, fields: fields, target: requestLine.authority, version: version,
+            known: knownHost)
+        knownHost = host
         let framing = try HTTP1Framing.decide(
             section, fields: fields, knownFields: knownFields, version: version)
         if case .length(let count) = framing, count > limits.bodyBytesMax { throw .contentTooLarge }

@@ -1,3 +1,5 @@
+import Glibc
+
 /// Byte classes of RFC 9110 5.6.2 and RFC 3986, as two constant words each: no table to load.
 enum ByteClass {
     /// tchar: what a method or a field name is made of.
@@ -83,6 +85,13 @@ extension UnsafeRawBufferPointer {
         let other = text.utf8Start
         for index in 0..<count where self[index] != other[index] { return false }
         return true
+    }
+
+    /// Whether both are the same.
+    func isEqual(to other: UnsafeRawBufferPointer) -> Bool {
+        guard count == other.count else { return false }
+        guard let mine = baseAddress, let theirs = other.baseAddress else { return true }
+        return memcmp(mine, theirs, count) == 0
     }
 
     /// Whether these bytes are `text` but for the case of ASCII letters; `text` is lower case.
