@@ -9,8 +9,7 @@ struct ClinicRequest {
     let http: HTTPRequest
     let tenant: TenantContext
     let actor: Actor
-    let parameters: PathParameters
-    let limit: RateDecision?
+    private let match: RouteMatch
     let bodyBytesMax: Int
 
     /// - Throws: `unauthenticated` if `AccessMiddleware` did not run before: without it nothing is served.
@@ -24,12 +23,12 @@ struct ClinicRequest {
         http = request
         self.tenant = tenant
         self.actor = actor
-        parameters = context.match.parameters
-        limit = context.limit
+        match = context.match
         self.bodyBytesMax = bodyBytesMax
     }
 
     var deadline: Deadline { http.deadline }
+    var parameters: PathParameters { match.parameters }
 
     /// A path parameter as an id. What is no id at all is not found either: it tells nothing.
     func id<Kind>(_ name: String = "id") throws(Problem) -> Identifier<Kind> {

@@ -73,27 +73,29 @@ package final class Application<Context: RequestState>: HTTPResponder {
     }
 
     package func answer(_ request: HTTPRequest) -> HTTPAnswer {
-        let (endpoint, parameters) = find(request)
-        let match = RouteMatch(
-            outcome: endpoint.outcome, route: endpoint.route, place: endpoint.place,
-            parameters: parameters)
+        var segments: [Range<Int>] = []
+        let endpoint = find(request, &segments)
+        let match = match(request, endpoint, segments)
         return endpoint.chain.answer(request, makeContext(request, match))
     }
 
-    private func find(_ request: HTTPRequest) -> (Endpoint, PathParameters) {
-        let target = request.target
-        if target.isAsterisk { return (serverOptions, .none) }
-        var segments: [Range<Int>] = []
-        guard let node = trie.find(target, parameters: &segments),
-            let endpoint = endpoints[
-                node * HTTPMethod.count + Int(request.method.rawValue)]
-        else { return (notFound, .none) }
+    /// - Parameter segments: becomes the raw segments that stand for parameters.
+    private func find(_ request: HTTPRequest, _ segments: inout [Range<Int>]) -> Endpoint {
+        if request.target.isAsterisk { return serverOptions }
+        guard let node = trie.find(request.target, parameters: &segments) else { return notFound }
+        return endpoints[node * HTTPMethod.count + Int(request.method.rawValue)] ?? notFound
+    }
+
+    private func match(
+        _ request: HTTPRequest, _ endpoint: Endpoint, _ segments: [Range<Int>]
+    ) -> RouteMatch {
         // The path's parameters are the route's: OPTIONS and 405 have no route.
-        guard !endpoint.parameterNames.isEmpty else { return (endpoint, .none) }
-        let values = target.bytes.withUnsafeBytes { bytes in
+        guard !endpoint.parameterNames.isEmpty else { return endpoint.match }
+        let values = request.target.bytes.withUnsafeBytes { bytes in
             segments.map { PercentCoding.decode(bytes.slice($0)) }
         }
-        return (endpoint, PathParameters(names: endpoint.parameterNames, values: values))
+        return endpoint.match.with(
+            PathParameters(names: endpoint.parameterNames, values: values))
     }
 
     private static func allow(_ methods: String) -> HTTPResponse {
@@ -103,9 +105,8 @@ package final class Application<Context: RequestState>: HTTPResponder {
 
 /// What answers at one place of the table.
 private final class Endpoint: Sendable {
-    let outcome: RouteMatch.Outcome
-    let route: RouteDescription?
-    let place: Int?
+    /// Made once; of a path that has parameters all but those.
+    let match: RouteMatch
     let parameterNames: [String]
     let chain: StageChain
 
@@ -113,9 +114,7 @@ private final class Endpoint: Sendable {
         _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
         _ chain: StageChain
     ) {
-        self.outcome = outcome
-        self.route = route
-        self.place = place
+        match = RouteMatch(outcome, route, at: place)
         parameterNames = route?.parameterNames ?? []
         self.chain = chain
     }

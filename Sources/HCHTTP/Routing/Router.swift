@@ -45,7 +45,7 @@ package struct Router<Context: RequestState>: Sendable {
 }
 
 /// The router's answer for one request; the context is made from it.
-package struct RouteMatch: Sendable {
+package final class RouteMatch: Sendable {
     package enum Outcome: Sendable, Hashable {
         case route
         case notFound
@@ -60,6 +60,21 @@ package struct RouteMatch: Sendable {
     /// The place of the route in `Router.routes`, where stages find at once what they know of it; nil as `route`.
     package let place: Int?
     package let parameters: PathParameters
+
+    init(
+        _ outcome: Outcome, _ route: RouteDescription?, at place: Int?,
+        _ parameters: PathParameters = .none
+    ) {
+        self.outcome = outcome
+        self.route = route
+        self.place = place
+        self.parameters = parameters
+    }
+
+    /// The same with the values that a path has.
+    func with(_ parameters: PathParameters) -> RouteMatch {
+        RouteMatch(outcome, route, at: place, parameters)
+    }
 }
 
 /// The decoded values of a pattern's parameters.
