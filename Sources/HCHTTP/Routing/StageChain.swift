@@ -16,6 +16,8 @@ final class StageChain {
 
     typealias ProblemOf = @LoopActor (any Error, HTTPRequest, Context) -> Problem
 
+    fileprivate typealias Wait = @LoopActor () async -> HTTPResponse
+
     private let stages: [Stage]
     private let code: Code
     private let problem: ProblemOf
@@ -27,66 +29,77 @@ final class StageChain {
         _ problem: @escaping @LoopActor (any Error, HTTPRequest, Kind) -> Problem
     ) {
         // Boxed once: an existential is copied each time that it is taken out of an array.
-        self.stages = stages.map { StageChain.box($0) }
+        var made: [Stage] = []
+        for (place, stage) in stages.enumerated().reversed() {
+            made.append(StageChain.box(stage, at: place, before: made.last))
+        }
+        self.stages = made.reversed()
         self.code = code
         self.problem = { problem($0, $1, unsafeDowncast($2, to: Kind.self)) }
     }
 
-    private static func box<Kind>(_ stage: some Middleware<Kind>) -> Stage { StageBox(stage) }
-
-    func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
-        enter(request, context, from: 0)
+    private static func box<Kind>(
+        _ stage: some Middleware<Kind>, at place: Int, before next: Stage?
+    ) -> Stage {
+        StageBox(stage, at: place, before: next)
     }
 
-    private func enter(
-        _ request: HTTPRequest, _ context: Context, from first: Int
-    ) -> HTTPAnswer {
-        for index in first..<stages.count {
-            do {
-                switch try stages[index].enter(request, context) {
-                case .next: continue
-                case .answer(let response): return leave(request, context, response, below: index)
-                case .pending(let work):
-                    return .pending { await self.resume(request, context, work, at: index) }
-                }
-            } catch {
-                return leave(
-                    request, context, refusal(error, request, context), below: index)
-            }
-        }
+    func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
+        var response = StageChain.unanswered
+        if let wait = goOn(stages.first, request, context, &response) { return .pending(wait) }
+        return .ready(consume response)
+    }
+
+    /// Never sent: every way that does not wait sets another.
+    private static let unanswered = HTTPResponse(.internalServerError)
+
+    /// Goes on to a stage, or to the route's own code behind the last.
+    private func goOn(
+        _ stage: Stage?, _ request: HTTPRequest, _ context: Context,
+        _ response: inout HTTPResponse
+    ) -> Wait? {
+        guard let stage else { return run(request, context, &response) }
+        return stage.pass(request, context, in: self, &response)
+    }
+
+    fileprivate func run(
+        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
+    ) -> Wait? {
         switch code {
         case .immediate(let run):
-            let response: HTTPResponse
             do {
                 switch try run(request, context) {
-                case .ready(let made): response = made
+                case .ready(let made):
+                    response = made
+                    return nil
                 case .pending(let work):
-                    return .pending {
-                        await self.run({ _, _ in try await work() }, request, context)
-                    }
+                    return { await self.run({ _, _ in try await work() }, request, context) }
                 }
             } catch {
                 response = refusal(error, request, context)
+                return nil
             }
-            return leave(request, context, response, below: stages.count)
-        case .suspending(let run):
-            return .pending { await self.run(run, request, context) }
+        case .suspending(let run): return { await self.run(run, request, context) }
         }
     }
 
-    private func resume(
+    fileprivate func resume(
         _ request: HTTPRequest, _ context: Context,
-        _ work: @LoopActor () async throws -> HTTPResponse?, at index: Int
+        _ work: @LoopActor () async throws -> HTTPResponse?, at place: Int
     ) async -> HTTPResponse {
         do {
             if let response = try await work() {
-                return await leave(request, context, response, below: index).value
+                return await leave(request, context, response, below: place)
             }
         } catch {
             let response = refusal(error, request, context)
-            return await leave(request, context, response, below: index).value
+            return await leave(request, context, response, below: place)
         }
-        return await enter(request, context, from: index + 1).value
+        var response = StageChain.unanswered
+        if let wait = goOn(stages[place].next, request, context, &response) {
+            return await wait()
+        }
+        return await leave(request, context, response, below: place + 1)
     }
 
     private func run(
@@ -99,13 +112,13 @@ final class StageChain {
         } catch {
             response = refusal(error, request, context)
         }
-        return await leave(request, context, response, below: stages.count).value
+        return await leave(request, context, response, below: stages.count)
     }
 
-    private func leave(
-        _ request: HTTPRequest, _ context: Context, _ answer: consuming HTTPResponse,
-        below count: Int
-    ) -> HTTPAnswer {
+    /// Lets an answer out that had to be waited for.
+    fileprivate func leave(
+        _ request: HTTPRequest, _ context: Context, _ answer: HTTPResponse, below count: Int
+    ) async -> HTTPResponse {
         var response = answer
         // Not over a reversed range: in generic code that is made of metadata that is looked up each time.
         var left = count
@@ -113,18 +126,13 @@ final class StageChain {
             left -= 1
             switch stages[left].leave(request, context, &response) {
             case .done: continue
-            case .pending(let work):
-                let (waiting, index) = (response, left)
-                return .pending {
-                    let response = await work(waiting)
-                    return await self.leave(request, context, response, below: index).value
-                }
+            case .pending(let work): response = await work(response)
             }
         }
-        return .ready(response)
+        return response
     }
 
-    private func refusal(
+    fileprivate func refusal(
         _ error: any Error, _ request: HTTPRequest, _ context: Context
     ) -> HTTPResponse {
         let refusal = (error as? Problem) ?? problem(error, request, context)
@@ -145,6 +153,58 @@ extension StageChain.Code {
 /// A stage of whatever type.
 @LoopActor
 private class Stage {
+    let place: Int
+    /// What lies further in; nil before the route's own code.
+    let next: Stage?
+
+    init(at place: Int, before next: Stage?) {
+        self.place = place
+        self.next = next
+    }
+
+    /// Goes on to the route's own code, and back.
+    ///
+    /// From stage to stage, as they follow each other, and with the answer in one place: a stage that is taken out of an
+    /// array is counted, and so is all that a copy of the answer refers to.
+    ///
+    /// - Parameter response: becomes the answer as this stage, and all further in, have left it.
+    /// - Returns: nil unless something has to be waited for; then what gives the answer that has left all stages.
+    final func pass(
+        _ request: HTTPRequest, _ context: any RequestState, in chain: StageChain,
+        _ response: inout HTTPResponse
+    ) -> StageChain.Wait? {
+        let place = place
+        do {
+            switch try enter(request, context) {
+            case .next: break
+            case .answer(let made):
+                response = made
+                return nil
+            case .pending(let work):
+                return { await chain.resume(request, context, work, at: place) }
+            }
+        } catch {
+            response = chain.refusal(error, request, context)
+            return nil
+        }
+        let wait =
+            if let next {
+                next.pass(request, context, in: chain, &response)
+            } else {
+                chain.run(request, context, &response)
+            }
+        if let wait { return wait }
+        switch leave(request, context, &response) {
+        case .done: return nil
+        case .pending(let work):
+            let waiting = response
+            return {
+                let response = await work(waiting)
+                return await chain.leave(request, context, response, below: place)
+            }
+        }
+    }
+
     func enter(_ request: HTTPRequest, _ context: any RequestState) throws -> StageEntry { .next }
 
     func leave(
@@ -155,8 +215,9 @@ private class Stage {
 private final class StageBox<Content: Middleware>: Stage {
     private let content: Content
 
-    init(_ content: Content) {
+    init(_ content: Content, at place: Int, before next: Stage?) {
         self.content = content
+        super.init(at: place, before: next)
     }
 
     override func enter(
