@@ -52,7 +52,8 @@ final class AdmissionMiddleware: Middleware {
 
     /// The time that the loop was busy with the tick before, and with others in this one.
     static func loopDelay(_ request: HTTPRequest) -> Duration {
-        Loop.shared.eventDelay + max(.zero, request.receivedAt - Loop.shared.now)
+        let loop = Loop.shared
+        return loop.eventDelay + max(.zero, request.receivedAt - loop.now)
     }
 
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
@@ -74,7 +75,6 @@ final class AdmissionMiddleware: Middleware {
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
         guard let route = context.match.route else { return .done }
-        let (lane, clinic) = (route.lane, request.host)
         // A refusal is quick however long others wait.
         if response.status.code < 400 {
             control.answered(
@@ -82,10 +82,10 @@ final class AdmissionMiddleware: Middleware {
         }
         // Content that is made while it is sent is work until its end.
         guard case .stream(let content) = response.body else {
-            finish(lane, clinic)
+            finish(route.lane, request.host)
             return .done
         }
-        let slot = AdmissionSlot { self.finish(lane, clinic) }
+        let slot = AdmissionSlot { self.finish(route.lane, request.host) }
         response.body = .stream(
             ResponseStream(count: content.count, trailers: content.trailers) { writer in
                 let trailers = try await content.write(writer)
