@@ -167,7 +167,7 @@ struct HTTP1ConnectionMachineTests {
 
     @Test("the end of input: idle closes, a request in progress is still answered")
     func endOfInput() {
-        var idle = Run()
+        let idle = Run()
         guard case .close = idle.machine.inputEnded() else {
             Issue.record("an idle connection closes")
             return
@@ -197,7 +197,7 @@ struct HTTP1ConnectionMachineTests {
         _ = run.feed(Self.get("/"))
         #expect(run.answer().connectionField == .close)
         #expect(run.machine.answerEnded() == .linger)
-        var idle = Run()
+        let idle = Run()
         let ended = idle.machine.lingerIfIdle()
         #expect(ended && idle.machine.isLingering)
         var partial = Run()

@@ -13,7 +13,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// The place in the server's registry.
     let place: Int
 
-    private var machine: HTTP1ConnectionMachine
+    private let machine: HTTP1ConnectionMachine
     /// Input that was not consumed: part of a head, or requests that wait for their turn.
     private var kept: [UInt8] = []
     /// Output of this moment, and what the socket did not take.
@@ -312,12 +312,13 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         guard !stream.isClosed, successor == nil else { return }
         beginTunnel()
         let configuration = server.configuration
-        if machine.isInHead { paceHead() }
+        let isInHead = machine.isInHead
+        if isInHead { paceHead() }
         if let body, body.isReceiving, !body.isWanted,
             body.bufferedCount >= configuration.bodyBufferBytesMax
         {
             setReading(false)
-        } else if !machine.isInHead, kept.count >= configuration.pipelineBytesMax {
+        } else if !isInHead, kept.count >= configuration.pipelineBytesMax {
             setReading(false)
         }
         arm()
@@ -391,7 +392,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         requestTimeout = .never
         let plan: HTTP1ConnectionMachine.AnswerPlan
         let trailers = trailers(of: response)
-        if case .tunnel = response.body {
+        if response.body.isTunnel {
             precondition(
                 response.status == .switchingProtocols && request?.upgrade != nil,
                 "a tunnel without an upgrade")
@@ -411,23 +412,16 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             common: server.commonHeaders(isSecure: request?.isSecure ?? origin.isSecure),
             into: &output)
         server.metrics.responded(response.status)
-        switch response.body {
-        case .none, .tunnel: break
-        case .bytes(let bytes): if plan.sendsContent { output.append(contentsOf: bytes) }
-        case .buffer(let buffer):
-            if plan.sendsContent {
-                buffer.withUnsafeReadableBytes { output.append(contentsOf: $0) }
-            }
-        case .text(let text): if plan.sendsContent { output.append(text) }
-        case .stream(let content):
-            guard plan.sendsContent else { return nil }
-            let writer = HTTP1ResponseWriter(
-                self, isChunked: plan.framing == .chunked, remaining: content.count,
-                trailers: trailers)
-            self.writer = writer
-            return writer
+        guard plan.sendsContent else { return nil }
+        guard let content = response.body.stream else {
+            response.body.write(into: &output)
+            return nil
         }
-        return nil
+        let writer = HTTP1ResponseWriter(
+            self, isChunked: plan.framing == .chunked, remaining: content.count,
+            trailers: trailers)
+        self.writer = writer
+        return writer
     }
 
     /// What is still to be sent, to be added to and put back.
@@ -444,7 +438,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     /// The names of the fields that follow the answer's content, if there may be any and the client wants them
     /// (RFC 9110 6.5.1, 10.1.4).
     private func trailers(of response: HTTPResponse) -> [HTTPFieldName] {
-        guard case .stream(let content) = response.body, !content.trailers.isEmpty,
+        guard let content = response.body.stream, !content.trailers.isEmpty,
             let request, request.version == .http11, request.headers.hasToken(.te, "trailers")
         else { return [] }
         return content.trailers

@@ -2,7 +2,10 @@
 /// framed, when the connection ends. No I/O; time is the shell's affair.
 ///
 /// Requests are answered strictly in order: while one is being answered the bytes behind it are not looked at.
-package struct HTTP1ConnectionMachine: ~Copyable {
+///
+/// A class, for it is asked a dozen times for each request: of a struct in its connection, which is lent for each event,
+/// the runtime would be asked each time whether it may be looked at now.
+package final class HTTP1ConnectionMachine {
     private enum State {
         /// Between messages, or in the middle of a head.
         /// Can transition to: exchange, closed.
@@ -142,7 +145,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
 
     // MARK: Input
 
-    package mutating func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
+    package func next(_ input: UnsafeRawBufferPointer, consumed: inout Int) -> Action {
         switch state {
         case .closed: return .close
         case .switched: return .pause
@@ -156,8 +159,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         }
     }
 
-    private mutating func nextHead(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Action
-    {
+    private func nextHead(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Action {
         do throws(HTTP1Error) {
             guard case .head(let head) = try parser.next(input, consumed: &consumed) else {
                 return isInputClosed ? close() : .needMore
@@ -177,7 +179,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
         }
     }
 
-    private mutating func nextContent(
+    private func nextContent(
         _ current: Exchange, _ input: UnsafeRawBufferPointer, _ consumed: inout Int
     ) -> Action {
         var exchange = current
@@ -213,7 +215,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// The client will send nothing more. What it sent before is still answered.
-    mutating func inputEnded() -> Action {
+    func inputEnded() -> Action {
         isInputClosed = true
         switch state {
         case .closed, .lingering, .waiting: return close()
@@ -229,12 +231,12 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// Notes the end of input while bytes that came before it are still to be looked at.
-    mutating func noteInputEnd() {
+    func noteInputEnd() {
         isInputClosed = true
     }
 
     /// Somebody waits for content. True once for a client that waits for 100 (Continue).
-    mutating func contentIsWanted() -> Bool {
+    func contentIsWanted() -> Bool {
         guard case .exchange(var exchange) = state, exchange.expectsContinue,
             exchange.output == .pending, exchange.input == .receiving
         else { return false }
@@ -252,7 +254,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     ///   - isFollowed: whether further requests have arrived: a client that was not told before is owed their
     ///     answers, so a draining connection does not end with this one.
     /// - Precondition: an answer is pending.
-    package mutating func answer(
+    package func answer(
         _ status: HTTPStatus, count: Int?, isFollowed: Bool = false
     ) -> AnswerPlan {
         guard case .exchange(var exchange) = state, exchange.output == .pending else {
@@ -285,7 +287,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// The last byte of the answer is on its way.
-    package mutating func answerEnded() -> Ended {
+    package func answerEnded() -> Ended {
         guard case .exchange(var exchange) = state, exchange.output == .started else {
             preconditionFailure("the end of an answer that did not begin")
         }
@@ -305,7 +307,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     /// The answer to the request in progress is the head of another protocol's beginning.
     ///
     /// - Precondition: an answer is pending, and the request has been read to its end.
-    mutating func switchProtocol() -> AnswerPlan {
+    func switchProtocol() -> AnswerPlan {
         guard case .exchange(let exchange) = state, exchange.output == .pending,
             exchange.input == .complete
         else { preconditionFailure("a protocol is switched between two messages") }
@@ -316,12 +318,12 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     // MARK: The end
 
     /// From now on the answer to the last request that has arrived ends the connection.
-    mutating func drain() {
+    func drain() {
         isDraining = true
     }
 
     /// Whether a connection that waits without a byte received may be shut on our side first.
-    mutating func lingerIfIdle() -> Bool {
+    func lingerIfIdle() -> Bool {
         guard isIdle else { return false }
         state = .lingering
         return true
@@ -331,7 +333,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     ///
     /// - Parameter begun: what there is of the head.
     /// - Returns: false if a request is in progress or the connection is ending.
-    mutating func beginRefusal(of begun: [UInt8]) -> Bool {
+    func beginRefusal(of begun: [UInt8]) -> Bool {
         guard case .waiting = state else { return false }
         begun.withUnsafeBytes { refuse($0) }
         return true
@@ -339,7 +341,7 @@ package struct HTTP1ConnectionMachine: ~Copyable {
 
     /// The next answer is the last. It has no content if as much can be told of the request as that it is a HEAD
     /// (RFC 9110 9.3.2).
-    private mutating func refuse(_ head: UnsafeRawBufferPointer) {
+    private func refuse(_ head: UnsafeRawBufferPointer) {
         let isHead = head.count >= 5 && head.slice(0..<5).isEqual(to: "HEAD ")
         state = .exchange(
             Exchange(
@@ -348,18 +350,18 @@ package struct HTTP1ConnectionMachine: ~Copyable {
     }
 
     /// Nothing more of the request in progress will be read: its answer ends the connection.
-    mutating func abandonInput() {
+    func abandonInput() {
         guard case .exchange(var exchange) = state else { return }
         exchange.keepAlive = false
         if exchange.input == .receiving { exchange.input = .broken }
         state = .exchange(exchange)
     }
 
-    mutating func closed() {
+    func closed() {
         state = .closed
     }
 
-    private mutating func close() -> Action {
+    private func close() -> Action {
         state = .closed
         return .close
     }

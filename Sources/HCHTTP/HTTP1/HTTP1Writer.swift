@@ -19,10 +19,12 @@ enum HTTP1Writer {
         trailers: [HTTPFieldName], id: RequestID?, date: [UInt8], common: HTTPHeaders,
         into output: inout [UInt8]
     ) {
-        let reason = response.status.reason
+        // The closures below know the status only: one that refers to the answer has a copy of it made.
+        let status = response.status
+        let reason = status.reason
         output.append(addingCapacity: reason.utf8CodeUnitCount + 32) { line in
             line.append("HTTP/1.1 ")
-            line.append(decimal: response.status.code)
+            line.append(decimal: status.code)
             line.append(0x20)
             line.append(reason)
             line.append("\r\n")
@@ -40,7 +42,7 @@ enum HTTP1Writer {
             output.append("\r\n")
         }
         output.append(addingCapacity: ownBytesMax) { lines in
-            write(plan, isUpgradeRequired: response.status == .upgradeRequired, to: &lines)
+            write(plan, isUpgradeRequired: status == .upgradeRequired, to: &lines)
             if let id {
                 lines.append("X-Request-Id: ")
                 lines.append(upTo: RequestID.receivedBytesMax) { id.write(to: $0) }

@@ -24,6 +24,26 @@ package struct HTTPResponse: Sendable {
             case .stream(let stream): stream.count
             }
         }
+
+        var isTunnel: Bool {
+            if case .tunnel = self { true } else { false }
+        }
+
+        /// Content that is still to be made.
+        var stream: ResponseStream? {
+            if case .stream(let stream) = self { stream } else { nil }
+        }
+
+        /// Writes content that is there.
+        func write(into output: inout [UInt8]) {
+            switch self {
+            case .none, .stream, .tunnel: break
+            case .bytes(let bytes): output.append(contentsOf: bytes)
+            case .buffer(let buffer):
+                buffer.withUnsafeReadableBytes { output.append(contentsOf: $0) }
+            case .text(let text): output.append(text)
+            }
+        }
     }
 
     package var status: HTTPStatus
