@@ -26,7 +26,9 @@ final class LimitRule: Sendable {
         chunkMax = BucketShape.tenth(rate: Int64(rule.units), milliseconds: milliseconds)
         members = LimitRule.members(rule, shape)
         fieldStart = Array("\"\(rule.name)\";r=".utf8)
-        nanosPerSecond = max(1, Int64(rule.units) * 1_000_000 / milliseconds * 1_000_000)
+        // In 128 bits, for units of a whole day are few billionths of a second's; at most 10^18 come out.
+        nanosPerSecond = max(
+            1, Int64(Int128(rule.units) * 1_000_000_000_000 / Int128(milliseconds)))
     }
 
     private static func members(_ rule: RateRule, _ shape: BucketShape) -> [UInt8] {

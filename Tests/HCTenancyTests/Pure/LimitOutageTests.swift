@@ -97,6 +97,89 @@ struct LimitOutageTests {
         #expect(bench.pass(bench.request(plan, .export, 500)).isAllowed)
     }
 
+    @Test("a rule of few units a day gives each of many processes something all the same")
+    func seldom() throws {
+        let rule = RateRule(
+            name: "login", scope: .tenant, classes: [.login], algorithm: .slidingWindow, units: 40,
+            per: .seconds(86_400))
+        let made = try #require(LimitPlan.make(rule).tenantRules.first)
+        #expect(made.nanosPerSecond == 40 * LocalShare.unit / 86_400)
+        // More processes than billionths, too.
+        for processes in [1, 100, 1_000_000] {
+            let measure = LocalShare.Measure(made, processes: processes, before: nil)
+            #expect(measure.perSecond == max(1, made.nanosPerSecond / Int64(processes)))
+        }
+        let bench = LimitBench(processes: 100)
+        bench.isConnected = false
+        let plan = LimitPlan.make(rule)
+        #expect(bench.pass(bench.request(plan, .login, 20)).isAllowed)
+        let refused = bench.pass(bench.request(plan, .login, 20))
+        // Half of the 40, of a hundredth of them a day.
+        #expect(refused.retryAfter.map { $0 <= .seconds(51 * 86_400) } == true)
+        bench.advance(refused.retryAfter ?? .zero)
+        #expect(bench.pass(bench.request(plan, .login, 20)).isAllowed)
+    }
+
+    @Test("a share holds one second of itself, however long nobody has used it")
+    func shareIsBounded() {
+        let bench = LimitBench(processes: 4)
+        bench.isConnected = false
+        let plan = LimitPlan.make(.bucket(units: 4000, burst: 4000))
+        func drain() -> Int {
+            var count = 0
+            while bench.pass(bench.request(plan)).isAllowed { count += 1 }
+            return count
+        }
+        _ = drain()
+        bench.advance(.seconds(600))
+        #expect(drain() == 1000)
+    }
+
+    @Test("in the grace a process has no more than the limit, whatever a burst let it use before")
+    func graceIsBounded() {
+        let bench = LimitBench(processes: 10)
+        let plan = LimitPlan.make(.bucket(units: 1000, burst: 100_000))
+        for _ in 0..<90_000 {
+            bench.advance(.microseconds(200))
+            _ = bench.pass(bench.request(plan))
+        }
+        bench.isConnected = false
+        _ = bench.pass(bench.request(plan))
+        let group = bench.machine.targets(of: bench.request(plan)).tenant
+        #expect(group.buckets[0].lastShare > 2000)
+        let measure = bench.machine.share(of: group.buckets[0], bench.now).measure
+        #expect(measure.perSecond == 1000 * LocalShare.unit)
+    }
+
+    @Test("what else was asked of Redis and not answered makes it away too, for a rest")
+    func lookUpFailed() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(.bucket(units: 1000, burst: 1000))
+        #expect(!bench.pass(bench.request(plan, isExact: true)).isLocal)
+        bench.machine.lookUpFailed(now: bench.now)
+        #expect(bench.machine.isAway(at: bench.now))
+        let asked = bench.questions
+        for _ in 0..<10 {
+            #expect(bench.pass(bench.request(plan, isExact: true)).origin == .grace)
+            bench.advance(.milliseconds(99))
+        }
+        #expect(bench.questions == asked)
+        bench.advance(.milliseconds(100))
+        #expect(bench.pass(bench.request(plan, isExact: true)).origin == .redis)
+        #expect(!bench.machine.isAway(at: bench.now))
+    }
+
+    @Test("too many questions of our own are no outage")
+    func overloaded() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(.bucket(units: 1000, burst: 1000))
+        bench.failure = .overloaded
+        #expect(bench.pass(bench.request(plan)).isLocal)
+        #expect(!bench.machine.isAway(at: bench.now))
+        bench.failure = nil
+        #expect(bench.pass(bench.request(plan)).origin == .redis)
+    }
+
     @Test("in the grace a process goes on as before, after it has its fixed share")
     func lastShare() {
         let bench = LimitBench(processes: 10)
