@@ -409,8 +409,8 @@ final class LimitMachine {
         guard flight.purpose != .giveBack else { return }
         let time = now.nanoseconds
         for index in flight.questions.places.indices {
-            // What was asked under rules that no longer hold is void: Redis has charged it, nobody uses it.
-            guard !flight.questions.places[index].bucket.isVoid else { continue }
+            // What was asked under rules that no longer hold goes to a bucket that no group has any more: Redis has
+            // charged it, nobody uses it.
             accept(answer, to: flight, index, time)
         }
         switch flight.purpose {

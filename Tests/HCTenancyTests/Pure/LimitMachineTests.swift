@@ -1,5 +1,6 @@
 import HCCore
 import HCIO
+import HCRedis
 import HCTesting
 import Testing
 
@@ -84,6 +85,9 @@ struct LimitMachineTests {
         #expect(bench.held(plan) > 0)
         bench.advance(.seconds(1))
         #expect(bench.held(plan) == 0)
+        let givenBack = bench.asked[.giveBack]
+        bench.sweep()
+        #expect(bench.asked[.giveBack] == givenBack, "what has run out is not given back")
         bench.failure = .timeout
         let asked = bench.questions
         #expect(bench.pass(bench.request(plan)).isLocal)
@@ -127,6 +131,78 @@ struct LimitMachineTests {
         bench.run()
         #expect(bench.held(plan) <= 20)
         #expect(bench.asked[.giveBack] == 1)
+    }
+
+    @Test(
+        "a lease runs out a second after it was asked for, however late the answer, and with others"
+    )
+    func leaseEnds() {
+        let bucket = LeasedBucket(LimitPlan.make(bucket(1000, burst: 1000)).tenantRules[0])
+        func deposit(_ lane: LimitLane, sentAt: Int64, at now: Int64) {
+            bucket.deposit(
+                10, wanted: 10, lane, since: 0, sentAt: sentAt, life: 1000, spacing: 5, now)
+        }
+        deposit(.ordinary, sentAt: 0, at: 400)
+        #expect(bucket.balance(.ordinary, 999) == 10)
+        #expect(bucket.balance(.ordinary, 1000) == 0)
+        // Of two that are counted as one the earlier end counts.
+        deposit(.ordinary, sentAt: 100, at: 400)
+        deposit(.ordinary, sentAt: 500, at: 500)
+        #expect(bucket.balance(.ordinary, 999) == 30)
+        #expect(bucket.balance(.ordinary, 1099) == 20)
+        #expect(bucket.balance(.ordinary, 1100) == 0)
+        // What the safety lane took of its reserve is nobody else's.
+        deposit(.safety, sentAt: 2000, at: 2000)
+        #expect(bucket.balance(.ordinary, 2000) == 0)
+        #expect(bucket.balance(.safety, 2000) == 10)
+    }
+
+    @Test("a sensitive request asks for itself, whatever is leased")
+    func exact() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 1000))
+        bench.use(plan, until: 60)
+        let held = bench.held(plan)
+        #expect(held > 0)
+        #expect(bench.pass(bench.request(plan, isExact: true)).origin == .redis)
+        #expect(bench.asked[.exact] == 1)
+        #expect(bench.held(plan) == held)
+    }
+
+    @Test(
+        "so many requests wait for others' answers, and for so many answers; then each asks itself")
+    func waitingIsBounded() {
+        func exact(_ change: (inout LimitMachine.Limits) -> Void) -> Int? {
+            var limits = LimitMachine.Limits()
+            change(&limits)
+            let bench = LimitBench(limits: limits)
+            let plan = LimitPlan.make(bucket(1000, burst: 1000))
+            let pending = (0..<50).map { _ in
+                bench.machine.ask(bench.request(plan), now: bench.now)
+            }
+            bench.run()
+            #expect(pending.count { $0.decision?.isAllowed == true } == 50)
+            return bench.asked[.exact]
+        }
+        expectEqual(exact { _ in }, nil)
+        expectEqual(exact { $0.waitingMax = 10 }, 39)
+        // The first answer brings one unit, for who asked.
+        expectEqual(exact { $0.roundsMax = 1 }, 49)
+    }
+
+    @Test("a request dearer than all that there can be takes all of it, and passes sooner or later")
+    func dearerThanAll() {
+        for isExact in [false, true] {
+            let bench = LimitBench()
+            let plan = LimitPlan.make(bucket(10, burst: 100), reserve: 10)
+            let request = bench.request(plan, .export, 500, isExact: isExact)
+            #expect(bench.pass(request).isAllowed)
+            let refused = bench.pass(request)
+            #expect(!refused.isAllowed)
+            #expect(refused.retryAfter.map { $0 <= .seconds(10) } == true)
+            bench.advance(refused.retryAfter ?? .zero)
+            #expect(bench.pass(request).isAllowed)
+        }
     }
 
     // MARK: All or none
@@ -225,6 +301,16 @@ struct LimitMachineTests {
         #expect(!bench.pass(bench.request(plan)).isAllowed)
     }
 
+    @Test("what is kept for the safety lane is kept of the clinic's limits, not of anybody's own")
+    func reserves() {
+        for scope in RateScope.allCases {
+            let rule = RateRule(
+                name: "r", scope: scope, algorithm: .fixedWindow, units: 1000, per: .seconds(60))
+            expectEqual(
+                BucketShape(rule, reservePercent: 10).reserve, scope == .tenant ? 100 : 0)
+        }
+    }
+
     @Test("without Redis the safety lane has its part as well")
     func safetyLaneAlone() {
         let bench = LimitBench(processes: 1)
@@ -291,6 +377,25 @@ struct LimitMachineTests {
         bench.advance(.milliseconds(150))
         _ = bench.pass(bench.request(plan))
         #expect(bench.questions == asked + 1)
+        // Somebody may have given units back.
+        bench.advance(.milliseconds(150))
+        _ = bench.pass(bench.request(plan, isExact: true))
+        #expect(bench.questions == asked + 2)
+    }
+
+    @Test("a bucket that trickles is asked for now and then, not for each unit that comes")
+    func spacing() {
+        let bench = LimitBench()
+        let plan = LimitPlan.make(bucket(1000, burst: 500))
+        while bench.pass(bench.request(plan)).isAllowed {}
+        let asked = bench.questions
+        var admitted = 0
+        for _ in 0..<10_000 {
+            bench.advance(.microseconds(100))
+            if bench.pass(bench.request(plan)).isAllowed { admitted += 1 }
+        }
+        #expect((990...1000).contains(admitted), "\(admitted)")
+        #expect(bench.questions - asked <= 250, "one in 5 ms, not one in each")
     }
 
     // MARK: Changes
@@ -314,6 +419,7 @@ struct LimitMachineTests {
             units: 1)
         _ = bench.pass(late)
         #expect(bench.machine.metrics.revocations.value == 1)
+        #expect(bench.machine.targets(of: late).tenant.plan === new)
     }
 
     @Test("units that were asked for under the old rule are not used under the new one")
@@ -331,6 +437,41 @@ struct LimitMachineTests {
         bench.run()
         #expect(pending.decision?.isAllowed == false)
         #expect(bench.held(new) == 0)
+    }
+
+    @Test("what was asked for under other rules and is too much is not given back to the new ones")
+    func shedVoid() {
+        let bench = LimitBench()
+        let user = RateRule(
+            name: "second", scope: .tenant, algorithm: .slidingWindow, units: 1000,
+            per: .seconds(60))
+        let old = LimitPlan.make(bucket(1000, burst: 1000), user)
+        let pending = (0..<200).map { _ in
+            bench.machine.ask(bench.request(old), now: bench.now)
+        }
+        for flight in bench.machine.takeOutbox() { bench.deliver(flight) }
+        // The second question is under way, for 199 who go away; one rule is left.
+        for one in pending {
+            one.finish(bench.machine.decideAlone(one.request, one.targets, bench.now))
+        }
+        let flights = bench.machine.takeOutbox()
+        #expect(flights.count == 1)
+        let answers = flights.map { flight in
+            bench.redis.decide(
+                Array(zip(flight.questions.names, flight.questions.parts)).map {
+                    (name: $0.0, part: $0.1)
+                },
+                lane: flight.lane, birth: 0, now: bench.redisTime)
+        }
+        bench.generation += 1
+        let new = LimitPlan.make(bucket(500, burst: 500))
+        _ = bench.pass(bench.request(new))
+        for (flight, answer) in zip(flights, answers) {
+            #expect(answer.passes)
+            bench.machine.answered(flight, answer, now: bench.now)
+        }
+        bench.run()
+        #expect(bench.asked[.giveBack] == nil)
     }
 
     @Test("a change of tier in the middle of a burst brings no new burst, up or down")
@@ -356,6 +497,50 @@ struct LimitMachineTests {
             while bench.pass(bench.request(other)).isAllowed { admitted += 1 }
             #expect(admitted <= 1, "\(rule.name)")
         }
+    }
+
+    @Test("a map that brings a tier as it was voids nothing")
+    func sameTier() {
+        var plans = LimitPlans()
+        let tier = LimitPlan.make(bucket(1000, burst: 1000)).tier
+        plans.follow([tier])
+        let first = plans.plan(named: "t")
+        let other = TierDefinition(name: "o", rates: [bucket(1, burst: 500)])
+        plans.follow([tier, other])
+        #expect(plans.plan(named: "t") === first)
+        var changed = tier
+        changed.weight += 1
+        plans.follow([changed, other])
+        #expect(plans.plan(named: "t") !== first)
+        #expect(plans.generation == 3)
+        // What is not in the map has limits all the same.
+        #expect(plans.plan(named: "gone").tier == .least("gone"))
+    }
+
+    @Test("an answer of Redis that cannot be one is not believed, whatever it would give")
+    func answers() {
+        let shape = BucketShape(bucket(1, burst: 500), reservePercent: 0)
+        func answer(_ numbers: [Double], need: Int64 = 2, want: Int64 = 5) -> LimitAnswer? {
+            let bytes = numbers.flatMap { number in
+                (0..<8).map { UInt8(truncatingIfNeeded: number.bitPattern >> (8 * UInt64($0))) }
+            }
+            return LimitAnswer(
+                .bytes(bytes), to: [LimitScript.Part(shape: shape, need: need, want: want)])
+        }
+        #expect(answer([1000, 1, 5, 300, 0, 1000]) != nil)
+        #expect(answer([1000, 0, 0, 300, 0, 1000]) != nil)
+        #expect(answer([1000, 1, -5, 300, 0, 1000], need: 0, want: -5) != nil)
+        #expect(answer([1000, 1, 1, 300, 0, 1000]) == nil, "less than was needed")
+        #expect(answer([1000, 1, 6, 300, 0, 1000]) == nil, "more than was wanted")
+        #expect(answer([1000, 0, 2, 300, 0, 1000]) == nil, "given, and refused")
+        #expect(answer([1000, 1, -4, 300, 0, 1000], need: 0, want: -5) == nil, "not all back")
+        #expect(answer([0, 1, 5, 300, 0, 1000]) == nil, "no time")
+        #expect(answer([1000, 2, 5, 300, 0, 1000]) == nil, "no verdict")
+        #expect(answer([1000, 1, 5, 0x1p53, 0, 1000]) == nil, "more than can be counted")
+        #expect(answer([1000, 1, 5, .nan, 0, 1000]) == nil)
+        #expect(answer([1000, 1, 5, 0.5, 0, 1000]) == nil)
+        #expect(answer([1000, 1, 5, 300, -1, 1000]) == nil)
+        #expect(answer([1000, 1, 5, 300, 0, -1]) == nil)
     }
 
     // MARK: Bounds
