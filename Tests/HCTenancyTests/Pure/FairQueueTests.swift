@@ -305,6 +305,35 @@ struct FairQueueTests {
         #expect(alone.served[0] == 2)
     }
 
+    @Test("a debt of more rounds than are remembered is forgiven")
+    func forgiven() {
+        var simulation = Simulation(connections: 1) {
+            $0.boostAfter = .seconds(3600)
+            $0.roundsMax = 64
+        }
+        simulation.ask(0, terms(), cost: .seconds(60))
+        for _ in 0..<200 { simulation.ask(1, terms(), cost: .milliseconds(4)) }
+        _ = simulation.step()
+        simulation.ask(0, terms(), cost: .milliseconds(4))
+        while simulation.served[0] == 1, simulation.step() != nil {}
+        let others = simulation.served[1] ?? 0
+        // It is put off once as far as there are rounds, and once more with what is left of its debt.
+        #expect((60...130).contains(others), "\(others)")
+    }
+
+    @Test("who changes its weight owes as much time as before", arguments: [(4, 1), (1, 4)])
+    func changedWeight(old: Int, new: Int) {
+        var simulation = Simulation(connections: 1) { $0.boostAfter = .seconds(3600) }
+        simulation.ask(0, terms(old), cost: .seconds(1))
+        for _ in 0..<300 { simulation.ask(1, terms(), cost: .milliseconds(4)) }
+        _ = simulation.step()
+        simulation.ask(0, terms(new), cost: .milliseconds(4))
+        while simulation.served[0] == 1, simulation.step() != nil {}
+        // One second is 250 requests of the other; of four times its weight, a quarter of that.
+        let others = simulation.served[1] ?? 0
+        #expect(abs(others - 250 / new) <= 4, "\(others)")
+    }
+
     @Test("what runs is charged while it runs")
     func running() {
         var simulation = Simulation(connections: 8) { $0.boostAfter = .seconds(3600) }
@@ -317,6 +346,34 @@ struct FairQueueTests {
         simulation.ask(0, terms(), cost: .milliseconds(10))
         for _ in 0..<100 { _ = simulation.step() }
         #expect(simulation.served[0] == 3, "it has used far more than the others")
+    }
+
+    @Test("what has gone on running since its clinic began to wait is charged when its turn comes")
+    func runningOn() {
+        var simulation = Simulation(connections: 2) { $0.boostAfter = .seconds(3600) }
+        simulation.ask(0, terms(), cost: .seconds(60))
+        for _ in 0..<300 { simulation.ask(1, terms(4), cost: .milliseconds(4)) }
+        simulation.ask(0, terms(), cost: .milliseconds(4))
+        for _ in 0..<200 { _ = simulation.step() }
+        #expect(simulation.served[0] == 1, "the other uses a quarter of its share")
+    }
+
+    @Test("what becomes free at one moment is shared by weight, before anybody has used anything")
+    func atOnce() {
+        var simulation = Simulation(connections: 8) {
+            $0.boostAfter = .seconds(3600)
+            $0.quantum = .microseconds(100)
+        }
+        for flow in [2, 3] {
+            for _ in 0..<4 { simulation.ask(flow, terms(), cost: .seconds(1)) }
+        }
+        for _ in 0..<20 {
+            simulation.ask(0, terms(1), cost: .seconds(1))
+            simulation.ask(1, terms(3), cost: .seconds(1))
+        }
+        for _ in 0..<8 { _ = simulation.step() }
+        #expect(simulation.served[0] == 2)
+        #expect(simulation.served[1] == 6)
     }
 
     @Test("a clinic in debt that has no connection is served after a while all the same")
@@ -368,6 +425,23 @@ struct FairQueueTests {
         #expect(alone.running.count == 6)
         alone.ask(1, terms(), cost: millisecond)
         #expect(alone.served[1] == 1, "it does not wait")
+        // Connections of its own count.
+        var owner = Simulation(connections: 8)
+        for _ in 0..<10 { owner.ask(0, terms(inFlight: 3, own: 2), cost: millisecond) }
+        #expect(owner.running.count == 3)
+    }
+
+    @Test("terms that would let nobody in are as the least that let in")
+    func leastTerms() {
+        var simulation = Simulation(connections: 8)
+        for _ in 0..<3 {
+            simulation.ask(0, terms(0, inFlight: 0, waiting: 0, own: -1), cost: millisecond)
+        }
+        #expect(simulation.running.count == 1)
+        #expect(simulation.waiting.count == 1)
+        #expect(simulation.refused[0] == 1)
+        while simulation.step() != nil {}
+        #expect(simulation.served[0] == 2)
     }
 
     @Test("so many of a clinic may wait; when to come again is by what its requests cost")

@@ -97,6 +97,19 @@ struct TierTests {
         #expect(found.count == 16, "\(found)")
     }
 
+    @Test("so many tiers are enough")
+    func countMax() {
+        func file(_ count: Int) -> String {
+            let tiers = (0..<count).map { number in
+                #"{"name":"t\#(number)","rates":[{"name":"r","scope":"tenant","#
+                    + #""algorithm":"token-bucket","units":1,"per":"1s","burst":500}]}"#
+            }
+            return #"{"tiers":[\#(tiers.joined(separator: ","))]}"#
+        }
+        #expect(problems(file(TierDefinition.countMax)) == [])
+        #expect(problems(file(TierDefinition.countMax + 1)) == ["tiers: lists 101, more than 100"])
+    }
+
     @Test(
         "a limit of zero, a negative, an absurd one and one in the wrong unit are refused",
         arguments: [
