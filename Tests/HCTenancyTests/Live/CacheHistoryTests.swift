@@ -60,7 +60,8 @@ struct CacheHistoryTests {
     }
 
     private func makeWorkers(
-        _ count: Int, _ redis: LiveRedis, holdLife: Duration = .seconds(1)
+        _ count: Int, _ redis: LiveRedis, holdLife: Duration = .seconds(1),
+        nothingLife: Duration = .seconds(15)
     ) async throws -> [CacheWorker] {
         let ground = try await LivePlatform.makeGround()
         // Nobody is refused for having waited: how fast the machine is does not matter here.
@@ -77,6 +78,7 @@ struct CacheHistoryTests {
         var workers: [CacheWorker] = []
         var configuration = CacheWorker.configuration
         configuration.holdLife = holdLife
+        configuration.nothingLife = nothingLife
         for _ in 0..<count {
             workers.append(try await CacheWorker.make(ground, redis, configuration))
         }
@@ -367,6 +369,142 @@ struct CacheHistoryTests {
         try await workers[1].make(id)
         #expect(try await workers[0].read(id) == 1)
         for worker in workers { worker.kill() }
+    }
+
+    @Test("that there is nothing is believed for its own time, not for that of a value")
+    func nothingEnds() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await makeWorkers(1, redis, nothingLife: .zero)[0]
+        try await worker.settle()
+        let id = UUID.v7(at: Clocks.system.now())
+        for _ in 0..<3 { #expect(try await worker.read(id) == 0) }
+        #expect(worker.metrics.hits(.memory) == 0)
+        try await worker.make(id)
+        for _ in 0..<3 { #expect(try await worker.read(id) == 1) }
+        #expect(worker.metrics.hits(.memory) == 2)
+        worker.kill()
+    }
+
+    @Test("a commit that outlives its hold is announced anew: what was copied meanwhile is dropped")
+    func outlived() async throws {
+        let redis = try await LiveRedis.make()
+        let workers = try await makeWorkers(2, redis, holdLife: .milliseconds(300))
+        let id = try await things(1, workers[0])[0]
+        for worker in workers { try await worker.settle() }
+        let record = try workers[0].context.tenant
+        let (tags, limit) = (CacheWorker.tags(id), redis.deadline)
+        let written = try await workers[0].platform.door.cache.change(
+            tags, of: record, prefixes: [record.redisPrefix], deadline: .never
+        ) { _ in
+            while workers[1].platform.door.coherence?.isHeld(tags[0].name, of: record.id) == true {
+                try await Loop.shared.sleep(for: .milliseconds(2))
+                guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("for ever") }
+            }
+            for _ in 0..<2 { _ = try await workers[1].read(id) }
+            #expect(workers[1].metrics.hits(.memory) == 1, "nobody holds it any more")
+            return try await workers[0].write(id, changing: [])
+        }
+        #expect(try await workers[1].read(id) == written)
+        #expect(workers[0].metrics.holdsOutlived.value == 1)
+        for worker in workers { worker.kill() }
+    }
+
+    @Test("what may have been committed stays held until it can be no more, what was not does not")
+    func inDoubt() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await makeWorkers(1, redis, holdLife: .seconds(5))[0]
+        let record = try worker.context.tenant
+        let coherence = try #require(worker.platform.door.coherence)
+        let limit = redis.deadline
+        while !coherence.mayUseCopies(of: record.id) {
+            try await Loop.shared.sleep(for: .milliseconds(2))
+            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("no lease") }
+        }
+        func change(_ tag: String, _ error: any Error) async throws {
+            do {
+                try await worker.platform.door.cache.change(
+                    [CacheTag(tag)], of: record, prefixes: [record.redisPrefix], deadline: .never
+                ) { _ in
+                    #expect(coherence.isHeld(tag, of: record.id))
+                    throw error
+                }
+            } catch let thrown as TenancyError {
+                #expect(thrown == error as? TenancyError)
+            }
+        }
+        try await change("a", TenancyError.deadlineExceeded)
+        #expect(!coherence.isHeld("a", of: record.id))
+        try await change("b", TenancyError.outcomeUnknown)
+        #expect(coherence.isHeld("b", of: record.id))
+        worker.kill()
+    }
+
+    @Test("a writer that cannot reach the copies in Redis makes everybody doubt those of before")
+    func unshared() async throws {
+        let redis = try await LiveRedis.make()
+        let workers = try await makeWorkers(2, redis)
+        let id = try await things(1, workers[0])[0]
+        for worker in workers { try await worker.settle() }
+        let record = try workers[0].context.tenant
+        let (copy, limit) = (
+            record.redisPrefix + "copy:" + CacheWorker.key(id).name, redis.deadline
+        )
+        let client = try await redis.client()
+        _ = try await workers[1].read(id)
+        while try await client.send(["EXISTS", .text(copy)], deadline: limit).asInteger != 1 {
+            try await Loop.shared.sleep(for: .milliseconds(2))
+        }
+        // The hold of the first tag fails, and so nothing is said about the others.
+        _ = try await client.send(
+            ["SET", .text(record.redisPrefix + "hold:a"), "no hold"], deadline: limit)
+        let written = try await workers[0].write(
+            id, changing: [CacheTag("a")] + CacheWorker.tags(id))
+        #expect(workers[0].metrics.holdsUnshared.value == 1)
+        for worker in workers { #expect(try await worker.read(id) == written) }
+        for worker in workers { worker.kill() }
+        client.close()
+    }
+
+    @Test("whom nobody could tell of a change before it is told before it is acknowledged")
+    func toldAfter() async throws {
+        let redis = try await LiveRedis.make()
+        let workers = try await makeWorkers(2, redis)
+        let id = try await things(1, workers[0])[0]
+        for worker in workers { try await worker.settle() }
+        for _ in 0..<2 { _ = try await workers[1].read(id) }
+        #expect(workers[1].metrics.hits(.memory) == 1)
+        let record = try workers[0].context.tenant
+        let (key, limit) = (CoherenceScripts.key(of: record.id), redis.deadline)
+        let client = try await redis.client()
+        // Nobody can be found for a while.
+        _ = try await client.send(["RENAME", .text(key), "aside"], deadline: limit)
+        _ = try await client.send(["SET", .text(key), "no table"], deadline: limit)
+        let written = try await workers[0].platform.door.cache.change(
+            CacheWorker.tags(id), of: record, prefixes: [record.redisPrefix], deadline: limit
+        ) { _ in
+            let written = try await workers[0].write(id, changing: [])
+            _ = try await client.send(["RENAME", "aside", .text(key)], deadline: limit)
+            return written
+        }
+        #expect(try await workers[1].read(id) == written)
+        for worker in workers { worker.kill() }
+        client.close()
+    }
+
+    @Test("a commit is over, or will never be, while its hold still stands")
+    func commitDeadline() async throws {
+        let redis = try await LiveRedis.make()
+        let worker = try await makeWorkers(1, redis)[0]
+        try await worker.settle()
+        let configuration = CacheWorker.configuration
+        let record = try worker.context.tenant
+        let latest = try await worker.platform.door.cache.change(
+            [CacheTag("a")], of: record, prefixes: [record.redisPrefix], deadline: .never
+        ) { limit in
+            limit.time - Loop.shared.now
+        }
+        #expect(latest <= configuration.holdLife - configuration.holdMargin)
+        worker.kill()
     }
 
     @Test("a hundred readers of one key are one read of the source, and an error is everybody's")

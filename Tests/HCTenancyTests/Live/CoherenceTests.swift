@@ -201,6 +201,95 @@ struct CoherenceTests {
         two.die()
     }
 
+    @Test("a process whose lease is gone begins anew, without copies, under another name")
+    func lostLease() async throws {
+        let live = try await makeRedis()
+        let process = try await Process(live, limits: limits)
+        try await process.join(tenant)
+        let ticket = try #require(process.coherence.ticket(for: tenant))
+        let (name, era) = (process.coherence.process, process.coherence.ledger.era)
+        #expect(process.dropped.isEmpty)
+        _ = try await process.redis.send(
+            ["DEL", .text(CoherenceScripts.lease(of: name))], deadline: live.deadline)
+        let limit = live.deadline
+        while process.coherence.ledger.era == era {
+            try await Loop.shared.sleep(for: .milliseconds(2))
+            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("goes on") }
+        }
+        #expect(process.coherence.process != name)
+        #expect(process.dropped == [.all])
+        while !process.coherence.mayUseCopies(of: tenant) {
+            try await Loop.shared.sleep(for: .milliseconds(2))
+            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("no lease") }
+        }
+        #expect(!process.coherence.isCurrent(ticket, of: tenant, ["a"]))
+        process.die()
+    }
+
+    @Test("a lease that is gone, or whose inbox is too full, is not renewed; nor are the dead told")
+    func scripts() async throws {
+        let live = try await makeRedis()
+        let client = try await live.client()
+        let (lease, inbox) = (CoherenceScripts.lease(of: "p"), CoherenceScripts.inbox(of: "p"))
+        func renew(isFirst: Bool = false) async throws -> [RESPValue]? {
+            try await client.evaluate(
+                CoherenceScripts.renew, keys: [.text(lease), .text(inbox)],
+                arguments: [10_000, isFirst ? "1" : "0", 2], deadline: live.deadline
+            ).asArray
+        }
+        func tell(born: String) async throws -> Int64? {
+            try await client.evaluate(
+                CoherenceScripts.tell,
+                keys: [.text(lease), .text(inbox), .text(CoherenceScripts.born)],
+                arguments: ["m", 10_000, .text(born), 400], deadline: live.deadline
+            ).asInteger
+        }
+        let found = try await client.send(
+            ["GET", .text(CoherenceScripts.born)], deadline: live.deadline)
+        let born = try #require(found.asString)
+        #expect(try await renew() == nil)
+        #expect(try await tell(born: born) == 0, "there is nobody")
+        #expect(try await tell(born: "another") == 400, "Redis may have forgotten somebody")
+        #expect(try await renew(isFirst: true)?.count == 0)
+        for _ in 0..<2 { #expect(try await tell(born: born) ?? 0 > 0) }
+        #expect(try await renew()?.count == 2)
+        for _ in 0..<3 { #expect(try await tell(born: born) ?? 0 > 0) }
+        #expect(try await renew() == nil, "more than a process takes in at once")
+        #expect(try await tell(born: born) == 0)
+        client.close()
+    }
+
+    @Test("a clinic that makes room for another in the ledger leaves no copies behind")
+    func evicted() async throws {
+        let live = try await makeRedis()
+        var limits = limits
+        limits.tenantsMax = 1
+        let process = try await Process(live, limits: limits)
+        try await process.join(tenant)
+        #expect(process.dropped.isEmpty)
+        try await process.join(LivePlatform.lakeside)
+        #expect(process.dropped == [.all], "nobody tells it of that clinic's changes any more")
+        process.die()
+    }
+
+    @Test("what nobody could be told of is dropped again at its end, and told later")
+    func untold() async throws {
+        let live = try await makeRedis()
+        let process = try await Process(live, limits: limits)
+        try await process.join(tenant)
+        // Its lease goes on, over the other connection.
+        process.redis.close()
+        let held = await process.coherence.hold(["a"], of: tenant, for: .milliseconds(1))
+        #expect(!held.isTold && process.coherence.untoldCount == 0)
+        #expect(process.coherence.metrics.untold.value == 1)
+        let dropped = process.dropped.count
+        process.coherence.release(held)
+        #expect(process.dropped.count == dropped + 1)
+        #expect(process.coherence.untoldCount == 1)
+        process.coherence.telling?.cancel()
+        process.die()
+    }
+
     @Test("in a Redis that is full leases go on, and so everybody hears of every change")
     func full() async throws {
         let live = try await makeRedis()

@@ -229,6 +229,59 @@ struct SharedCacheTests {
         _ = try self.ticket(await look(side))
     }
 
+    @Test("an answer that was under way when copies became doubtful is of no use, nor is its time")
+    func distrustMeanwhile() async throws {
+        let redis = try await LiveRedis.make()
+        let (side, other) = (Side(try await redis.client()), Side(try await redis.client()))
+        #expect(await fill(side, "1", try await settled(side)))
+        #expect(text(await look(side)) == "1")
+        let early = try await settled(other, CacheKey("other", tags: key.tags))
+        for tenant in [record.id, nil] {
+            let pending = Loop.shared.makeTask { await self.look(side) }
+            // It has been sent; its answer is of the next tick at the earliest.
+            await Task.yield()
+            side.cache.distrust(tenant)
+            #expect(isNone(try await pending.value))
+            // What others copied before the distrust is not believed after it either.
+            #expect(await fill(other, "2", early))
+            #expect(text(await look(side)) == nil)
+            #expect(await fill(side, "3", try await settled(side)))
+            #expect(text(await look(side)) == "3")
+        }
+    }
+
+    @Test("what was copied during a hold that Redis has forgotten goes with its release")
+    func forgottenHold() async throws {
+        let redis = try await LiveRedis.make()
+        let (writer, side) = (
+            Side(try await redis.client(), holdLife: .seconds(10)), Side(try await redis.client())
+        )
+        _ = try await settled(side)
+        let name = await hold(writer)
+        _ = try await side.client.send(
+            ["DEL", .text(record.redisPrefix + "hold:a")], deadline: deadline)
+        #expect(await fill(side, "from before the commit", try ticket(await look(side))))
+        await release(writer, name)
+        _ = try ticket(await look(side))
+    }
+
+    @Test("a copy that time has made wrong is not found")
+    func goodUntil() async throws {
+        let redis = try await LiveRedis.make()
+        let side = Side(try await redis.client())
+        let now = Clocks.system.now()
+        for (end, isFound) in [(now + .seconds(60), true), (now - .seconds(1), false)] {
+            let ticket = try await settled(side, CacheKey("\(isFound)", tags: key.tags))
+            let key = CacheKey("\(isFound)", tags: key.tags)
+            let value = CachedValue(bytes: [65], entityTag: "\"t\"", goodUntil: end)
+            #expect(
+                await side.cache.fill(
+                    key, of: record, .value(value), ticket, life: .seconds(60),
+                    keys: { throw TenancyError.keyUnavailable }, deadline: deadline))
+            #expect((text(await look(side, key)) != nil) == isFound)
+        }
+    }
+
     @Test("a sensitive copy is sealed there, a large one compressed, a garbled one missing")
     func contents() async throws {
         let redis = try await LiveRedis.make()

@@ -181,6 +181,41 @@ struct CacheMachineTests {
         #expect(process.copy() == nil)
     }
 
+    @Test("a lost lease drops what was copied before it, for a change may have been missed")
+    func droppedWithLease() throws {
+        var process = Process()
+        #expect(process.land(try process.lead(), "1") == .kept)
+        process.ledger.lost()
+        process.machine.void(nil, .all)
+        process.lease()
+        #expect(process.copy() == nil)
+    }
+
+    @Test("a void of everything drops all that the clinic has, and nobody else's")
+    func voidOfAll() throws {
+        var process = Process()
+        #expect(process.land(try process.lead(), "1") == .kept)
+        process.machine.void(Sample.tenant(2), .all)
+        #expect(process.copy() == "1")
+        process.machine.void(Process.tenant, .all)
+        #expect(process.copy() == nil)
+    }
+
+    @Test("lives are shortened, each by another part, so that copies do not end together")
+    func jitter() {
+        var random = SeededRandom(seed: 1)
+        let configuration = CacheConfiguration()
+        let lives = (0..<100).map { _ in
+            configuration.jittered(.seconds(300), using: &random)
+        }
+        #expect(lives.allSatisfy { (.seconds(270)...(.seconds(300))).contains($0) })
+        #expect(Set(lives).count > 90)
+        #expect((lives.max() ?? .zero) - (lives.min() ?? .zero) > .seconds(20))
+        // Nothing to shorten.
+        let instant = configuration.jittered(.milliseconds(1), using: &random)
+        #expect(instant == .milliseconds(1))
+    }
+
     @Test("readers share a flight while nothing has changed")
     func join() throws {
         var process = Process()

@@ -63,6 +63,56 @@ struct CopyLedgerTests {
         #expect(!ledger.mayUse(tenant, at: at(1)))
     }
 
+    @Test("a clinic whose registration is only asked for has no copies, with a lease or without")
+    func notYetRegistered() throws {
+        let ledger = Ledger(limits)
+        ledger.machine.extended(askedAt: at(0))
+        #expect(!ledger.mayUse(tenant, at: at(0)))
+        _ = ledger.takeWanted(at: at(0))
+        #expect(!ledger.mayUse(tenant, at: at(1)))
+        #expect(ledger.ticket(tenant, at: at(1)) == nil)
+        ledger.machine.registered(tenant, [], era: ledger.machine.era, at: at(2))
+        let ticket = try #require(ledger.ticket(tenant, at: at(2)))
+        #expect(ledger.machine.isCurrent(ticket, tenant, ["a"], at: at(3)))
+        // What was read goes no further than the lease, though it may be had again.
+        #expect(!ledger.machine.isCurrent(ticket, tenant, ["a"], at: at(1800)))
+        ledger.machine.extended(askedAt: at(1900))
+        #expect(ledger.machine.isCurrent(ticket, tenant, ["a"], at: at(1901)))
+    }
+
+    @Test("a registration is renewed before Redis forgets it, and nothing is used meanwhile")
+    func staleRegistration() throws {
+        let ledger = ledger()
+        let end = at(1) + limits.registrationLife
+        ledger.machine.extended(askedAt: end - .seconds(1))
+        let ticket = try #require(ledger.ticket(tenant, at: end - .milliseconds(1)))
+        #expect(!ledger.mayUse(tenant, at: end))
+        #expect(ledger.takeWanted(at: end).register == [tenant])
+        // Redis may have counted nobody until it was asked again.
+        #expect(!ledger.machine.isCurrent(ticket, tenant, ["a"], at: end))
+        ledger.machine.registered(tenant, [], era: ledger.machine.era, at: end)
+        #expect(ledger.mayUse(tenant, at: end))
+    }
+
+    @Test(
+        "holds that a registration brings count for what began to be read before it, however many")
+    func holdsOfRegistration() throws {
+        let ledger = ledger()
+        let end = at(1) + limits.registrationLife
+        ledger.machine.extended(askedAt: end - .seconds(1))
+        let ticket = try #require(ledger.ticket(tenant, at: end - .milliseconds(1)))
+        #expect(!ledger.mayUse(tenant, at: end))
+        _ = ledger.takeWanted(at: end)
+        let many = (0..<limits.holdsMax).map { hold("\($0)", ["b"], .milliseconds(100)) }
+        ledger.machine.registered(
+            tenant, many + [hold("last", ["a"], .milliseconds(100))], era: ledger.machine.era,
+            at: end)
+        let after = end + .milliseconds(200)
+        #expect(!ledger.machine.isCurrent(ticket, tenant, ["a"], at: after))
+        let later = try #require(ledger.ticket(tenant, at: after))
+        #expect(ledger.machine.isCurrent(later, tenant, ["a"], at: after))
+    }
+
     @Test("what was read before a void is not kept, unless the void was about something else")
     func tickets() throws {
         let ledger = ledger()
@@ -158,6 +208,42 @@ struct CopyLedgerTests {
         _ = ledger.takeWanted(at: at(1))
         ledger.machine.registered(tenant, [], era: era, at: at(2))
         #expect(!ledger.mayUse(tenant, at: at(3)))
+    }
+
+    @Test("who has lost its lease asks for nothing under its new name before it has another")
+    func newName() {
+        let ledger = ledger()
+        ledger.machine.lost()
+        #expect(!ledger.mayUse(tenant, at: at(2)))
+        #expect(ledger.takeWanted(at: at(2)).register == [])
+        ledger.machine.extended(askedAt: at(3))
+        #expect(!ledger.mayUse(tenant, at: at(3)))
+        #expect(ledger.takeWanted(at: at(3)).register == [tenant])
+    }
+
+    @Test("a clinic that is asked for anew is not used before the answer")
+    func askedAnew() {
+        let ledger = ledger()
+        for number in 0...limits.holdsMax {
+            ledger.voided(tenant, hold("\(number)", ["a"], .milliseconds(100)), at: at(10))
+        }
+        #expect(!ledger.mayUse(tenant, at: at(20)), "with so many holds nothing is used")
+        #expect(ledger.takeWanted(at: at(20)).register == [tenant])
+        #expect(!ledger.mayUse(tenant, at: at(200)), "Redis may have forgotten who is told")
+        ledger.machine.registered(tenant, [], era: ledger.machine.era, at: at(201))
+        #expect(ledger.mayUse(tenant, at: at(201)))
+    }
+
+    @Test("so many clinics wait to be registered; whoever comes later asks again")
+    func wanted() {
+        var limits = CoherenceLimits()
+        limits.wantedMax = 1
+        let ledger = Ledger(limits)
+        ledger.machine.extended(askedAt: at(0))
+        for tenant in [tenant, other] { #expect(!ledger.mayUse(tenant, at: at(0))) }
+        #expect(ledger.takeWanted(at: at(0)).register == [tenant])
+        #expect(!ledger.mayUse(other, at: at(1)))
+        #expect(ledger.takeWanted(at: at(1)).register == [other])
     }
 
     @Test("a clinic that made room for another begins without copies and without tickets")

@@ -199,6 +199,10 @@ struct CacheRecordTests {
         #expect(CacheRecord.decode(bomb[...], limits) == nil)
         (bomb[2], bomb[3], bomb[4], bomb[5]) = (0, 0, 0x10, 0)
         #expect(CacheRecord.decode(bomb[...], limits) == nil)
+        var smaller = limits
+        smaller.bytesMax = 4999
+        #expect(CacheRecord.decode(record[...], limits) != nil)
+        #expect(CacheRecord.decode(record[...], smaller) == nil)
         var random = SeededRandom(seed: 0xCAC4E)
         for _ in 0..<2000 {
             let bytes = random.bytes(Int.random(in: 0...200, using: &random))
@@ -233,6 +237,9 @@ struct CacheRecordTests {
         let plain = try #require(
             CacheSeal.close(.value(value), plainKey, epoch: 3, keys: { one }, limits))
         #expect(open(plain) == nil, "somebody put it there who has no key")
+        #expect(open(plain, plainKey) == "secret\"v1\"")
+        #expect(open([UInt8(ascii: "s")] + plain.dropFirst(), plainKey) == nil)
+        #expect(open(bytes, plainKey) == nil)
         #expect(!bytes.contains(Array("secret".utf8)))
     }
 }
