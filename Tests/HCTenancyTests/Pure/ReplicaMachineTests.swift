@@ -1,4 +1,6 @@
 import HCCore
+import HCIO
+import HCPostgres
 import HCTesting
 import Testing
 
@@ -136,6 +138,7 @@ struct ReplicaMachineTests {
                 "r1", LogPosition(120), after: LogPosition(150), since: Self.at(950),
                 inOutage: false)
                 == .reject(.behind))
+        #expect(machine.member("r1")?.replayed == LogPosition(120), "whatever was sampled")
         #expect(
             machine.answered(
                 "r1", LogPosition(120), after: nil, since: Self.at(1500), inOutage: false)
@@ -226,6 +229,34 @@ struct ReplicaMachineTests {
         #expect(machine.choose(after: nil, now: until) == .replica("r1"), "the trial is free again")
         _ = machine.answered("r1", LogPosition(100), after: nil, since: until, inOutage: false)
         #expect(machine.member("r1")?.breaker.state == .closed)
+    }
+
+    @Test("the late answer to a read from before the failures closes nothing, and waits grow")
+    func lateAnswer() {
+        var random = SeededRandom(seed: 3)
+        var breaker = ReplicaBreaker()
+        for _ in 0..<4 { breaker.take() }
+        for _ in 0..<3 { breaker.readFailed(now: Self.at(0), using: &random) }
+        var now = Self.at(0)
+        var waits: [Duration] = []
+        for _ in 0..<10 {
+            guard case .open(let until) = breaker.state else {
+                Issue.record("it must be open")
+                return
+            }
+            breaker.readSucceeded()
+            #expect(breaker.state == .open(until: until))
+            #expect(!breaker.maySample(now: until - .milliseconds(1)))
+            breaker.sampleSucceeded(now: until - .milliseconds(1))
+            #expect(breaker.state == .open(until: until), "nobody was to ask yet")
+            waits.append(until - now)
+            now = until
+            breaker.sampleFailed(now: now, using: &random)
+        }
+        #expect(waits[0] <= .milliseconds(250))
+        #expect(waits[4] >= .seconds(2))
+        #expect(waits.allSatisfy { $0 <= .seconds(10) })
+        #expect(waits[9] >= .seconds(5))
     }
 
     @Test("samples that fail open it as well, and an answer in between counts")
@@ -395,5 +426,58 @@ struct ReadRequirementTests {
         #expect(
             ReadToken.read(String(repeating: "A", count: 10_000), keys: ones, tenant: one)
                 == .unknown)
+    }
+}
+
+@Suite("What one request must not miss", .onLoop)
+@LoopActor
+struct ReadScopeTests {
+    private let log = Sample.shard("s1").identity
+
+    private func entrance(epoch: Int64 = 1) -> Entrance {
+        Entrance(Sample.record(epoch: epoch), .least("t"), .shard)
+    }
+
+    private func position(_ bytes: UInt64) -> CommitPosition {
+        CommitPosition(
+            shard: ShardID("s1"), timeline: log.timeline, epoch: 1, position: LogPosition(bytes))
+    }
+
+    @Test("the furthest of what was brought, what the session wrote and what this request wrote")
+    func furthest() {
+        let scope = ReadScope(session: nil, brought: .position(position(7)))
+        #expect(scope.requirement(with: .nothing) == .position(position(7)))
+        #expect(scope.requirement(with: .position(position(9))) == .position(position(9)))
+        scope.wrote(entrance(), log, 20)
+        scope.wrote(entrance(), log, 10)
+        #expect(scope.written == position(20))
+        #expect(scope.requirement(with: .position(position(9))) == .position(position(20)))
+        scope.wrote(entrance(epoch: 2), log, 5)
+        #expect(scope.written?.position == .unreachable, "nobody knows which is further")
+        #expect(ReadScope(session: nil).requirement(with: .nothing) == .nothing)
+    }
+
+    @Test("what is not known makes everything unknown")
+    func unknown() {
+        let scope = ReadScope(session: nil, brought: .unknown)
+        #expect(scope.requirement(with: .nothing) == .unknown)
+        scope.wrote(position(7))
+        #expect(scope.requirement(with: .position(position(9))) == .unknown)
+        let other = ReadScope(session: nil, brought: .position(position(7)))
+        #expect(other.requirement(with: .unknown) == .unknown)
+    }
+
+    @Test("a commit of which nobody can say where it is, or whether, is out of a replica's reach")
+    func inDoubt() {
+        let scope = ReadScope(session: nil)
+        scope.wrote(entrance(), log, nil)
+        #expect(scope.written?.position == .unreachable)
+        let failed = ReadScope(session: nil)
+        failed.failed(PostgresError(.connectionLost), entrance(), log)
+        #expect(failed.written == nil)
+        failed.failed(PostgresError(.commitUnknown), entrance(), nil)
+        #expect(failed.written == nil, "a shard without replicas")
+        failed.failed(PostgresError(.commitUnknown), entrance(), log)
+        #expect(failed.written?.position == .unreachable)
     }
 }
