@@ -134,6 +134,24 @@ struct AdmissionControlTests {
         #expect(control.limit == 64)
     }
 
+    @Test("answers to those who came before the limit was cut do not cut it again")
+    func cutOnce() {
+        var control = AdmissionControl(limits: .init(), now: .zero)
+        for _ in 0..<1000 { _ = Self.admit(&control, .interactive) }
+        func answer(_ count: Int, at milliseconds: Int64) {
+            for _ in 0..<count {
+                control.answered("r", receivedAt: .zero, now: .zero + .milliseconds(milliseconds))
+                control.finish(.interactive)
+            }
+        }
+        answer(100, at: 200)
+        _ = Self.admit(&control, .bulk, at: .zero + .milliseconds(300))
+        #expect(control.limit == 500)
+        answer(900, at: 500)
+        _ = Self.admit(&control, .bulk, at: .zero + .milliseconds(600))
+        #expect(control.limit >= 500)
+    }
+
     @Test("twice the load it can bear: queueing stays near the target, care is always served")
     func overload() {
         let seed = UInt64.random(in: .min ... .max)
