@@ -499,6 +499,17 @@ struct LimitMachineTests {
         }
     }
 
+    @Test("a bucket's key is of the place where the clinic is, and another after a move")
+    func keys() {
+        let group = LimitGroup(
+            LimitKey(tenant: Sample.tenant(1), scope: .tenant, subject: .zero),
+            LimitPlan.make(bucket(1, burst: 500)), generation: 1)
+        let prefixes = [1, 2, 1].map { Sample.record(epoch: $0).redisPrefix }
+        let names = prefixes.map { group.name(of: 0, prefix: $0) }
+        for (name, prefix) in zip(names, prefixes) { #expect(name.hasPrefix(prefix)) }
+        #expect(names[0] != names[1] && names[0] == names[2])
+    }
+
     @Test("a map that brings a tier as it was voids nothing")
     func sameTier() {
         var plans = LimitPlans()
