@@ -186,6 +186,44 @@ struct LimitLiveTests {
 
     // MARK: Limits
 
+    @Test("a bucket is kept until it is full again, and a smaller rule counts at once")
+    func kept() async throws {
+        let redis = try await LiveRedis.make()
+        let client = try await redis.client()
+        // The beginning of an hour.
+        let now = Int64(1_800_000_000_000)
+        for algorithm in RateAlgorithm.allCases {
+            let rule = RateRule(
+                name: "r", scope: .tenant, algorithm: algorithm, units: 3600, per: .seconds(3600),
+                burst: algorithm == .tokenBucket ? 3600 : nil)
+            let part = LimitScript.Part(
+                shape: BucketShape(rule, reservePercent: 0), need: 500, want: 500)
+            let answer = try await ask(
+                client, [algorithm.rawValue], [part], lane: .ordinary, birth: 0, now: now,
+                deadline: redis.deadline)
+            #expect(answer?.passes == true)
+            let left = try await client.send(
+                ["PTTL", .text(algorithm.rawValue)], deadline: redis.deadline
+            ).asInteger
+            let needed: Int64 =
+                switch algorithm {
+                case .tokenBucket: 500_000
+                case .slidingWindow: 7_200_000
+                case .fixedWindow: 3_600_000
+                }
+            let kept = try #require(left)
+            #expect(kept > needed - 60_000 && kept <= needed + 1000, "\(algorithm): \(kept)")
+        }
+        let small = LimitScript.Part(
+            shape: BucketShape(
+                .bucket(units: 3600, per: .seconds(3600), burst: 1000), reservePercent: 0),
+            need: 1, want: 2000)
+        let answer = try await ask(
+            client, [RateAlgorithm.tokenBucket.rawValue], [small], lane: .ordinary, birth: 0,
+            now: now, deadline: redis.deadline)
+        #expect(answer?.parts[0].given == 1000, "not what the larger one had left")
+    }
+
     @Test("a burst is admitted to the unit, what is beyond it is refused and takes nothing")
     func burst() async throws {
         let redis = try await LiveRedis.make()
