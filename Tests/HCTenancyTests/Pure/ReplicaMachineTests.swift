@@ -395,6 +395,30 @@ struct ReadRequirementTests {
         #expect(found(.unknown) == nil)
     }
 
+    @Test("a server is a shard's replica only if everything that it says of itself says so")
+    func sights() {
+        let shard = Sample.shard("s1").identity
+        func refusal(
+            _ system: String? = nil, timeline: Int? = nil, database: Int64? = nil,
+            isStandby: Bool = true
+        ) -> ReplicaSight.Refusal? {
+            ReplicaSight(
+                identity: ShardIdentity(
+                    systemIdentifier: system ?? shard.systemIdentifier,
+                    timeline: timeline ?? shard.timeline,
+                    databaseOID: database ?? shard.databaseOID),
+                isStandby: isStandby, replayed: LogPosition(1)
+            ).refusal(asReplicaOf: shard)
+        }
+        #expect(refusal() == nil)
+        #expect(refusal("7000000000000000002") == .otherCluster)
+        #expect(refusal(database: shard.databaseOID + 1) == .otherCluster)
+        #expect(refusal(isStandby: false) == .notAStandby)
+        for timeline in [shard.timeline - 1, shard.timeline + 1] {
+            #expect(refusal(timeline: timeline) == .otherTimeline)
+        }
+    }
+
     @Test("positions are written and read; everything else is none")
     func text() {
         let one = position(1 << 40, shard: "eu-west", timeline: 3, epoch: 9)
