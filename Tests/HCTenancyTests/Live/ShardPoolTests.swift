@@ -266,7 +266,7 @@ struct ShardPoolTests {
         let ground = platform.ground
         let close =
             "UPDATE hc_schema SET serves_from = 1000 WHERE version = (SELECT max(version) FROM hc_schema)"
-        try await offLoop { try ground.services.psql(ground.first.owner, close) }
+        _ = try await offLoop { try ground.services.psql(ground.first.owner, close) }
         // The first is refused by the shard, and its connection given up; with the next one the ledger was read.
         for refusal in [
             TenancyError.moving(retryAfter: .seconds(1)),
