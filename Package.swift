@@ -114,7 +114,7 @@ let allSuites: [Target] = [
         "HCControlTests",
         ["HCCore", "HCIO", "HCCrypto", "HCPostgres", "HCTenancy", "HCControl", "CLinux"]),
     tests("HCAppTests", ["HCCore", "HCIO", "HCHTTP", "HCTenancy", "HCClinic", "HCApp"]),
-    tests("HCAdminTests", ["HCCore", "HCIO", "HCControl", "HCAdmin"]),
+    tests("HCAdminTests", ["HCCore", "HCIO", "HCTenancy", "HCControl", "HCAdmin"]),
     tests(
         "EndToEndTests", ["HCCore", "HCIO", "HCCrypto", "HCHTTP", "HCApp", "HCClinic", "CLinux"],
         exclude: ["Clients", "Load"]),

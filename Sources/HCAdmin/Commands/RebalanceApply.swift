@@ -40,15 +40,12 @@ struct RebalanceApply: Command {
             plane: plane, options: options, reason: reason ?? "rebalance",
             tell: MoveText.teller(environment))
         let runner = RebalanceRunner(plane: plane, plan: plan, moves: movers.moves)
-        try await runner.check()
-        if invocation.isDryRun {
-            let application = RebalanceApplication(plan.moves, limits: limits)
-            return RebalanceApply.report(application, isDryRun: true)
+        let preview = try await runner.preview(limits)
+        if invocation.isDryRun { return RebalanceApply.report(preview, isDryRun: true) }
+        let lines = zip(preview.moves, preview.outcomes).filter { $0.1 == .waiting }.map {
+            "'\($0.0.slug)' from \($0.0.source) to \($0.0.target)"
         }
-        if !plan.moves.isEmpty {
-            try environment.confirm(
-                plan.moves.map { "'\($0.slug)' from \($0.source) to \($0.target)" }, invocation)
-        }
+        if !lines.isEmpty { try environment.confirm(lines, invocation) }
         let application = try await runner.run(limits, tell: environment.tell)
         return RebalanceApply.report(application, isDryRun: false)
     }

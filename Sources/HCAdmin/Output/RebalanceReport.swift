@@ -9,6 +9,7 @@ struct RebalanceReport {
     private let before: RebalanceUse
     private let after: RebalanceUse
     private let bound: RebalanceBound
+    private let fillMax: Double
 
     /// Shards and moves that a person is shown; machines get all.
     private static let linesMax = 40
@@ -24,6 +25,14 @@ struct RebalanceReport {
         before = RebalanceUse(of: view.fleet)
         after = RebalanceUse(of: plan.applied(to: view.fleet))
         bound = RebalanceBound(of: view.fleet, rules: rules)
+        fillMax = rules.fillMax
+    }
+
+    /// Those that are fuller than they may be filled, also after the plan.
+    private var full: [(id: String, use: Double)] {
+        zip(view.fleet.shards, after.shards).filter { $1.highest > fillMax }.map {
+            ($0.id, $1.highest)
+        }
     }
 
     func warning(now: Timestamp) -> String? {
@@ -42,13 +51,15 @@ struct RebalanceReport {
         var parts: [String] = []
         if plan.moves.isEmpty {
             parts.append(
-                plan.unplaced.isEmpty
-                    ? "nothing to move: \(view.fleet.clinics.count) clinics on \(view.fleet.shards.count) shards are where they may be, and no move is worth its cost"
-                    : "nothing can be moved")
+                !plan.unplaced.isEmpty || !full.isEmpty
+                    ? "nothing can be moved"
+                    : "nothing to move: \(view.fleet.clinics.count) clinics on \(view.fleet.shards.count) shards are where they may be, and no move is worth its cost"
+            )
         } else {
             parts.append(moves)
         }
         if !plan.unplaced.isEmpty { parts.append(unplaced) }
+        if !full.isEmpty { parts.append(fullText) }
         parts.append(shards)
         parts.append(possible)
         return parts.joined(separator: "\n\n")
@@ -70,6 +81,16 @@ struct RebalanceReport {
             "\(view.slugs[$0.clinic]) (\($0.cause.rawValue))"
         }
         return "no shard has room for \(plan.unplaced.count): " + names.joined(separator: ", ")
+    }
+
+    private var fullText: String {
+        let names = full.prefix(RebalanceReport.linesMax).map {
+            "\($0.id) (\(Int(($0.use * 100).rounded())) %)"
+        }
+        return """
+            fuller than shards may be filled (fillMax, \(Int((fillMax * 100).rounded())) %): \(names.joined(separator: ", "))
+            room is made by another shard (hc-admin shard add), or by larger servers and their capacity in the rules
+            """
     }
 
     /// Those that change, the most used before the plan first.
@@ -131,6 +152,7 @@ struct RebalanceReport {
                         "slug": .string(view.slugs[$0.clinic]), "cause": .string($0.cause.rawValue),
                     ]
                 }),
+            "full": .array(full.map { .string($0.id) }),
             "unsampled": .integer(Int64(view.unsampled)),
             "shards": .array(
                 view.fleet.shards.indices.map { index in

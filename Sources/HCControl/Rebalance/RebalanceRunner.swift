@@ -54,6 +54,21 @@ package struct RebalanceRunner {
             remedy: "Make another: hc-admin rebalance plan.")
     }
 
+    /// What applying the plan would begin with now: which clinics are where they are to come, and which are waited for.
+    ///
+    /// - Throws: as `check`.
+    package func preview(
+        _ limits: RebalanceApplication.Limits
+    ) async throws -> RebalanceApplication {
+        try await check()
+        let drift = RebalanceDrift(plane: plane, plan: plan)
+        var application = RebalanceApplication(plan.moves, limits: limits)
+        for (index, move) in plan.moves.enumerated() {
+            if case .done = try await drift.standing(of: move) { application.wasThere(index) }
+        }
+        return application
+    }
+
     /// Applies the plan, or as much of it as goes well. Given again after it was interrupted, it goes on.
     ///
     /// - Parameter tell: hears what happens, for people.

@@ -100,6 +100,11 @@ struct RebalanceRunnerTests {
             let movers = Movers(ground)
             let plan = try await plan(ground, clinics: 1...3)
             try await ground.place(RebalanceGround.clinic(2), on: "s2")
+            let preview = try await RebalanceRunner(
+                plane: ground.plane, plan: plan, moves: movers.moving
+            ).preview(.init())
+            #expect(preview.outcomes == [.waiting, .wasThere, .waiting])
+            #expect(movers.begun.isEmpty)
             let done = try await run(ground, plan, movers)
             #expect(done.outcomes == [.there, .wasThere, .there])
         }
