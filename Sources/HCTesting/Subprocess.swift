@@ -20,8 +20,8 @@ package struct FixtureError: Error, CustomStringConvertible {
 /// our end. It gets a session of its own, so that the terminal's signals are not for it. Who drops
 /// the last reference before `wait()` kills it.
 ///
-/// Every wait has a bound: a child that is silent for longer than `patience` is ended with all that it has started, and the
-/// error says what they were doing.
+/// Every wait has a bound: a child that keeps a call waiting for longer than `patience` is ended with all that it has
+/// started, and the error says what they were doing.
 package final class Subprocess: Sendable {
     package enum ErrorOutput: Sendable {
         case discarded
