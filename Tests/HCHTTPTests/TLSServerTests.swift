@@ -59,7 +59,7 @@ struct TLSServerTests {
                     applicationProtocols: ["http/1.1"],
                     tickets: TLSTickets(secrets: [
                         [UInt8](repeating: 1, count: 32).withUnsafeBytes { TLSTicketSecret($0) }
-                    ]), plaintextAnswer: HTTPServer.plaintextAnswer),
+                    ]), plaintextAnswer: HTTPServer.plaintextAnswer(at:)),
                 clocks: clock.clocks, metrics: tls)
             let listener = try Listener(try Listener.bind(.loopback(port: 0)))
             address = .loopback(port: listener.localAddress?.port ?? 0)
@@ -242,6 +242,11 @@ struct TLSServerTests {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         let answer = try #require(try await client.answer())
         #expect(answer.status == 400 && answer.content.contains("tls-required"))
+        #expect(answer.values("Date") == [DateLine.text(fixture.clock.now)])
+        #expect(answer.values("Connection") == ["close"])
+        for (name, value) in HTTPServerConfiguration.securityHeaders.pairs {
+            #expect(answer.values(name) == [value])
+        }
         try await client.end()
         #expect(fixture.tls.failures(.plaintext) == 1)
         client.close()

@@ -244,7 +244,7 @@ import Testing
         let server = TLSStream(
             over: serverEnd,
             try TLSFixture.server(metrics: metrics) {
-                $0.plaintextAnswer = Array("TLS, please".utf8)
+                $0.plaintextAnswer = { _ in Array("TLS, please".utf8) }
             })
         let failed = Waiter<TLSFailure>()
         server.handshake { result in

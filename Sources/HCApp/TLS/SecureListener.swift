@@ -46,7 +46,7 @@ final class SecureListener {
             TLSServerConfiguration(
                 purpose: "clients", certificates: files.certificates,
                 applicationProtocols: HTTPServer.applicationProtocols(http), tickets: files.tickets,
-                plaintextAnswer: HTTPServer.plaintextAnswer),
+                plaintextAnswer: HTTPServer.plaintextAnswer(at:)),
             platform, tls, metrics: TLSMetrics(registry), clocks: clocks, logger: logger)
     }
 
@@ -63,7 +63,7 @@ final class SecureListener {
             TLSServerConfiguration(
                 purpose: "operators", certificates: files.certificates,
                 applicationProtocols: ["http/1.1"], clientAuthority: authority,
-                plaintextAnswer: HTTPServer.plaintextAnswer),
+                plaintextAnswer: HTTPServer.plaintextAnswer(at:)),
             platform, tls, metrics: TLSMetrics(MetricsRegistry()), clocks: clocks, logger: logger)
     }
 

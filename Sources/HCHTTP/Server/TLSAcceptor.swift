@@ -1,4 +1,4 @@
-import HCCore
+package import HCCore
 package import HCIO
 
 extension HTTPServer {
@@ -7,16 +7,26 @@ extension HTTPServer {
         configuration.http2IsEnabled ? ["h2", "http/1.1"] : ["http/1.1"]
     }
 
-    /// What a client gets that speaks HTTP without TLS to a port that has TLS.
-    package static let plaintextAnswer: [UInt8] = {
-        let content =
-            #"{"type":"about:blank","title":"Bad Request","status":400,"code":"tls-required","#
-            + #""detail":"This port speaks TLS: write https instead of http."}"#
-        return Array(
-            ("HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"
-                + "Content-Length: \(content.utf8.count)\r\nCache-Control: no-store\r\n"
-                + "Connection: close\r\n\r\n" + content).utf8)
-    }()
+    /// What a client gets that speaks HTTP without TLS to a port that has TLS: its request is not read, and the answer
+    /// is whole, with its date and the security fields.
+    package nonisolated static func plaintextAnswer(at now: Timestamp) -> [UInt8] {
+        let response = Problem(
+            .badRequest, code: "tls-required", title: "Bad Request",
+            detail: "This port speaks TLS: write https instead of http."
+        ).response(for: nil)
+        var date = DateLine()
+        date.update(now)
+        var output: [UInt8] = []
+        HTTP1Writer.writeHead(
+            response,
+            HTTP1ConnectionMachine.AnswerPlan(
+                framing: .length(response.body.count ?? 0), sendsContent: true,
+                connectionField: .close),
+            trailers: [], id: nil, date: date.bytes,
+            common: HTTPServerConfiguration.securityHeaders, into: &output)
+        response.body.write(into: &output)
+        return output
+    }
 
     /// Accepts from `listener`, makes the TLS handshake with each client and then serves it.
     package func listen(on listener: Listener, tls: TLSContext) throws(SystemError) {

@@ -1,3 +1,5 @@
+package import HCCore
+
 /// What a server's side of TLS is made with.
 package struct TLSServerConfiguration: Sendable {
     /// A name of the listener: sessions of one purpose are not resumed by another.
@@ -10,14 +12,15 @@ package struct TLSServerConfiguration: Sendable {
     package var tickets: TLSTickets?
     /// Set: a client without a certificate of theirs is refused.
     package var clientAuthority: TLSClientAuthority?
-    /// Sent, without TLS, to a client that speaks in letters: somebody typed http for https. Empty: nothing is.
-    package var plaintextAnswer: [UInt8]
+    /// Sent, without TLS, to a client that speaks in letters: somebody typed http for https. Nil: nothing is.
+    package var plaintextAnswer: (@Sendable (_ now: Timestamp) -> [UInt8])?
     package var timeouts = TLSEndTimeouts()
 
     package init(
         purpose: String = "public", certificates: TLSCertificates,
         applicationProtocols: [String] = [], tickets: TLSTickets? = nil,
-        clientAuthority: TLSClientAuthority? = nil, plaintextAnswer: [UInt8] = []
+        clientAuthority: TLSClientAuthority? = nil,
+        plaintextAnswer: (@Sendable (_ now: Timestamp) -> [UInt8])? = nil
     ) {
         self.purpose = purpose
         self.certificates = certificates

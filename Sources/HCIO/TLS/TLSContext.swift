@@ -74,9 +74,9 @@ package import HCCore
         return false
     }
 
-    var plaintextAnswer: [UInt8] {
-        if case .server(let configuration) = role { return configuration.plaintextAnswer }
-        return []
+    func makePlaintextAnswer() -> [UInt8] {
+        guard case .server(let configuration) = role else { return [] }
+        return configuration.plaintextAnswer?(clocks.now()) ?? []
     }
 
     var timeouts: TLSEndTimeouts {

@@ -137,7 +137,7 @@ package import HCCore
         {
             // No TLS record begins like this (RFC 8446 5.1), and every HTTP request does.
             rest = UnsafeRawBufferPointer(rebasing: rest[rest.count...])
-            pending = context.plaintextAnswer
+            pending = context.makePlaintextAnswer()
             return fail(TLSFailure(.plaintext))
         }
         let result = TLSEngine.run(&rest) { SSL_do_handshake(pointer) }

@@ -29,7 +29,7 @@ enum TLSFuzzHarness {
                 let server = try TLSContext(
                     server: TLSServerConfiguration(
                         certificates: certificates, applicationProtocols: ["h2", "http/1.1"],
-                        tickets: TLSTickets(secrets: [secret]), plaintextAnswer: [0x21]),
+                        tickets: TLSTickets(secrets: [secret]), plaintextAnswer: { _ in [0x21] }),
                     clocks: .system)
                 var configuration = TLSClientConfiguration()
                 configuration.serverName = "b.example"
