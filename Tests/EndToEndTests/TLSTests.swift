@@ -218,19 +218,29 @@ extension EndToEnd {
                     )
                 ])
             defer { kill(server.processIdentifier, SIGTERM) }
-            func ask(_ name: String?) throws -> String {
+            func get(_ path: String, _ name: String?, _ options: String = "") throws -> String {
                 let shown =
                     name.map {
                         ["--cert", files.path("\($0).crt"), "--key", files.path("\($0).key")]
                     } ?? []
-                let words = (shown + ["https://127.0.0.1:\(operations)/health/ready"]).joined(
+                let words = (shown + ["https://127.0.0.1:\(operations)\(path)"]).joined(
                     separator: " ")
                 return try Subprocess.run(
-                    "/bin/sh", ["-c", "curl -sk -o /dev/null -w '%{http_code}' \(words) || true"])
+                    "/bin/sh", ["-c", "curl -sk \(options) \(words) || true"])
+            }
+            func ask(_ name: String?) throws -> String {
+                try get("/health/ready", name, "-o /dev/null -w '%{http_code}'")
             }
             try until { try ask("olga") == "200" }
             #expect(try ask(nil) == "000")
             #expect(try ask("stranger") == "000")
+            let page = try get("/metrics", "olga")
+            for reason in ["missing", "refused"] {
+                let line =
+                    "hc_tls_handshake_failures_total{listener=\"operators\","
+                    + "reason=\"client-certificate-\(reason)\"} 1\n"
+                #expect(page.contains(line), "\(page)")
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ final class OperatorListener {
 
     init(
         _ supervisor: Supervisor, socket: consuming OwnedDescriptor,
-        platform: PlatformConfiguration,
+        platform: PlatformConfiguration, registry: MetricsRegistry,
         clocks: Clocks, logger: Logger
     ) throws {
         var router = Router<OperatorContext>()
@@ -59,7 +59,8 @@ final class OperatorListener {
         server = HTTPServer(
             HTTPServerConfiguration(), responder: application,
             metrics: HTTPServerMetrics(MetricsRegistry()), clocks: clocks)
-        secure = try SecureListener.operators(platform, clocks: clocks, logger: logger)
+        secure = try SecureListener.operators(
+            platform, registry: registry, clocks: clocks, logger: logger)
         if let secure {
             try secure.start(server, socket)
         } else {

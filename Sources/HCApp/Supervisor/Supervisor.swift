@@ -346,7 +346,7 @@ final class Supervisor {
         let validated = try configuration.validate(environment: ProcessEnvironment.current)
         operations = try OperatorListener(
             self, socket: sockets.duplicate(.operations), platform: validated.platform,
-            clocks: clocks, logger: logger)
+            registry: metrics.registry, clocks: clocks, logger: logger)
     }
 
     /// Answers what was asked and closes the connections. New ones wait in the socket's queue.

@@ -53,7 +53,7 @@ final class SecureListener {
     /// The operators' door: each connection shows its certificate, no session is resumed.
     /// - Returns: nil if operators need no certificate; they come without TLS then.
     static func operators(
-        _ platform: PlatformConfiguration, clocks: Clocks, logger: Logger
+        _ platform: PlatformConfiguration, registry: MetricsRegistry, clocks: Clocks, logger: Logger
     ) throws -> SecureListener? {
         guard let tls = platform.tls, let files = try PlatformTLS.load(platform, now: clocks.now()),
             let authority = files.operators
@@ -64,7 +64,8 @@ final class SecureListener {
                 purpose: "operators", certificates: files.certificates,
                 applicationProtocols: ["http/1.1"], clientAuthority: authority,
                 plaintextAnswer: HTTPServer.plaintextAnswer(at:)),
-            platform, tls, metrics: TLSMetrics(MetricsRegistry()), clocks: clocks, logger: logger)
+            platform, tls, metrics: TLSMetrics(registry, listener: "operators"), clocks: clocks,
+            logger: logger)
     }
 
     func start(_ server: HTTPServer, _ socket: consuming OwnedDescriptor) throws {

@@ -14,14 +14,18 @@ package final class TLSMetrics: Sendable {
     /// Seconds until the first certificate expires.
     package let expiry: Gauge
 
-    package init(_ registry: MetricsRegistry) {
+    /// - Parameter listener: whose door it is.
+    package init(_ registry: MetricsRegistry, listener: StaticString = "clients") {
+        let listener: [(StaticString, String)] = [("listener", "\(listener)")]
         var counters: [Counter] = []
         for version in TLSVersion.allCases {
             for isResumed in [false, true] {
                 counters.append(
                     registry.counter(
                         "hc_tls_handshakes_total", "TLS handshakes that were completed.",
-                        labels: [("version", version.rawValue), ("resumed", "\(isResumed)")]))
+                        labels: listener + [
+                            ("version", version.rawValue), ("resumed", "\(isResumed)"),
+                        ]))
             }
         }
         handshakes = counters
@@ -29,7 +33,7 @@ package final class TLSMetrics: Sendable {
             uniqueKeysWithValues: TLSFailure.Reason.allCases.map { reason in
                 let counter = registry.counter(
                     "hc_tls_handshake_failures_total", "TLS handshakes that failed.",
-                    labels: [("reason", reason.rawValue)])
+                    labels: listener + [("reason", reason.rawValue)])
                 return (reason, counter)
             })
         breaks = Dictionary(
@@ -37,22 +41,26 @@ package final class TLSMetrics: Sendable {
                 let counter = registry.counter(
                     "hc_tls_connection_failures_total",
                     "TLS connections that broke after their handshake.",
-                    labels: [("reason", reason.rawValue)])
+                    labels: listener + [("reason", reason.rawValue)])
                 return (reason, counter)
             })
         inProgress = registry.gauge(
-            "hc_tls_handshakes_in_progress", "TLS handshakes under way now.")
+            "hc_tls_handshakes_in_progress", "TLS handshakes under way now.", labels: listener)
         duration = registry.histogram(
-            "hc_tls_handshake_seconds", "From the accepted connection to the end of its handshake.")
+            "hc_tls_handshake_seconds", "From the accepted connection to the end of its handshake.",
+            labels: listener)
         truncations = registry.counter(
-            "hc_tls_truncations_total", "TLS connections that ended without close_notify.")
+            "hc_tls_truncations_total", "TLS connections that ended without close_notify.",
+            labels: listener)
         reloads = registry.counter(
-            "hc_tls_certificate_reloads_total", "Certificate files that were taken into use.")
+            "hc_tls_certificate_reloads_total", "Certificate files that were taken into use.",
+            labels: listener)
         refusedReloads = registry.counter(
             "hc_tls_certificate_reload_refusals_total",
-            "Certificate files that were refused; the ones before stay in use.")
+            "Certificate files that were refused; the ones before stay in use.", labels: listener)
         expiry = registry.gauge(
-            "hc_tls_certificate_expiry_seconds", "Until the first certificate in use expires.")
+            "hc_tls_certificate_expiry_seconds", "Until the first certificate in use expires.",
+            labels: listener)
     }
 
     func completed(_ version: TLSVersion, isResumed: Bool) {
