@@ -77,7 +77,7 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
         switch number {
         case SSL_R_HTTP_REQUEST, SSL_R_HTTPS_PROXY_REQUEST: return .plaintext
         case SSL_R_WRONG_VERSION_NUMBER, SSL_R_UNKNOWN_PROTOCOL, SSL_R_UNSUPPORTED_SSL_VERSION,
-            SSL_R_PACKET_LENGTH_TOO_LONG, SSL_R_RECORD_TOO_SMALL:
+            SSL_R_PACKET_LENGTH_TOO_LONG:
             return .notTLS
         case SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_LOW, SSL_R_VERSION_TOO_HIGH,
             SSL_R_NO_PROTOCOLS_AVAILABLE, SSL_R_INAPPROPRIATE_FALLBACK:
@@ -97,7 +97,9 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
         case SSL_R_UNEXPECTED_MESSAGE, SSL_R_UNEXPECTED_RECORD,
             SSL_R_APP_DATA_IN_HANDSHAKE, SSL_R_NO_RENEGOTIATION:
             return .unexpectedMessage
-        case SSL_R_TOO_MANY_WARN_ALERTS, SSL_R_TOO_MANY_KEY_UPDATES: return .uselessRecords
+        // A record that is "too small" is one of more than 32 empty ones.
+        case SSL_R_TOO_MANY_WARN_ALERTS, SSL_R_TOO_MANY_KEY_UPDATES, SSL_R_RECORD_TOO_SMALL:
+            return .uselessRecords
         case SSL_R_UNEXPECTED_EOF_WHILE_READING: return .truncated
         default: return .malformed
         }
