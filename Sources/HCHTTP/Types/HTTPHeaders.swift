@@ -187,18 +187,12 @@ package struct HTTPHeaders: Sendable {
         for index in other.fields.indices { append(from: other, index) }
     }
 
-    /// The fields of these names that may follow content.
+    /// The fields of these names, which are those of a `ResponseStream`.
     func trailers(_ names: [HTTPFieldName]) -> HTTPHeaders {
         var trailers = HTTPHeaders()
-        guard !isEmpty, !names.isEmpty else { return trailers }
-        bytes.withUnsafeBytes { bytes in
-            for index in fields.indices {
-                let name = bytes.slice(fields[index].name)
-                guard names.contains(where: { isNamed(index, $0) }),
-                    !TrailerFields.isForbiddenInAnswer(fields[index].known, name)
-                else { continue }
-                trailers.append(from: self, index)
-            }
+        guard !names.isEmpty else { return trailers }
+        for index in fields.indices where names.contains(where: { isNamed(index, $0) }) {
+            trailers.append(from: self, index)
         }
         return trailers
     }

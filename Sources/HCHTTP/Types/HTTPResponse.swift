@@ -83,7 +83,8 @@ package struct HTTPResponse: Sendable {
 package struct ResponseStream: Sendable {
     /// The exact number of bytes that will be written; nil if unknown (chunked over HTTP/1.1).
     package let count: Int?
-    /// The names of fields that may follow the content (RFC 9110 6.6.2); others do not.
+    /// The names of fields that may follow the content (RFC 9110 6.6.2); others do not. Names that may not be there
+    /// (`TrailerFields`) are not among them, whoever named them.
     package let trailers: [HTTPFieldName]
     /// Returns the fields that follow the content. They are a service to those who can read them: over HTTP/1.1 they
     /// are sent to a client that says `TE: trailers`, and to none over HTTP/1.0.
@@ -104,7 +105,7 @@ package struct ResponseStream: Sendable {
         _ write: @escaping @LoopActor (any ResponseWriter) async throws -> HTTPHeaders
     ) {
         self.count = count
-        self.trailers = trailers
+        self.trailers = trailers.filter { !TrailerFields.isForbiddenInAnswer($0) }
         self.write = write
     }
 }

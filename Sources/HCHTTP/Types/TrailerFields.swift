@@ -29,14 +29,16 @@ enum TrailerFields {
 
     static func isForbidden(_ field: KnownField) -> Bool { forbidden & field.bit != 0 }
 
-    static func isForbiddenInAnswer(_ field: KnownField, _ name: UnsafeRawBufferPointer) -> Bool {
-        guard field == .other else { return forbiddenInAnswers & field.bit != 0 }
-        let policies: StaticString = "access-control-"
-        let count = policies.utf8CodeUnitCount
-        if name.count > count, name.slice(0..<count).isEqualIgnoringCase(to: policies) {
-            return true
+    static func isForbiddenInAnswer(_ name: HTTPFieldName) -> Bool {
+        guard name.known == .other else { return forbiddenInAnswers & name.known.bit != 0 }
+        return name.withBytes { name in
+            let policies: StaticString = "access-control-"
+            let count = policies.utf8CodeUnitCount
+            if name.count > count, name.slice(0..<count).isEqualIgnoringCase(to: policies) {
+                return true
+            }
+            return otherNamesInAnswers.contains { name.isEqualIgnoringCase(to: $0) }
         }
-        return otherNamesInAnswers.contains { name.isEqualIgnoringCase(to: $0) }
     }
 
     private static func bits(_ fields: [KnownField]) -> UInt64 {
