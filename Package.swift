@@ -142,6 +142,7 @@ let fuzzers: [Target] =
         fuzzer("fuzz-websocket", ["HCHTTP"], "WebSocket"),
         fuzzer("fuzz-url", ["CCurl", "CLinux", "HCHTTP", "HCIO"], "URL"),
         fuzzer("fuzz-tls", ["HCCore", "HCIO"], "TLS"),
+        fuzzer("fuzz-values", ["HCCore", "HCCrypto"], "Values"),
     ]
 
 let package = Package(

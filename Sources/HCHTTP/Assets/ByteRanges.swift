@@ -1,6 +1,6 @@
 /// Which bytes of a content a `Range` field asks for (RFC 9110 14.1.2, 14.2). Pure.
-enum ByteRanges {
-    enum Choice: Equatable {
+package enum ByteRanges {
+    package enum Choice: Equatable {
         /// The field is not one that is acted upon: the whole content, 200.
         case whole
         /// In the order in which they were asked for; never empty, and no two touch: 206.
@@ -10,10 +10,10 @@ enum ByteRanges {
     }
 
     /// More ranges than that are not sorted out: the field is ignored (RFC 9110 14.2).
-    static let rangesMax = 16
+    package static let rangesMax = 16
     /// Two ranges that are nearer to each other are given as one, for the head of a part has about as many bytes
     /// (RFC 9110 15.3.7.2).
-    static let gapBytesMax = 80
+    package static let gapBytesMax = 80
 
     private enum Bound {
         case from(Int, through: Int)
@@ -23,7 +23,7 @@ enum ByteRanges {
     /// - Parameters:
     ///   - field: the field's value. What is not understood is ignored, never guessed at.
     ///   - count: bytes of the content in the form that was chosen.
-    static func choose(_ field: String, of count: Int) -> Choice {
+    package static func choose(_ field: String, of count: Int) -> Choice {
         var field = field
         return field.withUTF8 { text in
             guard let bounds = read(UnsafeRawBufferPointer(text)) else { return .whole }

@@ -1,4 +1,5 @@
-/// What libFuzzer calls with each input. The first byte says what the rest is: a field, or the content of a request.
+/// What libFuzzer calls with each input. The first byte says what the rest is: a field, the head of somebody's answer to
+/// us, or the content of a request.
 @_cdecl("LLVMFuzzerTestOneInput")
 func fuzzOneInput(_ data: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
     let input = UnsafeBufferPointer(start: data, count: count)
@@ -8,6 +9,10 @@ func fuzzOneInput(_ data: UnsafePointer<UInt8>, _ count: Int) -> Int32 {
     case UInt8(ascii: "e"): NegotiationFuzzHarness.checkAcceptEncoding(rest)
     case UInt8(ascii: "o"): NegotiationFuzzHarness.checkOrigin(rest)
     case UInt8(ascii: "t"): NegotiationFuzzHarness.checkTags(rest)
+    case UInt8(ascii: "b"): NegotiationFuzzHarness.checkRanges(rest)
+    case UInt8(ascii: "p"): NegotiationFuzzHarness.checkTrace(rest)
+    case UInt8(ascii: "r"): NegotiationFuzzHarness.checkRetryAfter(rest)
+    case UInt8(ascii: "h"): NegotiationFuzzHarness.checkHead(rest)
     default: NegotiationFuzzHarness.checkGzip(rest, seed: kind)
     }
     return 0

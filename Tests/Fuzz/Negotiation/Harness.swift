@@ -57,6 +57,84 @@ enum NegotiationFuzzHarness {
         }
     }
 
+    /// Parts lie in the content and apart from each other, whatever is asked for; each range of a list is in the parts of
+    /// the list.
+    static func checkRanges(_ bytes: [UInt8]) {
+        guard let size = bytes.first.map({ Int($0) * 7 }) else { return }
+        let text = String(decoding: bytes.dropFirst(), as: UTF8.self)
+        guard case .parts(let parts) = ByteRanges.choose(text, of: size) else { return }
+        precondition((1...ByteRanges.rangesMax).contains(parts.count), "too many parts")
+        let sorted = parts.sorted { $0.lowerBound < $1.lowerBound }
+        for part in sorted {
+            precondition(!part.isEmpty, "a part of nothing")
+            precondition(part.lowerBound >= 0 && part.upperBound <= size, "beyond the content")
+        }
+        for (one, next) in zip(sorted, sorted.dropFirst()) {
+            precondition(
+                next.lowerBound - one.upperBound > ByteRanges.gapBytesMax, "two parts in one place")
+        }
+        for element in text.dropFirst("bytes=".count).split(separator: ",") {
+            guard case .parts(let alone) = ByteRanges.choose("bytes=\(element)", of: size) else {
+                continue
+            }
+            precondition(
+                alone.allSatisfy { range in
+                    parts.contains { $0.clamped(to: range) == range }
+                }, "a range that is asked for is missing")
+        }
+    }
+
+    /// A trace that is taken is written as it came, but for flags that nobody knows.
+    static func checkTrace(_ bytes: [UInt8]) {
+        let text = String(decoding: bytes, as: UTF8.self)
+        guard let trace = TraceContext(traceparent: text) else { return }
+        let digits = Set("0123456789abcdef".utf8)
+        for (id, count) in [(trace.traceID, 32), (trace.parentID, 16)] {
+            precondition(id.utf8.count == count && id.utf8.allSatisfy(digits.contains), "no id")
+            precondition(id.utf8.contains { $0 != 0x30 }, "an id that is invalid")
+        }
+        let written = "00-\(trace.traceID)-\(trace.parentID)-\(trace.isSampled ? "01" : "00")"
+        precondition(TraceContext(traceparent: written) == trace, "another trace")
+        precondition(
+            text.dropFirst(3).hasPrefix(written.dropFirst(3).dropLast(2)), "other ids")
+    }
+
+    /// However long somebody tells us to wait, it can be added to the time.
+    static func checkRetryAfter(_ bytes: [UInt8]) {
+        let now = Timestamp(seconds: 1_900_000_000)
+        let text = String(decoding: bytes, as: UTF8.self)
+        guard let wait = RetryAfter.parse(text, now: now) else { return }
+        precondition(wait >= .zero, "a wait into the past")
+        precondition(now + wait <= .last + .seconds(1), "a wait beyond the calendar")
+    }
+
+    /// A head is as large as is allowed and no larger, and has no field that could not be sent on.
+    static func checkHead(_ bytes: [UInt8]) {
+        let bytesMax = 256
+        var receiver = HeadReceiver(bytesMax: bytesMax)
+        var given = 0
+        for line in bytes.split(separator: 0x0A, omittingEmptySubsequences: false) {
+            given += line.count + 1
+            let head: OutboundHead?
+            do throws(HTTPClientError) {
+                head = try (Array(line) + [0x0A]).withUnsafeBufferPointer {
+                    line throws(HTTPClientError) in
+                    try receiver.receive(UnsafeRawBufferPointer(line))
+                }
+            } catch {
+                return precondition(error != .tooLarge(.head) || given > bytesMax, "refused early")
+            }
+            precondition(given <= bytesMax, "larger than is allowed")
+            guard let head else { continue }
+            precondition((200...599).contains(head.status.code), "no status of an answer")
+            for (name, value) in head.headers.pairs {
+                precondition(HTTPFieldName(name) != nil, "a field without a proper name")
+                precondition(!value.utf8.contains(0x0A), "a value of two lines")
+            }
+            return
+        }
+    }
+
     /// Whole or cut, the decoder comes to the same result, gives no piece above its bound, and, with a bound on the
     /// ratio, no more in all than that allows. (Exactly when that is passed depends on the cuts.)
     static func checkGzip(_ bytes: [UInt8], seed: UInt8) {

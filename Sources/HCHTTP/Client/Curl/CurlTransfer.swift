@@ -21,9 +21,9 @@ struct TransferPlan {
     var rules: GuardRules?
 }
 
-struct OutboundHead: Sendable {
-    var status: HTTPStatus
-    var headers: HTTPHeaders
+package struct OutboundHead: Sendable {
+    package var status: HTTPStatus
+    package var headers: HTTPHeaders
 }
 
 /// One transfer: an easy handle from its options to its end, with what it received and what it has to send.

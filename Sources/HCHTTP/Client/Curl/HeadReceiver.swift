@@ -1,18 +1,18 @@
 import HCCore
 
 /// Takes the lines of an answer's head as curl gives them: status line, fields, empty line; heads of 1xx before it.
-struct HeadReceiver {
+package struct HeadReceiver {
     private let bytesMax: Int
     private var bytes = 0
     private var status: HTTPStatus?
     private var headers = HTTPHeaders()
 
-    init(bytesMax: Int) {
+    package init(bytesMax: Int) {
         self.bytesMax = bytesMax
     }
 
     /// - Returns: the head, with the line that ends it.
-    mutating func receive(
+    package mutating func receive(
         _ line: UnsafeRawBufferPointer
     ) throws(HTTPClientError) -> OutboundHead? {
         bytes += line.count

@@ -1,10 +1,10 @@
-import HCCore
+package import HCCore
 
 /// The value of `Retry-After` (RFC 9110 10.2.3).
-enum RetryAfter {
+package enum RetryAfter {
     /// Seconds, or an instant in the form of RFC 9110 5.6.7 (IMF-fixdate; the obsolete forms are as good as
     /// nothing). Nil for anything else; an instant that has passed is zero.
-    static func parse(_ text: String, now: Timestamp) -> Duration? {
+    package static func parse(_ text: String, now: Timestamp) -> Duration? {
         let bytes = Array(text.utf8)
         if !bytes.isEmpty, bytes.count <= 9, bytes.allSatisfy(ByteClass.isDigit) {
             return Int64(text).map { .seconds($0) }
