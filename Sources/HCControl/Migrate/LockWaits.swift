@@ -4,73 +4,45 @@ import HCPostgres
 
 /// Who waits for a lock on shards of a wave, and has for too long: the gate does not let the next wave begin then.
 ///
-/// PostgreSQL tells of all databases of a server at once. So each server is asked once, over a connection to whichever of its
-/// shards comes first, and only shards in whose database somebody waits are asked for more.
+/// PostgreSQL tells of all databases of a server at once. So each server is asked once, in the same round trip as whichever of
+/// its shards is looked at first, and its shards are asked only if that did not say that nobody waits there.
 @LoopActor
 final class LockWaits {
     /// Where a shard was when it was looked at: that may be another server than it was registered with.
-    struct Place: Hashable, Sendable {
-        struct Server: Hashable, Sendable {
-            /// As registered.
-            var systemIdentifier: String
-            /// In microseconds since 1970. A copy of a server, with the same identifier, was started at another time.
-            var startedAt: Int64
-        }
+    struct Server: Hashable, Sendable {
+        /// As registered.
+        var systemIdentifier: String
+        /// In microseconds since 1970. A copy of a server, with the same identifier, was started at another time.
+        var startedAt: Int64
 
-        var server: Server
-        var database: String
-
-        /// `startedAt`, `database`
+        /// `startedAt`
         static let question = Query(
-            """
-            SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, current_database()::text
-            """)
-
-        init(_ result: PostgresResult, of shard: Shard) throws {
-            let row = try result.single()
-            server = Server(
-                systemIdentifier: shard.systemIdentifier, startedAt: Int64(try row.int(0)))
-            database = try row.text(1)
-        }
+            "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8")
     }
 
     private let bound: Duration
-    private var asked: Set<Place.Server> = []
-    /// Where somebody waits.
-    private var found: Set<Place> = []
+    /// Servers, as registered, of which a look asks.
+    private var claimed: Set<String> = []
+    /// Where nobody waits.
+    private var calm: Set<Server> = []
 
     init(above bound: Duration) {
         self.bound = bound
     }
 
-    var isEmpty: Bool { found.isEmpty }
-
-    /// Asks the server of a shard, unless that was done.
-    func ask(_ shard: Shard, at place: Place, _ plane: ControlPlane) async throws {
-        guard asked.insert(place.server).inserted else { return }
-        let databases = try await plane.attempt("shard \(shard.id) cannot be looked at") {
-            try await plane.shard(reference: shard.reference, .owner).execute(
-                Query(
-                    """
-                    SELECT DISTINCT activity.datname::text
-                    FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)
-                    WHERE NOT granted AND locktype <> 'advisory' AND activity.datname IS NOT NULL
-                        AND waitstart <= clock_timestamp() - $1 * interval '1 ms'
-                    """, [.int8(bound.inMilliseconds)]), deadline: plane.deadline
-            ).rows.map { try $0.text(0) }
-        }
-        for database in databases {
-            var there = place
-            there.database = database
-            found.insert(there)
-        }
+    /// - Returns: what the look at a shard has to ask, and to `note`; nil if that at another one does.
+    func question(with shard: Shard) -> Query? {
+        claimed.insert(shard.systemIdentifier).inserted ? question : nil
     }
 
+    func note(_ answer: PostgresResult, of server: Server) throws {
+        if try !answer.single().bool(0) { calm.insert(server) }
+    }
+
+    func isCalm(_ server: Server) -> Bool { calm.contains(server) }
+
     /// - Returns: `lock-waits`, which names who waits on the shard; nil if nobody does, or does not any more.
-    func problem(
-        on shard: Shard, at place: Place, _ plane: ControlPlane
-    ) async throws -> ControlError? {
-        guard found.contains(place) else { return nil }
+    func problem(on shard: Shard, _ plane: ControlPlane) async throws -> ControlError? {
         let waits = try await plane.attempt("shard \(shard.id) cannot be looked at") {
             try await plane.shard(reference: shard.reference, .owner).execute(
                 waiting, deadline: plane.deadline)
@@ -86,6 +58,16 @@ final class LockWaits {
     }
 
     /// Advisory locks do not count: moves and migrations wait for each other with them, and nobody else does.
+    private var question: Query {
+        Query(
+            """
+            SELECT EXISTS (
+                SELECT FROM pg_locks
+                WHERE NOT granted AND locktype <> 'advisory'
+                    AND waitstart <= clock_timestamp() - $1 * interval '1 ms')
+            """, [.int8(bound.inMilliseconds)])
+    }
+
     private var waiting: Query {
         Query(
             """

@@ -12,7 +12,7 @@ extension MigrationRunner {
         var pending: [MigrationStep]
         var mark: SchemaMark
         /// If its schema was known: where it was looked at.
-        var place: LockWaits.Place?
+        var server: LockWaits.Server?
     }
 
     /// What a step has left at a database.
@@ -21,14 +21,19 @@ extension MigrationRunner {
         var servesFrom: Int
     }
 
-    /// - Parameter known: the schema as it was last seen; its fingerprint is made again only if something was changed since.
-    func look(at shard: Shard, knowing known: SchemaMark? = nil) async throws -> Sight {
+    /// - Parameters:
+    ///   - known: the schema as it was last seen; its fingerprint is made again only if something was changed since.
+    ///   - waits: are asked for with it, if nobody has.
+    func look(
+        at shard: Shard, knowing known: SchemaMark? = nil, _ waits: LockWaits? = nil
+    ) async throws -> Sight {
         let connection = try await plane.shard(reference: shard.reference, .owner)
         // The stamp comes first: what is changed in between is then not taken for known.
-        let questions = [
+        var questions = [
             MigrationRunner.ledgerQuestion, SchemaMark.question,
-            known == nil ? MigrationRunner.fingerprintQuestion : LockWaits.Place.question,
+            known == nil ? MigrationRunner.fingerprintQuestion : LockWaits.Server.question,
         ]
+        if let question = waits?.question(with: shard) { questions.append(question) }
         let results = try await plane.attempt("shard \(shard.id) cannot be looked at") {
             try await answers(to: questions, connection)
         }
@@ -47,13 +52,21 @@ extension MigrationRunner {
         } else {
             mark.fingerprint = try results[2][0].text(0)
         }
+        var server: LockWaits.Server?
+        if known != nil {
+            let here = LockWaits.Server(
+                systemIdentifier: shard.systemIdentifier,
+                startedAt: Int64(try results[2].single().int(0)))
+            if results.count > 3 { try waits?.note(results[3], of: here) }
+            server = here
+        }
         return Sight(
             version: applied.last?.version ?? 0,
             pending: try MigrationPlan(
                 database: shard.id, catalog: catalog.shard, applied: applied
             ).pending,
             mark: applied.isEmpty ? SchemaMark(fingerprint: "") : mark,
-            place: try known == nil ? nil : LockWaits.Place(results[2], of: shard))
+            server: server)
     }
 
     /// What a step that was just taken has left: asked over the connection that has taken it, whose ledger has the

@@ -42,10 +42,9 @@ extension WaveRunner {
     ) async -> [Result<MigrationRunner.Sight, ControlError>] {
         await inParallel(wave) { [self] plane, line in
             do {
-                let sight = try await MigrationRunner(plane: plane, catalog: catalog).look(
-                    at: line.shard, knowing: mark(of: line))
-                if let place = sight.place { try await waits.ask(line.shard, at: place, plane) }
-                return .success(sight)
+                return .success(
+                    try await MigrationRunner(plane: plane, catalog: catalog).look(
+                        at: line.shard, knowing: mark(of: line), waits))
             } catch {
                 return .failure(WaveRunner.problem(error, line.shard.id))
             }
@@ -54,14 +53,11 @@ extension WaveRunner {
 
     /// Those shards of a wave on which somebody waits for a lock.
     private func crowded(_ waits: LockWaits, at sights: [(Shard, MigrationRunner.Sight)]) async {
-        guard !waits.isEmpty else { return }
-        failures += await inParallel(sights) { plane, seen in
-            let (shard, sight) = seen
+        let busy = sights.filter { _, sight in sight.server.map(waits.isCalm) != true }
+        failures += await inParallel(busy) { plane, seen in
+            let shard = seen.0
             do {
-                guard let place = sight.place else { return nil }
-                return try await waits.problem(on: shard, at: place, plane).map {
-                    Failure(shard.id, $0)
-                }
+                return try await waits.problem(on: shard, plane).map { Failure(shard.id, $0) }
             } catch {
                 return Failure(shard.id, WaveRunner.problem(error, shard.id))
             }

@@ -104,6 +104,8 @@ package final class WaveRunner {
     private var unverified: [String: Set<Int>] = [:]
     private var death: FaultPointFailure?
     private var machine = RolloutMachine(waves: [])
+    /// The last ends of a wave's workers, which are being written.
+    private var settling: [Task<Void, Never>] = []
     private var isAbortWanted = false
     private var isLost = false
     /// Why the last steps were not begun: processes that serve have to be upgraded before.
@@ -195,12 +197,14 @@ package final class WaveRunner {
                 while mayGoOn, let shard = machine.next(), let line = lines[shard] {
                     await migrate(line, plan, history, plane)
                 }
-                await settle(history)
+                settling.append(Loop.shared.spawn { [self] in await settle(history) })
             }
+            // While the last ends are written.
+            if mayGoOn { reference = await gate(plan.waves[number], reference) }
+            for end in settling { await end.value }
+            settling = []
             try await noting?.value
             if let death { throw death }
-            guard mayGoOn else { continue }
-            reference = await gate(plan.waves[number], reference)
             if mayGoOn { await watch(number, &health) }
             guard mayGoOn || !failures.isEmpty else { continue }
             machine.verified(failing: failures.map(\.shard))

@@ -1,5 +1,6 @@
 import HCCore
 import HCIO
+import HCPostgres
 import HCTesting
 import Testing
 
@@ -147,7 +148,25 @@ struct HealthGateTests {
         }
     }
 
-    /// The server is asked over whichever of its shards is looked at first.
+    @Test("of a server each wave asks once; its copy has not been asked")
+    func calm() async throws {
+        try await withWaveGround(shards: 1) { ground in
+            let plane = ground.plane()
+            let shard = try await ShardRegistry(plane: plane).find("s01")
+            let waits = LockWaits(above: .seconds(2))
+            let question = try #require(waits.question(with: shard))
+            #expect(waits.question(with: shard) == nil)
+            let here = LockWaits.Server(systemIdentifier: shard.systemIdentifier, startedAt: 1)
+            #expect(!waits.isCalm(here))
+            try waits.note(
+                await plane.shard(reference: shard.reference, .owner).execute(
+                    question, deadline: plane.deadline), of: here)
+            #expect(waits.isCalm(here))
+            #expect(!waits.isCalm(.init(systemIdentifier: here.systemIdentifier, startedAt: 2)))
+        }
+    }
+
+    /// The server is asked with whichever of its shards is looked at first.
     @Test(
         "somebody who waits for a lock on a shard of the wave halts the run, and is named",
         arguments: [(1, true), (2, true), (3, true), (3, false)])
