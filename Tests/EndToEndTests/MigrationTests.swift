@@ -97,6 +97,11 @@ extension EndToEnd {
                     "up.sql": "ALTER TABLE patient ADD COLUMN e2e_good text;",
                     "down.sql": "ALTER TABLE patient DROP COLUMN e2e_good;",
                 ])
+            let planned = try migrate("up", "--dry-run").json["migrations"]
+            #expect(
+                planned?.asArray?.map { $0["locks"] }
+                    == [[["table": "patient", "mode": "AccessExclusiveLock"]]])
+            #expect(try versions() == before)
             try underLoad("Migrated") {
                 let (status, json) = try migrate("up", "--canary", "s1", "--waves", "50,100")
                 #expect(status == 0)

@@ -41,7 +41,7 @@ struct MigrateUp: Command {
                 invocation.specification)
         }
         if invocation.isDryRun, shard == nil {
-            return try await MigratePlanCommand.report(invocation, environment, withSQL: false)
+            return try await MigratePlanCommand.report(invocation, environment, withSQL: true)
         }
         let plane = try environment.plane()
         let catalog = try environment.catalog(invocation.option("migrations"))

@@ -37,17 +37,31 @@ enum WaveText {
         return percents.compactMap { $0 }
     }
 
+    /// What each step locks, by its order, as far as that is known.
+    struct Locks {
+        var control: [Int: [TableLock]]
+        var shard: [Int: [TableLock]]
+    }
+
     /// What `migrate plan` and `migrate up --dry-run` say: nothing is changed.
+    ///
+    /// - Parameter locks: to be shown with the SQL; nil: neither is.
     static func report(
-        _ plan: WaveRunner.Plan, control: [MigrationStep], withSQL: Bool
+        _ plan: WaveRunner.Plan, control: [MigrationStep], locks: Locks? = nil
     ) -> Report {
-        func json(_ step: MigrationStep) -> JSONValue {
+        func json(_ step: MigrationStep, _ locks: [Int: [TableLock]]?) -> JSONValue {
             let facts: JSONValue = [
                 "version": .integer(Int64(step.version)), "name": .string(step.migration.name),
                 "phase": .string(step.phase.name), "checksum": .string(step.migration.checksum),
                 "servesFrom": step.servesFrom.map { .integer(Int64($0)) } ?? .null,
             ]
-            return withSQL ? facts.adding(["sql": .string(step.sql)]) : facts
+            guard let locks else { return facts }
+            let known = locks[step.order]?.map { lock -> JSONValue in
+                ["table": .string(lock.table), "mode": .string(lock.mode.rawValue)]
+            }
+            return facts.adding([
+                "sql": .string(step.sql), "locks": known.map { .array($0) } ?? .null,
+            ])
         }
         var lines: [String] = control.map { "control: would apply \($0.title)" }
         if let gate = plan.gate, let version = gate.servesFrom {
@@ -72,14 +86,20 @@ enum WaveText {
             lines.append(
                 "then, in a run of its own: " + plan.later.map(\.title).joined(separator: ", "))
         }
-        if withSQL {
-            lines += (control + plan.steps).flatMap { ["", "-- \($0.title)", $0.sql] }
+        if let locks {
+            for (steps, locks) in [
+                (control, locks.control), (plan.steps + plan.later, locks.shard),
+            ] {
+                lines += steps.flatMap {
+                    ["", "-- \($0.title)", "-- locks: \(text(locks[$0.order], of: $0))", $0.sql]
+                }
+            }
         }
         return Report(
             json: [
-                "dryRun": true, "control": .array(control.map(json)),
-                "migrations": .array(plan.steps.map(json)),
-                "later": .array(plan.later.map(json)),
+                "dryRun": true, "control": .array(control.map { json($0, locks?.control) }),
+                "migrations": .array(plan.steps.map { json($0, locks?.shard) }),
+                "later": .array(plan.later.map { json($0, locks?.shard) }),
                 "waves": .array(
                     zip(plan.waves, plan.estimates).map { wave, estimate in
                         [
@@ -98,6 +118,15 @@ enum WaveText {
                     }),
             ],
             text: lines.isEmpty ? "every database is up to date" : lines.joined(separator: "\n"))
+    }
+
+    private static func text(_ locks: [TableLock]?, of step: MigrationStep) -> String {
+        guard step.phase != .backfill else { return "rows of one clinic, a batch at a time" }
+        guard let locks else { return "not known" }
+        guard !locks.isEmpty else { return "no table that is there" }
+        return locks.map {
+            "\($0.table) (\($0.mode.rawValue), behind which \($0.mode.keepsOut) waits)"
+        }.joined(separator: ", ")
     }
 
     static func text(_ rollout: Rollout) -> String {

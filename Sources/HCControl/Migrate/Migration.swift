@@ -108,6 +108,6 @@ package struct MigrationStep: Sendable, Equatable {
     /// Nothing of its migration comes after it.
     package var isLast: Bool { migration.steps.last == self }
 
-    /// Grows from step to step.
-    var order: Int { version << 2 + phase.rawValue }
+    /// Grows from step to step of a set.
+    package var order: Int { version << 2 + phase.rawValue }
 }

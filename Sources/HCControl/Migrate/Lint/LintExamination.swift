@@ -6,7 +6,11 @@ import HCPostgres
 @LoopActor
 struct LintExamination {
     struct Outcome {
-        var findings: [LintFinding]
+        var findings: [LintFinding] = []
+        /// On tables that were there before; nil: not looked at.
+        var locks: [TableLock]?
+        /// PostgreSQL has taken all of it.
+        var isApplied = true
     }
 
     /// PostgreSQL does not take a statement.
@@ -72,7 +76,7 @@ struct LintExamination {
                 }
             }
             try await transaction.executeScript(ledgerLine)
-            return Outcome(findings: record.map(findings) ?? [])
+            return Outcome(findings: record.map(findings) ?? [], locks: record?.tableLocks)
         }
     }
 
@@ -100,7 +104,8 @@ struct LintExamination {
             findings.append(
                 finding(.init(rule: .transaction, object: wrong), line: statements[0].line))
         }
-        return Outcome(findings: findings.sorted { $0.line < $1.line })
+        return Outcome(
+            findings: findings.sorted { $0.line < $1.line }, locks: record.tableLocks)
     }
 
     /// What `migrate up` would make of it otherwise.
@@ -283,6 +288,8 @@ extension LintExamination {
         private var open: [LintCatalogue.Problem: Int] = [:]
         /// Every program that serves is known to do without what is taken away.
         private let isWaitedFor: Bool
+        /// By table.
+        private var locks: [UInt64: TableLock.Mode] = [:]
 
         init(start: LintCatalogue, isWaitedFor: Bool) {
             self.start = start
@@ -298,7 +305,18 @@ extension LintExamination {
             let problems = seen.problems.subtracting(start.problems).union(lost)
             open = open.filter { problems.contains($0.key) }
             for problem in problems where open[problem] == nil { open[problem] = statement.line }
+            for lock in seen.locks.subtracting(start.locks)
+            where start.relations[lock.relation]?.isTable == true {
+                guard let mode = TableLock.Mode(rawValue: lock.mode) else { continue }
+                locks[lock.relation] = max(locks[lock.relation] ?? mode, mode)
+            }
             last = seen
+        }
+
+        /// By table's name, of each the strongest.
+        var tableLocks: [TableLock] {
+            locks.map { TableLock(table: start.name($0.key), mode: $0.value) }
+                .sorted { $0.table < $1.table }
         }
 
         /// Locks, and what is counted within a transaction, have ended with it.

@@ -54,68 +54,102 @@ package struct MigrationLint {
 
     /// One set of migrations.
     func run(_ set: DatabaseSet, server: String) async throws -> [LintFinding] {
+        let exempt = set == .control ? baseline.control : baseline.shard
+        let seen = try await examine(
+            migrations(of: set).flatMap(\.steps), of: set, server: server
+        ) { $0.version > exempt }
+        return seen.flatMap { $0.outcome.findings }
+    }
+
+    /// Which locks steps take, as an empty database shows it.
+    ///
+    /// - Returns: by the steps' order; without those that come after one that does not apply.
+    /// - Throws: `ControlError`, when there is no server to look at it with.
+    package func locks(
+        of steps: [MigrationStep], in set: DatabaseSet, server: String = "control"
+    ) async throws -> [Int: [TableLock]] {
+        let orders = Set(steps.map(\.order))
+        guard let last = orders.max() else { return [:] }
+        let all = migrations(of: set).flatMap(\.steps).filter { $0.order <= last }
+        let seen = try await examine(all, of: set, server: server) { orders.contains($0.order) }
+        return Dictionary(
+            uniqueKeysWithValues: seen.compactMap { step, outcome in
+                outcome.locks.map { (step.order, $0) }
+            })
+    }
+
+    private func migrations(of set: DatabaseSet) -> [Migration] {
+        set == .control ? catalog.control : catalog.shard
+    }
+
+    /// Applies steps to a scratch database.
+    ///
+    /// - Parameter isMeant: of the others nothing is told, unless they do not apply.
+    /// - Returns: up to the first that does not apply.
+    private func examine(
+        _ steps: [MigrationStep], of set: DatabaseSet, server: String,
+        _ isMeant: (MigrationStep) -> Bool
+    ) async throws -> [(step: MigrationStep, outcome: LintExamination.Outcome)] {
         let scratch = try await LintScratch.make(plane: plane, server: server)
-        let findings: [LintFinding]
+        var seen: [(step: MigrationStep, outcome: LintExamination.Outcome)] = []
         do {
-            findings = try await examine(set, on: scratch.owner)
+            for step in steps {
+                plane.progress("\(set.rawValue): looking at \(step.title)")
+                let examination = LintExamination(
+                    set: set, step: step, connection: scratch.owner,
+                    deadline: .after(
+                        MigrationLint.migrationTimeout, from: plane.clocks.monotonic()))
+                let outcome = try await look(examination, isMeant: isMeant(step))
+                if isMeant(step) || !outcome.isApplied { seen.append((step, outcome)) }
+                guard outcome.isApplied else { break }
+            }
         } catch {
             try await scratch.remove()
             throw error
         }
         try await scratch.remove()
-        return findings
-    }
-
-    private func examine(
-        _ set: DatabaseSet, on connection: PostgresConnection
-    ) async throws -> [LintFinding] {
-        let (migrations, exempt) =
-            switch set {
-            case .control: (catalog.control, baseline.control)
-            case .shard: (catalog.shard, baseline.shard)
-            }
-        var findings: [LintFinding] = []
-        for step in migrations.flatMap(\.steps) {
-            plane.progress("\(set.rawValue): looking at \(step.title)")
-            let examination = LintExamination(
-                set: set, step: step, connection: connection,
-                deadline: .after(MigrationLint.migrationTimeout, from: plane.clocks.monotonic()))
-            let isExempt = step.version <= exempt
-            do {
-                let more = try await look(examination, isExempt: isExempt)
-                if !isExempt { findings += more }
-            } catch let error as LintExamination.Refusal {
-                return findings + [examination.finding(of: error)]
-            }
-            if step.isLast { findings += try await examination.verification() }
-        }
-        return findings
+        return seen
     }
 
     private func look(
-        _ examination: LintExamination, isExempt: Bool
-    ) async throws -> [LintFinding] {
+        _ examination: LintExamination, isMeant: Bool
+    ) async throws -> LintExamination.Outcome {
+        do {
+            var outcome = try await take(examination, looks: isMeant)
+            if examination.step.isLast {
+                outcome.findings += try await examination.verification()
+            }
+            return outcome
+        } catch let error as LintExamination.Refusal {
+            return .init(findings: [examination.finding(of: error)], isApplied: false)
+        }
+    }
+
+    private func take(
+        _ examination: LintExamination, looks: Bool
+    ) async throws -> LintExamination.Outcome {
         switch examination.step.phase {
         case .up, .expand:
             let before = try await examination.fingerprint()
-            return try await apply(examination, isExempt: isExempt).findings
-                + examination.wayBack(to: before)
+            var outcome = try await apply(examination, looks: looks)
+            outcome.findings += try await examination.wayBack(to: before)
+            return outcome
         case .backfill:
-            return try await examination.batch()
+            return .init(findings: try await examination.batch())
         case .contract:
-            return try await examination.inTransaction(looks: !isExempt).findings
+            return try await examination.inTransaction(looks: looks)
         }
     }
 
     /// As its `migration.json` says; where that is wrong, as PostgreSQL will have it.
     private func apply(
-        _ examination: LintExamination, isExempt: Bool
+        _ examination: LintExamination, looks: Bool
     ) async throws -> LintExamination.Outcome {
         guard examination.migration.terms.isTransactional else {
             return try await examination.outsideTransaction()
         }
         do {
-            return try await examination.inTransaction(looks: !isExempt)
+            return try await examination.inTransaction(looks: looks)
         } catch let error as LintExamination.Refusal {
             guard error.sqlstate == MigrationLint.activeTransaction else { throw error }
             return try await examination.outsideTransaction()

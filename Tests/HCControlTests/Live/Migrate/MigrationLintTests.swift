@@ -427,6 +427,32 @@ struct MigrationLintTests {
             ])
     }
 
+    @Test("which tables a step locks, and how, is told before it runs anywhere")
+    func locks() async throws {
+        let column: Migration = """
+            SELECT 1;
+            ALTER TABLE session ADD COLUMN a text;
+            CREATE TABLE note (a text);
+            ALTER TABLE session ADD FOREIGN KEY (tenant_id) REFERENCES clinic NOT VALID;
+            UPDATE cache_tag SET count = 0
+            """
+        let catalog = try catalog([
+            column, .outside("CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON session (tenant_id)"),
+            "DROP TABLE nowhere", "SELECT 1",
+        ])
+        let steps = catalog.shard.suffix(4).flatMap(\.steps)
+        let locks = try await withLint(catalog) { try await $0.locks(of: steps, in: .shard) }
+        #expect(
+            locks == [
+                steps[0].order: [
+                    TableLock(table: "cache_tag", mode: .rowExclusive),
+                    TableLock(table: "clinic", mode: .shareRowExclusive),
+                    TableLock(table: "session", mode: .accessExclusive),
+                ], steps[1].order: [],
+            ])
+        #expect(TableLock.Mode.accessExclusive.keepsOut == "everybody")
+    }
+
     @Test("no scratch database is left, neither by a check nor by one that was killed")
     func nothingIsLeft() async throws {
         try await withLint { lint in
