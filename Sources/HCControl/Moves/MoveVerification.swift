@@ -17,9 +17,9 @@ struct MoveVerification {
     static let smallRows = 5_000
     /// Looks at what differs, before the pause: if it is watched, and if it is not.
     private static let (watchedRoundsMax, roundsMax) = (3, 8)
-    /// Chunks that are read on one side and then on the other: so few that little is written in between, and fewer with
-    /// each round, or of a clinic that is written to all over, nothing would ever be found equal.
-    private static let chunksPerLook = 16
+    /// Chunks that are read on one side and then on the other, by the pace: so few that little is written in between, and
+    /// fewer with each round, or of a clinic that is written to all over, nothing would ever be found equal.
+    private static let chunksPerLook = 1...16
     /// Changed rows that are left to the pause; and so many that they are compared before there are more than a watch
     /// remembers, while a large clinic's rows are still being compared.
     static let (changedRowsFew, changedRowsMany) = (50, 10_000)
@@ -91,16 +91,18 @@ struct MoveVerification {
         var suspects: Set<TenantChunk> = []
         var rounds = 0
         var rows = 0
+        var pace = MovePace(sizes: chunksPerLook)
         repeat {
             var chunks = (rounds == 0 ? plan.chunks : differing.keys.sorted())[...]
             rounds += 1
             while !chunks.isEmpty {
                 try require()
-                let some = Array(chunks.prefix(max(1, chunksPerLook >> (2 * (rounds - 1)))))
+                let most = max(1, chunksPerLook.upperBound >> (2 * (rounds - 1)))
+                let some = Array(chunks.prefix(min(pace.size, most)))
                 chunks = chunks.dropFirst(some.count)
                 var begin = plane.clocks.monotonic()
                 let look = try await source.read(plan, chunks: some, deadline: plane.longDeadline)
-                var work = plane.clocks.monotonic() - begin
+                let workHere = plane.clocks.monotonic() - begin
                 // The destination was read between this look and the one before.
                 for chunk in some {
                     guard let before = differing[chunk], look.chunks[chunk] == before.source
@@ -113,7 +115,7 @@ struct MoveVerification {
                 try await stream.requireConfirmed(look.position)
                 begin = plane.clocks.monotonic()
                 let other = try await target.read(plan, chunks: some, deadline: plane.longDeadline)
-                work += plane.clocks.monotonic() - begin
+                let workThere = plane.clocks.monotonic() - begin
                 mine = mine.updated(by: look)
                 for chunk in some { differing[chunk] = nil }
                 for difference in plan.differences(source: look, target: other, chunks: some) {
@@ -127,7 +129,7 @@ struct MoveVerification {
                     try await settle(
                         watch, of: plan, down: many / 10, isLast: false, over: stream, plane: plane)
                 }
-                try await MovePace.rest(after: work)
+                try await pace.rest(after: workHere, workThere)
             }
         } while !differing.isEmpty && rounds < (watch == nil ? roundsMax : watchedRoundsMax)
         var unequal = differing.keys.sorted()
