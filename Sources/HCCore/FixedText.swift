@@ -12,6 +12,17 @@ package struct FixedText {
         self.space = space
     }
 
+    /// Bytes that it can still take.
+    @inline(__always)
+    var room: Int { space.count - count }
+
+    @inline(__always)
+    func withBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
+        body(UnsafeRawBufferPointer(rebasing: space[..<count]))
+    }
+
+    mutating func removeAll() { count = 0 }
+
     /// Lends a text of at most `bytesMax` bytes to `body`.
     @inline(__always)
     package static func with(
@@ -20,12 +31,12 @@ package struct FixedText {
         withUnsafeTemporaryAllocation(byteCount: bytesMax, alignment: 8) { space in
             var text = FixedText(space: space)
             build(&text)
-            body(UnsafeRawBufferPointer(rebasing: space[..<text.count]))
+            text.withBytes(body)
         }
     }
 
     @inline(__always)
-    mutating func append(_ byte: UInt8) {
+    package mutating func append(_ byte: UInt8) {
         space[count] = byte
         count += 1
     }
@@ -33,6 +44,11 @@ package struct FixedText {
     @inline(__always)
     package mutating func append(_ text: StaticString) {
         append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    @inline(__always)
+    package mutating func append(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { append($0) }
     }
 
     @inline(__always)
@@ -50,6 +66,15 @@ package struct FixedText {
         precondition(count <= space.count - self.count, "a text that is too long for its space")
         write(UnsafeMutableRawBufferPointer(rebasing: space[self.count..<self.count + count]))
         self.count += count
+    }
+
+    /// Lends room for `count` bytes to `write`, which says how many it has filled.
+    @inline(__always)
+    mutating func append(upTo count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Int) {
+        let written = write(
+            UnsafeMutableRawBufferPointer(rebasing: space[self.count..<self.count + count]))
+        precondition(written <= count, "the writer overran its room")
+        self.count += written
     }
 
     mutating func append(decimal value: UInt64) {

@@ -152,7 +152,7 @@ package struct JSONWriter: Sendable {
     }
 
     @inline(__always)
-    private static func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+    static func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         for byte in bytes where byte < 0x20 || byte == 0x22 || byte == 0x5c { return true }
         return false
     }

@@ -23,35 +23,6 @@ package enum LogValue: Sendable, Equatable {
     package static func of<Value>(_ value: Sensitive<Value>) -> LogValue { .secret }
 }
 
-/// A line of the log that is being written. What it takes is as closed a list as `LogValue`.
-package struct LogLine {
-    var writer: JSONWriter
-
-    init(_ writer: consuming JSONWriter) {
-        self.writer = writer
-    }
-
-    package mutating func add(_ name: StaticString, _ value: LogValue) {
-        writer.member(name, value)
-    }
-
-    package mutating func add(_ name: StaticString, _ value: String) {
-        writer.member(name, value)
-    }
-
-    package mutating func add(_ name: StaticString, text value: StaticString) {
-        writer.member(name, text: value)
-    }
-
-    package mutating func add(_ name: StaticString, _ value: Int) {
-        writer.member(name, value)
-    }
-
-    package mutating func add<Kind>(_ name: StaticString, _ value: Identifier<Kind>) {
-        writer.member(name, value.uuid)
-    }
-}
-
 extension LogValue: ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral,
     ExpressibleByBooleanLiteral, ExpressibleByFloatLiteral
 {

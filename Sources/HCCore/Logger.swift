@@ -31,9 +31,9 @@ package struct Logger: Sendable {
 
     package typealias Metadata = [(StaticString, LogValue)]
 
-    /// Takes one whole line with its line feed, on the thread that logs. It must not block for long and
+    /// Is lent one whole line with its line feed, on the thread that logs. It must not block for long and
     /// must not log.
-    package typealias Sink = @Sendable (ByteBuffer) -> Void
+    package typealias Sink = @Sendable (UnsafeRawBufferPointer) -> Void
 
     /// Lines below it are not made.
     package var level: Level
@@ -84,40 +84,30 @@ package struct Logger: Sendable {
     /// - Parameter add: adds values under names that are not bound; called if `level` is enabled.
     package func log(_ level: Level, _ message: StaticString, adding add: (inout LogLine) -> Void) {
         guard level >= self.level else { return }
-        var line = LogLine(begin(level, message))
-        line.writer.buffer.append(boundText)
-        add(&line)
-        finish(&line.writer)
-    }
-
-    private func begin(_ level: Level, _ message: StaticString) -> JSONWriter {
-        // A line of the access log has some 350 bytes.
-        var writer = JSONWriter(appendingTo: ByteBuffer(reserving: 512))
-        writer.beginObject()
-        writer.member("time", now())
-        writer.member("level", text: level.name)
-        writer.member("message", text: message)
-        return writer
-    }
-
-    /// In place: a copy of the writer that lives on makes the next append copy the line.
-    private func finish(_ writer: inout JSONWriter) {
-        writer.endObject()
-        writer.buffer.append(UInt8(ascii: "\n"))
-        sink(writer.buffer)
+        let time = now()
+        LogLine.with(
+            { line in
+                line.begin(level, message, at: time)
+                line.append(boundText)
+                add(&line)
+                line.end()
+            }, sink: sink)
     }
 
     @inline(never)
     private func emit(_ level: Level, _ message: StaticString, _ metadata: Metadata) {
-        var writer = begin(level, message)
-        if bound.contains(where: { Logger.has(metadata, $0.0) }) {
-            let rest = bound.filter { !Logger.has(metadata, $0.0) }
-            writer.buffer.append(Logger.render(rest))
-        } else {
-            writer.buffer.append(boundText)
+        let time = now()
+        var bound = boundText
+        if self.bound.contains(where: { Logger.has(metadata, $0.0) }) {
+            bound = Logger.render(self.bound.filter { !Logger.has(metadata, $0.0) })
         }
-        for (name, value) in metadata { writer.member(name, value) }
-        finish(&writer)
+        LogLine.with(
+            { line in
+                line.begin(level, message, at: time)
+                line.append(bound)
+                for (name, value) in metadata { line.add(name, value) }
+                line.end()
+            }, sink: sink)
     }
 
     /// By places: an element that is taken out counts the reference of its value.

@@ -36,14 +36,6 @@ package struct RequestID: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// As it stands in a line of the log: what was made here costs no string.
-    package var logValue: LogValue {
-        switch form {
-        case .made(let uuid): .uuid(uuid)
-        case .received(let text): .string(text)
-        }
-    }
-
     /// Writes the text, at most `receivedBytesMax` bytes, to the beginning of `memory`.
     /// - Returns: how many bytes it has.
     package func write(to memory: UnsafeMutableRawBufferPointer) -> Int {

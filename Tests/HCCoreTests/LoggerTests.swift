@@ -7,7 +7,10 @@ import Testing
 struct LoggerTests {
     private final class Lines: Sendable {
         private let lines = Mutex<[String]>([])
-        func take(_ line: ByteBuffer) { lines.withLock { $0.append(line.string) } }
+        func take(_ line: UnsafeRawBufferPointer) {
+            let text = String(decoding: line, as: UTF8.self)
+            lines.withLock { $0.append(text) }
+        }
         var all: [String] { lines.withLock { $0 } }
     }
 
@@ -71,6 +74,35 @@ struct LoggerTests {
         #expect(read.map { $0["tenant"] } == ["sunrise", "sunrise", "lakeside"])
         #expect(read.map { $0["request"] } == ["r1", "r2", "r1"])
         #expect(read[1]["n"] == 2)
+    }
+
+    @Test("a line has no bound: each value stands in it whole, wherever it begins")
+    func long() throws {
+        let lines = Lines()
+        let logger = Self.logger(lines).with([("bound", .string(Self.text(700)))])
+        let id = try #require(UUID("017f22e2-79b0-7cc3-98c4-dc0c0c07398f"))
+        for count in Array(0..<300) + [500, 511, 512, 513, 1023, 1024, 1025, 5000] {
+            logger.log(.info, "long") { line in
+                line.add("first", Self.text(count))
+                line.add("number", -1)
+                line.add("quoted", "\"\n")
+                line.add("request", RequestID(id))
+                line.add("id", .uuid(id))
+                line.add("last", Self.text(count))
+            }
+            let read = try JSONReader.parse(Array(try #require(lines.all.last).utf8))
+            #expect(read["bound"] == .string(Self.text(700)))
+            #expect(read["first"] == .string(Self.text(count)))
+            #expect(read["number"] == -1)
+            #expect(read["quoted"] == "\"\n")
+            #expect(read["request"] == .string(id.description))
+            #expect(read["id"] == .string(id.description))
+            #expect(read["last"] == .string(Self.text(count)))
+        }
+    }
+
+    private static func text(_ count: Int) -> String {
+        String(String(repeating: "0123456789", count: count / 10 + 1).prefix(count))
     }
 
     @Test("levels have names, and the silent logger says nothing")

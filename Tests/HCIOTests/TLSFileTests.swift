@@ -190,7 +190,7 @@ import Testing
             clocks: .system, metrics: metrics)
         let log = Log()
         let logger = Logger(level: .info, clocks: .system) { line in
-            let text = line.withUnsafeReadableBytes { String(decoding: $0, as: UTF8.self) }
+            let text = String(decoding: line, as: UTF8.self)
             log.lines.withLock { $0.append(text) }
         }
         let follower = TLSCertificateFollower(

@@ -577,7 +577,7 @@ final class LogLines: Sendable {
 
     var logger: Logger {
         Logger(level: .trace, clocks: Clocks(now: { .epoch }, monotonic: { .zero })) { line in
-            let text = line.withUnsafeReadableBytes { String(decoding: $0, as: UTF8.self) }
+            let text = String(decoding: line, as: UTF8.self)
             self.lines.withLock { $0.append(text) }
         }
     }

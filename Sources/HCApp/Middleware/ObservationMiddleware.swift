@@ -40,7 +40,7 @@ final class ObservationMiddleware: Middleware {
         _ elapsed: Duration
     ) {
         logger.log(.info, "request") { line in
-            line.add("requestId", request.id.logValue)
+            line.add("requestId", request.id)
             line.add("client", request.remoteAddress.host)
             line.add("method", request.method.name)
             line.add("route", context.match.route?.name ?? "none")

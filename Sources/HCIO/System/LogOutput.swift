@@ -1,5 +1,5 @@
 import CLinux
-package import HCCore
+import HCCore
 import Synchronization
 
 /// Standard error as a logger's sink: the lines of one turn of the loop go out in one system call.
@@ -14,14 +14,11 @@ package final class LogOutput: Sendable {
 
     private let lines = Mutex<[UInt8]>([])
 
-    package func write(_ line: ByteBuffer) {
-        guard Loop.shared.isOnThread else {
-            line.withUnsafeReadableBytes { LogOutput.writeAll($0) }
-            return
-        }
+    package func write(_ line: UnsafeRawBufferPointer) {
+        guard Loop.shared.isOnThread else { return LogOutput.writeAll(line) }
         let (isFirst, isFull) = lines.withLock { lines in
             let isFirst = lines.isEmpty
-            line.withUnsafeReadableBytes { lines.append(contentsOf: $0) }
+            lines.append(contentsOf: line)
             return (isFirst, lines.count > LogOutput.bufferBytesMax)
         }
         if isFull {
