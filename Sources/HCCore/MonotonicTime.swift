@@ -43,8 +43,19 @@ package struct MonotonicTime: Hashable, Comparable, Sendable {
 extension Duration {
     /// Whole nanoseconds, rounded toward zero, saturating at about ±292 years.
     package var inNanoseconds: Int64 {
-        // Not by `components`, which divides in several steps: a request asks some ten times.
-        Int64(clamping: attoseconds / 1_000_000_000)
+        // A request asks some ten times, and a division of 128 bits is a call with a loop in it: here are two of 64 bits by
+        // a constant, which are multiplications.
+        let billion: UInt64 = 1_000_000_000
+        if attoseconds >> 64 == 0 {
+            return Int64(UInt64(truncatingIfNeeded: attoseconds) / billion)
+        }
+        let magnitude = attoseconds.magnitude
+        guard magnitude >> 64 < billion / 2 else { return attoseconds < 0 ? .min : .max }
+        let low = UInt64(truncatingIfNeeded: magnitude)
+        let upper = UInt64(truncatingIfNeeded: magnitude >> 32)
+        let lower = (upper % billion) << 32 | low & 0xffff_ffff
+        let quotient = Int64((upper / billion) << 32 | lower / billion)
+        return attoseconds < 0 ? -quotient : quotient
     }
 
     /// Whole microseconds, rounded toward zero, saturating as `inNanoseconds` does.
@@ -53,12 +64,15 @@ extension Duration {
     /// Whole milliseconds, rounded toward zero, saturating as `inNanoseconds` does.
     package var inMilliseconds: Int64 { inNanoseconds / 1_000_000 }
 
-    /// Whole seconds, rounded up: what `Retry-After` needs, so that nobody comes a moment too early.
+    /// Whole seconds, rounded up: what `Retry-After` needs, so that nobody comes a moment too early. Saturating as
+    /// `inNanoseconds` does.
     package var inSecondsRoundedUp: Int64 {
-        // Not by `components`, as above.
-        let second: Int128 = 1_000_000_000_000_000_000
-        return Int64(
-            clamping: attoseconds > 0 ? (attoseconds - 1) / second + 1 : attoseconds / second)
+        let nanoseconds = inNanoseconds
+        guard attoseconds > 0 else { return nanoseconds / 1_000_000_000 }
+        let isWhole =
+            nanoseconds % 1_000_000_000 == 0
+            && attoseconds == Int128(nanoseconds) * 1_000_000_000
+        return nanoseconds / 1_000_000_000 + (isWhole ? 0 : 1)
     }
 
     /// Seconds with a fraction, for metrics and logs; not for arithmetic on time.

@@ -52,6 +52,9 @@ package struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertibl
 extension Duration {
     /// Microseconds over the whole range of `Timestamp` (±292,000 years), saturating.
     fileprivate var inWholeMicroseconds: Int64 {
+        // Nearly all have less than 292 years, and divide quickly.
+        let nanoseconds = inNanoseconds
+        if nanoseconds != .max, nanoseconds != .min { return nanoseconds / 1000 }
         let (seconds, attoseconds) = components
         let (scaled, scaleOverflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
         let (sum, sumOverflow) = scaled.addingReportingOverflow(attoseconds / 1_000_000_000_000)

@@ -27,7 +27,28 @@ struct MonotonicTimeTests {
         #expect(Duration.seconds(2).inSecondsRoundedUp == 2)
         #expect(Duration.zero.inSecondsRoundedUp == 0)
         #expect(Duration.milliseconds(-1500).inSecondsRoundedUp == -1)
+        #expect(Duration(attoseconds: 1_000_000_000_000_000_001).inSecondsRoundedUp == 2)
+        #expect(Duration(attoseconds: 60_000_000_000_000_000_001).inSecondsRoundedUp == 61)
+        #expect(Duration.seconds(60).inSecondsRoundedUp == 60)
         #expect(Duration.milliseconds(250).inSeconds == 0.25)
+    }
+
+    @Test("nanoseconds and seconds are those that a division of 128 bits gives")
+    func division() {
+        let seed = UInt64.random(in: .min ... .max)
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<20_000 {
+            let bits = Int.random(in: 1...126, using: &random)
+            let magnitude = Int128(random.next()) << 64 | Int128(random.next())
+            let attoseconds = (Bool.random(using: &random) ? 1 : -1) * (magnitude >> (127 - bits))
+            let duration = Duration(attoseconds: attoseconds)
+            let whole = Int64(clamping: attoseconds / 1_000_000_000)
+            #expect(duration.inNanoseconds == whole, "seed \(seed): \(attoseconds)")
+            guard whole != .max, whole != .min else { continue }
+            let second: Int128 = 1_000_000_000_000_000_000
+            let up = attoseconds > 0 ? (attoseconds - 1) / second + 1 : attoseconds / second
+            #expect(duration.inSecondsRoundedUp == Int64(up), "seed \(seed): \(attoseconds)")
+        }
     }
 
     @Test("a deadline is expired in its own moment and leaves nothing, never less")
