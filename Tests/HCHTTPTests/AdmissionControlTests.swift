@@ -11,7 +11,7 @@ struct AdmissionControlTests {
         var control: AdmissionControl
         var random: SeededRandom
         var now = MonotonicTime.zero
-        var queue: [RequestLane] = []
+        var queue: [AdmissionControl.Place] = []
         var admitted = [0, 0, 0, 0]
         var refused = [0, 0, 0, 0]
         let perMillisecond: Int
@@ -28,14 +28,14 @@ struct AdmissionControlTests {
         mutating func run(_ arrivals: [RequestLane]) {
             now += .milliseconds(1)
             for lane in arrivals {
-                if control.admit(lane, delay: delay, now: now, using: &random) == .admitted {
-                    queue.append(lane)
+                if let place = control.admit(lane, delay: delay, now: now, using: &random).place {
+                    queue.append(place)
                     admitted[lane.index] += 1
                 } else {
                     refused[lane.index] += 1
                 }
             }
-            for lane in queue.prefix(perMillisecond) { control.finish(lane) }
+            for place in queue.prefix(perMillisecond) { control.finish(place) }
             queue.removeFirst(min(queue.count, perMillisecond))
         }
 
@@ -45,12 +45,20 @@ struct AdmissionControlTests {
         }
     }
 
+    /// - Returns: nil if it was refused.
+    private static func place(
+        _ control: inout AdmissionControl, _ lane: RequestLane, delay: Duration = .zero,
+        at now: MonotonicTime = .zero
+    ) -> AdmissionControl.Place? {
+        var random = SeededRandom(seed: 1)
+        return control.admit(lane, delay: delay, now: now, using: &random).place
+    }
+
     private static func admit(
         _ control: inout AdmissionControl, _ lane: RequestLane, delay: Duration = .zero,
         at now: MonotonicTime = .zero
     ) -> Bool {
-        var random = SeededRandom(seed: 1)
-        return control.admit(lane, delay: delay, now: now, using: &random) == .admitted
+        place(&control, lane, delay: delay, at: now) != nil
     }
 
     @Test("nobody exceeds the hard limit, however little a clinic has in flight")
@@ -63,7 +71,7 @@ struct AdmissionControlTests {
         for _ in 0..<limits.inFlightMax {
             let decision = control.admit(
                 .safety, of: "large", delay: .zero, now: .zero, using: &random)
-            #expect(decision == .admitted)
+            #expect(decision.place != nil)
         }
         for lane in RequestLane.allCases {
             let decision = control.admit(
@@ -115,21 +123,21 @@ struct AdmissionControlTests {
     }
 
     @Test("a burst that passes is no overload; a standing queue is")
-    func burst() {
+    func burst() throws {
         var control = AdmissionControl(limits: .init(), now: .zero)
         for index in 0..<100 {
             // One in ten is not delayed at all.
             let delay: Duration = index % 10 == 0 ? .zero : .seconds(1)
-            _ = Self.admit(
+            let place = Self.place(
                 &control, .bulk, delay: delay, at: .zero + .milliseconds(Int64(index) * 20))
-            control.finish(.bulk)
+            control.finish(try #require(place))
         }
         #expect(control.limit == 2048)
         for index in 100..<200 {
-            _ = Self.admit(
+            let place = Self.place(
                 &control, .bulk, delay: .milliseconds(101),
                 at: .zero + .milliseconds(Int64(index) * 20))
-            control.finish(.bulk)
+            control.finish(try #require(place))
         }
         #expect(control.limit == 64)
     }
@@ -137,12 +145,13 @@ struct AdmissionControlTests {
     @Test("answers to those who came before the limit was cut do not cut it again")
     func cutOnce() {
         var control = AdmissionControl(limits: .init(), now: .zero)
-        for _ in 0..<1000 { _ = Self.admit(&control, .interactive) }
+        var places = (0..<1000).compactMap { _ in Self.place(&control, .interactive) }
         func answer(_ count: Int, at milliseconds: Int64) {
-            for _ in 0..<count {
-                control.answered("r", receivedAt: .zero, now: .zero + .milliseconds(milliseconds))
-                control.finish(.interactive)
+            for place in places.suffix(count) {
+                control.answered(0, receivedAt: .zero, now: .zero + .milliseconds(milliseconds))
+                control.finish(place)
             }
+            places.removeLast(count)
         }
         answer(100, at: 200)
         _ = Self.admit(&control, .bulk, at: .zero + .milliseconds(300))
@@ -183,8 +192,8 @@ struct AdmissionControlTests {
     private struct Queueing {
         struct Request {
             var lane: RequestLane
-            var clinic: String
-            var route: String
+            var place: AdmissionControl.Place
+            var route: Int
             var receivedAt: MonotonicTime
         }
 
@@ -199,6 +208,8 @@ struct AdmissionControlTests {
         var refusedClinics: [String: Int] = [:]
         var times: [RequestLane: [Duration]] = [:]
         let perMillisecond: Int
+        /// The numbers of routes.
+        private var routes: [String: Int] = [:]
 
         init(seed: UInt64, perMillisecond: Int) {
             control = AdmissionControl(limits: .init(), now: .zero)
@@ -211,16 +222,16 @@ struct AdmissionControlTests {
             _ lane: RequestLane, clinic: String = "a", route: String? = nil,
             hangsFor: Duration? = nil
         ) {
-            let request = Request(
-                lane: lane, clinic: clinic, route: route ?? lane.rawValue, receivedAt: now)
-            guard
-                control.admit(lane, of: clinic, delay: .zero, now: now, using: &random)
-                    == .admitted
-            else {
+            let decision = control.admit(
+                lane, of: clinic, delay: .zero, now: now, using: &random)
+            guard let place = decision.place else {
                 refused[lane, default: 0] += 1
                 refusedClinics[clinic, default: 0] += 1
                 return
             }
+            let request = Request(
+                lane: lane, place: place, route: number(of: route ?? lane.rawValue),
+                receivedAt: now)
             admitted[lane, default: 0] += 1
             if let hangsFor {
                 hung.append((now + hangsFor, request))
@@ -229,9 +240,15 @@ struct AdmissionControlTests {
             }
         }
 
+        mutating func number(of route: String) -> Int {
+            let number = routes[route] ?? routes.count
+            routes[route] = number
+            return number
+        }
+
         private mutating func end(_ request: Request) {
             control.answered(request.route, receivedAt: request.receivedAt, now: now)
-            control.finish(request.lane, of: request.clinic)
+            control.finish(request.place)
             times[request.lane, default: []].append(now - request.receivedAt)
         }
 
@@ -339,13 +356,12 @@ struct AdmissionControlTests {
         func fromMemory(_ count: Int) {
             for _ in 0..<count {
                 var random = worker.random
-                guard
-                    worker.control.admit(
-                        .interactive, of: "a", delay: .zero, now: worker.now, using: &random)
-                        == .admitted
-                else { continue }
-                worker.control.answered("memory", receivedAt: worker.now, now: worker.now)
-                worker.control.finish(.interactive, of: "a")
+                let decision = worker.control.admit(
+                    .interactive, of: "a", delay: .zero, now: worker.now, using: &random)
+                guard let place = decision.place else { continue }
+                worker.control.answered(
+                    worker.number(of: "memory"), receivedAt: worker.now, now: worker.now)
+                worker.control.finish(place)
             }
         }
         for _ in 0..<5000 {
@@ -420,11 +436,11 @@ struct AdmissionControlTests {
             limits.inFlightMin = Int.random(in: 1...limits.inFlightMax, using: &random)
             var control = AdmissionControl(limits: limits, now: .zero)
             var now = MonotonicTime.zero
-            var running: [RequestLane] = []
+            var running: [AdmissionControl.Place] = []
             for _ in 0..<2000 {
                 now += .milliseconds(Int64.random(in: 0...80, using: &random))
-                if Bool.random(using: &random), let lane = running.popLast() {
-                    control.finish(lane)
+                if Bool.random(using: &random), let place = running.popLast() {
+                    control.finish(place)
                     continue
                 }
                 let lane = RequestLane.allCases.randomElement(using: &random) ?? .bulk
@@ -433,13 +449,13 @@ struct AdmissionControlTests {
                 let care = forCare.admit(.safety, delay: delay, now: now, using: &random)
                 let careBefore = control.inFlight(.safety)
                 let decision = control.admit(lane, delay: delay, now: now, using: &random)
-                if decision == .admitted {
-                    running.append(lane)
-                    #expect(care == .admitted, "seed \(seed)")
+                if let place = decision.place {
+                    running.append(place)
+                    #expect(care.place != nil, "seed \(seed)")
                 } else if case .refused(_, let retryAfter) = decision {
                     #expect((.seconds(1)...(.seconds(33))).contains(retryAfter), "seed \(seed)")
                 }
-                if care != .admitted {
+                if care.place == nil {
                     #expect(careBefore > 0, "seed \(seed): others never fill care's own slots")
                 }
                 #expect(control.inFlight <= limits.inFlightMax, "seed \(seed)")
@@ -486,5 +502,12 @@ struct AdmissionControlTests {
         limits.fillPercent = [50, 40, 80, 100]
         limits.slowPercent = 0
         #expect(limits.problems().count == 5)
+    }
+}
+
+extension AdmissionControl.Decision {
+    /// Nil for a refusal.
+    fileprivate var place: AdmissionControl.Place? {
+        if case .admitted(let place) = self { place } else { nil }
     }
 }

@@ -67,6 +67,7 @@ final class AdmissionMiddleware: Middleware {
             refused[lane.index][reason == .full ? 0 : 1].increment()
             throw ErrorResponses.unavailable("overloaded", retryAfter: retryAfter)
         }
+        if case .admitted(let place) = decision { context.admission = place }
         inFlight[lane.index].add(1)
         return .next
     }
@@ -74,18 +75,19 @@ final class AdmissionMiddleware: Middleware {
     func leave(
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
-        guard let route = context.match.route else { return .done }
+        guard let place = context.admission, let lane = context.match.route?.lane,
+            let route = context.match.place
+        else { return .done }
         // A refusal is quick however long others wait.
         if response.status.code < 400 {
-            control.answered(
-                route.name, receivedAt: request.receivedAt, now: clock())
+            control.answered(route, receivedAt: request.receivedAt, now: clock())
         }
         // Content that is made while it is sent is work until its end.
         guard case .stream(let content) = response.body else {
-            finish(route.lane, request.host)
+            finish(place, lane)
             return .done
         }
-        let slot = AdmissionSlot { self.finish(route.lane, request.host) }
+        let slot = AdmissionSlot { self.finish(place, lane) }
         response.body = .stream(
             ResponseStream(count: content.count, trailers: content.trailers) { writer in
                 let trailers = try await content.write(writer)
@@ -102,8 +104,8 @@ final class AdmissionMiddleware: Middleware {
         queueing.set(control.queueing.inSeconds)
     }
 
-    private func finish(_ lane: RequestLane, _ clinic: String) {
-        control.finish(lane, of: clinic)
+    private func finish(_ place: AdmissionControl.Place, _ lane: RequestLane) {
+        control.finish(place)
         inFlight[lane.index].add(-1)
     }
 }

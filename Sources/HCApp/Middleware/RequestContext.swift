@@ -8,6 +8,8 @@ import HCTenancy
 @LoopActor
 final class RequestContext {
     nonisolated let match: RouteMatch
+    /// Set by `AdmissionMiddleware`.
+    var admission: AdmissionControl.Place?
     /// Set by `TenantMiddleware`.
     var tenant: TenantContext?
     /// Set by `AccessMiddleware` on routes that need a login.

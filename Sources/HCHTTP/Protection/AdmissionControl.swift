@@ -63,9 +63,15 @@ package struct AdmissionControl: Sendable {
     }
 
     package enum Decision: Sendable, Equatable {
-        /// `finish` is owed.
-        case admitted
+        /// `finish` is owed, with this.
+        case admitted(Place)
         case refused(Refusal, retryAfter: Duration)
+    }
+
+    /// Where an admitted request is counted until it ends.
+    package struct Place: Sendable, Equatable {
+        fileprivate let lane: RequestLane
+        fileprivate let clinic: Int
     }
 
     package let limits: Limits
@@ -73,14 +79,15 @@ package struct AdmissionControl: Sendable {
     package private(set) var limit: Int
     package private(set) var inFlight = 0
     private var inFlightByLane = [0, 0, 0, 0]
-    private var inFlightByClinic: [String: Int] = [:]
+    private var clinics = InFlightClinics()
 
     private var intervalEnd: MonotonicTime
     /// Intervals that have ended.
     package private(set) var intervalCount = 0
     private var leastDelay: Duration?
-    /// The answers of this interval.
-    private var answers: [String: Answers] = [:]
+    /// The answers of this interval, by route.
+    private var answers: [Answers] = []
+    private var answersCount = 0
     /// Whoever came before this saw another limit.
     private var cutAt = MonotonicTime.zero
     /// Since the last cut nobody has had an answer who came after it: the queue from before is still there.
@@ -88,8 +95,8 @@ package struct AdmissionControl: Sendable {
     private var peak = 0
 
     private struct Answers {
-        var count: Int
-        var least: Duration
+        var count = 0
+        var least: Duration = .zero
     }
 
     /// Intervals of overload in a row.
@@ -118,11 +125,12 @@ package struct AdmissionControl: Sendable {
     ) -> Decision {
         if now >= intervalEnd { endInterval(now) }
         leastDelay = min(leastDelay ?? delay, delay)
+        let known = clinics.find(clinic)
         let isAdmitted =
             inFlight < level(limit, lane)
             // Nobody else can fill the hard limit so far, so this does not exceed it.
             || lane == .safety && inFlight(.safety) < min(limit, reserve)
-            || inFlight < level(limits.inFlightMax, lane) && isModest(clinic)
+            || inFlight < level(limits.inFlightMax, lane) && isModest(known)
         guard isAdmitted else {
             let isFull = inFlight >= level(limits.inFlightMax, lane)
             return .refused(
@@ -130,45 +138,39 @@ package struct AdmissionControl: Sendable {
         }
         inFlight += 1
         inFlightByLane[lane.index] += 1
-        inFlightByClinic[clinic, default: 0] += 1
+        let place = known ?? clinics.insert(clinic)
+        clinics.add(at: place)
         peak = max(peak, inFlight)
-        return .admitted
+        return .admitted(Place(lane: lane, clinic: place))
     }
 
     /// An admitted request has got an answer that was work: neither refused nor failed.
     ///
-    /// - Parameter receivedAt: when the worker read it.
-    package mutating func answered(
-        _ route: String, receivedAt: MonotonicTime, now: MonotonicTime
-    ) {
+    /// - Parameters:
+    ///   - route: its number: routes are told apart by it.
+    ///   - receivedAt: when the worker read it.
+    package mutating func answered(_ route: Int, receivedAt: MonotonicTime, now: MonotonicTime) {
         guard receivedAt >= cutAt else { return }
         let time = now - receivedAt
-        guard let index = answers.index(forKey: route) else {
-            answers[route] = Answers(count: 1, least: time)
-            return
-        }
-        answers.values[index].count += 1
-        if time < answers.values[index].least { answers.values[index].least = time }
+        while answers.count <= route { answers.append(Answers()) }
+        if answers[route].count == 0 || time < answers[route].least { answers[route].least = time }
+        answers[route].count += 1
+        answersCount += 1
     }
 
     /// An admitted request has ended.
-    package mutating func finish(_ lane: RequestLane, of clinic: String = "") {
-        guard inFlightByLane[lane.index] > 0, let place = inFlightByClinic.index(forKey: clinic)
-        else { preconditionFailure("more requests ended than began") }
+    package mutating func finish(_ place: Place) {
+        precondition(inFlightByLane[place.lane.index] > 0, "more requests ended than began")
         inFlight -= 1
-        inFlightByLane[lane.index] -= 1
-        if inFlightByClinic.values[place] > 1 {
-            inFlightByClinic.values[place] -= 1
-        } else {
-            inFlightByClinic.remove(at: place)
-        }
+        inFlightByLane[place.lane.index] -= 1
+        clinics.remove(at: place.clinic)
     }
 
     /// Whether a clinic has little in flight beside others that have much.
-    private func isModest(_ clinic: String) -> Bool {
-        let own = inFlightByClinic[clinic] ?? 0
-        let clinics = inFlightByClinic.count + (own == 0 ? 1 : 0)
-        return clinics > 1 && own < max(1, limit / (2 * clinics))
+    private func isModest(_ clinic: Int?) -> Bool {
+        let own = clinic.map { clinics.count(at: $0) } ?? 0
+        let all = clinics.busyCount + (own == 0 ? 1 : 0)
+        return all > 1 && own < max(1, limit / (2 * all))
     }
 
     private func level(_ limit: Int, _ lane: RequestLane) -> Int {
@@ -183,7 +185,7 @@ package struct AdmissionControl: Sendable {
 
     private mutating func endInterval(_ now: MonotonicTime) {
         let standing = standing
-        if !answers.isEmpty || inFlight == 0 { isUnproven = false }
+        if answersCount > 0 || inFlight == 0 { isUnproven = false }
         queueing = max(leastDelay ?? .zero, standing)
         if queueing > limits.queueTarget {
             overloadedCount += 1
@@ -205,7 +207,9 @@ package struct AdmissionControl: Sendable {
             missed -= 1
         }
         leastDelay = nil
-        answers.removeAll(keepingCapacity: true)
+        for route in answers.indices { answers[route] = Answers() }
+        answersCount = 0
+        clinics.forgetIdle()
         peak = inFlight
         intervalCount += 1
         intervalEnd = now + limits.interval
@@ -215,7 +219,7 @@ package struct AdmissionControl: Sendable {
     private var standing: Duration {
         var (all, slow) = (0, 0)
         var sum = Duration.zero
-        for answers in answers.values {
+        for answers in answers {
             all += answers.count
             guard answers.least > limits.queueTarget else { continue }
             slow += answers.count
@@ -236,5 +240,45 @@ package struct AdmissionControl: Sendable {
         let spans = [8000, 4000, 2000, 1000]
         let span = spans[lane.index] * (1 + min(3, overloadedCount / 16))
         return .milliseconds(1000 + Int.random(in: 0...span, using: &random))
+    }
+}
+
+/// How many requests each clinic has in flight. A clinic is looked for by its host when a request comes, and has a number
+/// from then on. It keeps that for a while when it has nothing in flight: most answers are made before the next request
+/// comes.
+private struct InFlightClinics {
+    private var places: [String: Int] = [:]
+    private var counts: [Int] = []
+    private var free: [Int] = []
+    /// Clinics that have something in flight.
+    private(set) var busyCount = 0
+
+    func find(_ host: String) -> Int? { places[host] }
+    func count(at place: Int) -> Int { counts[place] }
+
+    /// - Precondition: `find` has not found it.
+    mutating func insert(_ host: String) -> Int {
+        let place = free.popLast() ?? counts.count
+        if place == counts.count { counts.append(0) }
+        places[host] = place
+        return place
+    }
+
+    mutating func add(at place: Int) {
+        if counts[place] == 0 { busyCount += 1 }
+        counts[place] += 1
+    }
+
+    mutating func remove(at place: Int) {
+        precondition(counts[place] > 0, "more requests ended than began")
+        counts[place] -= 1
+        if counts[place] == 0 { busyCount -= 1 }
+    }
+
+    /// To be called now and then: until then there may be a host for each request that has come since.
+    mutating func forgetIdle() {
+        guard places.count > busyCount else { return }
+        free += places.values.filter { counts[$0] == 0 }
+        places = places.filter { counts[$0.value] > 0 }
     }
 }
