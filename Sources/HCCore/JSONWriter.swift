@@ -180,6 +180,17 @@ package struct JSONWriter: Sendable {
         buffer.append(json)
     }
 
+    /// JSON text that the caller puts together in one piece, which is trusted to be one value or some members: for what is
+    /// written so often that a piece for each part costs too much.
+    package mutating func raw(atMost bytesMax: Int, _ build: (inout FixedText) -> Void) {
+        let isFollowing = needsComma
+        buffer.appendFixedText(atMost: bytesMax + 1) { text in
+            if isFollowing { text.append(UInt8(ascii: ",")) }
+            build(&text)
+        }
+        needsComma = true
+    }
+
     package mutating func value(_ value: JSONValue) {
         switch value {
         case .null: null()

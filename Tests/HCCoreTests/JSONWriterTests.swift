@@ -78,6 +78,28 @@ struct JSONWriterTests {
         }
     }
 
+    @Test("what is put together in one piece stands between the others")
+    func pieces() throws {
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.raw(atMost: 5) { $0.append("\"a\":1") }
+        writer.member("b", 2)
+        writer.key("c")
+        writer.beginArray()
+        for number in 3...4 {
+            writer.raw(atMost: 8) { text in
+                text.append(UInt8(ascii: "["))
+                text.append(decimal: Int64(number))
+                text.append([UInt8](",".utf8))
+                text.append(decimal: Int64(-number))
+                text.append(UInt8(ascii: "]"))
+            }
+        }
+        writer.endArray()
+        writer.endObject()
+        #expect(writer.finish().string == #"{"a":1,"b":2,"c":[[3,-3],[4,-4]]}"#)
+    }
+
     @Test("doubles read back as the same number")
     func doubles() throws {
         var random = SeededRandom(seed: 64)

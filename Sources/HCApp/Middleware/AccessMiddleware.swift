@@ -43,18 +43,19 @@ final class AccessMiddleware: Middleware {
         _ tenant: TenantContext
     ) throws -> Bool {
         let address = LimitAddress(request.remoteAddress)
+        let now = auth.now
         if limits.isOpen {
             guard
                 let answer = tenant.gateNow(
                     session: nil, address: address, class: limits.kind, cost: limits.cost,
-                    isExact: limits.isExact)
+                    isExact: limits.isExact, at: now)
             else { return false }
             try admit(answer.limit, context)
             return true
         }
         let claims: AccessClaims
         do throws(ClinicError) {
-            claims = try verify(request, tenant)
+            claims = try verify(request, tenant, at: now)
         } catch {
             // A good token of another clinic is recorded before it is refused.
             if error.code == .tenantMismatch { return false }
@@ -64,11 +65,11 @@ final class AccessMiddleware: Middleware {
             let answer = tenant.gateNow(
                 session: claims.session, user: claims.account.uuid, address: address,
                 class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
-                isExact: limits.isExact)
+                isExact: limits.isExact, at: now)
         else { return false }
         try admit(answer.limit, context)
         guard case .active(let entry) = answer.session else { return false }
-        context.actor = try auth.admit(claims, entry, requestID: request.id)
+        context.actor = try auth.admit(claims, entry, requestID: request.id, at: now)
         return true
     }
 
@@ -98,7 +99,7 @@ final class AccessMiddleware: Middleware {
         of request: HTTPRequest, _ context: RequestContext, _ tenant: TenantContext
     ) async throws -> AccessClaims {
         do throws(ClinicError) {
-            return try verify(request, tenant)
+            return try verify(request, tenant, at: auth.now)
         } catch {
             if error.code == .tenantMismatch {
                 try await recordMismatch(request, context, tenant)
@@ -108,12 +109,12 @@ final class AccessMiddleware: Middleware {
     }
 
     private func verify(
-        _ request: HTTPRequest, _ tenant: TenantContext
+        _ request: HTTPRequest, _ tenant: TenantContext, at now: Timestamp
     ) throws(ClinicError) -> AccessClaims {
         let verified = AccessMiddleware.withBearer(request.headers) {
             token -> Result<AccessClaims, ClinicError> in
             do throws(ClinicError) {
-                return .success(try auth.verify(token, in: tenant))
+                return .success(try auth.verify(token, in: tenant, at: now))
             } catch {
                 return .failure(error)
             }

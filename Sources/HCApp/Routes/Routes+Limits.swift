@@ -25,13 +25,7 @@ extension Routes {
         // Of a usual tier the answer has some 1.4 KB.
         var json = JSONWriter(appendingTo: ByteBuffer(reserving: 2048))
         json.beginObject()
-        json.member("tier", report.tier)
-        // Whether this is what is left for the clinic, or for this server while the common count is away.
-        json.member("source", report.isLocal ? "local" : "shared")
-        json.key("rules" as StaticString)
-        json.beginArray()
-        for entry in report.entries { write(entry, to: &json) }
-        json.endArray()
+        report.write(to: &json)
         json.key("costs" as StaticString)
         json.raw(costs)
         json.endObject()
@@ -49,12 +43,4 @@ extension Routes {
         json.endObject()
         return json.finish().bytes
     }()
-
-    private static func write(_ entry: LimitReport.Entry, to json: inout JSONWriter) {
-        json.beginObject()
-        json.raw(entry.members)
-        json.member("remaining", entry.remaining)
-        json.member("resetSeconds", entry.resetAfter.inSecondsRoundedUp)
-        json.endObject()
-    }
 }

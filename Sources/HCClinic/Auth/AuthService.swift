@@ -198,14 +198,18 @@ package final class AuthService {
 
     // MARK: Requests
 
+    /// The time that a request is judged by: read once for all that is asked about it.
+    package var now: Timestamp { dependencies.clocks.now() }
+
     /// Reads an access token: in memory, no await.
     ///
+    /// - Parameter time: now, if it was read before.
     /// - Throws: `unauthenticated`; `tenant-mismatch` for a good token of another clinic, which the caller
     ///   records (`recordTenantMismatch`) and answers as `not-found`.
     package func verify(
-        _ accessToken: UnsafeRawBufferPointer, in context: TenantContext
+        _ accessToken: UnsafeRawBufferPointer, in context: TenantContext, at time: Timestamp? = nil
     ) throws(ClinicError) -> AccessClaims {
-        let claims = try claims(of: accessToken, at: dependencies.clocks.now())
+        let claims = try claims(of: accessToken, at: time ?? now)
         guard claims.tenant == context.id else { throw ClinicError(.tenantMismatch) }
         return claims
     }
@@ -264,14 +268,14 @@ package final class AuthService {
                     claims.session, entry, ticket: ticket, deadline: deadline)
             }
         }
-        return try admit(claims, entry, requestID: requestID)
+        return try admit(claims, entry, requestID: requestID, at: now)
     }
 
     /// The same for a session that is known to be one, with what is known of it.
     package func admit(
-        _ claims: AccessClaims, _ entry: SessionEntry, requestID: RequestID
+        _ claims: AccessClaims, _ entry: SessionEntry, requestID: RequestID, at now: Timestamp
     ) throws(ClinicError) -> Actor {
-        guard entry.accountID == claims.account.uuid, entry.expiresAt > dependencies.clocks.now()
+        guard entry.accountID == claims.account.uuid, entry.expiresAt > now
         else { throw ClinicError(.unauthenticated) }
         return Actor(
             account: claims.account, session: claims.session, roles: RoleSet(names: entry.roles),

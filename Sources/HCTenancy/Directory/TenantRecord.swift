@@ -1,4 +1,5 @@
 import HCCore
+import HCIO
 
 /// What a process knows of one clinic: a row of `directory_entry`.
 ///
@@ -38,6 +39,8 @@ package final class TenantRecord: Sendable {
     let keys: [WrappedKey]
     /// How the clinic's keys in Redis begin (see `TenantRedis`); made once, for every request needs it.
     let redisPrefix: String
+    /// What the limits have found for it under their map: no part of what the record says.
+    @LoopActor var limits: TenantLimits?
 
     package init(
         id: TenantID, slug: String, name: String, hosts: [String], tierName: String, state: State,

@@ -10,9 +10,7 @@ package import HCPostgres
 /// A class, for it is handed from stage to stage: a copy would count the references of all that it holds.
 package final class TenantContext: Sendable {
     package let tenant: TenantRecord
-    private let plan: LimitPlan
-    /// Of the map that the plan is from.
-    private let generation: Int
+    private let limits: TenantLimits
     let door: TenantDoor
     @LoopActor private var reader: Reader?
     /// Made with the first read or write: many requests end before.
@@ -24,10 +22,9 @@ package final class TenantContext: Sendable {
         let brought: ReadRequirement
     }
 
-    init(tenant: TenantRecord, plan: LimitPlan, generation: Int, door: TenantDoor) {
+    init(tenant: TenantRecord, limits: TenantLimits, door: TenantDoor) {
         self.tenant = tenant
-        self.plan = plan
-        self.generation = generation
+        self.limits = limits
         self.door = door
     }
 
@@ -40,7 +37,7 @@ package final class TenantContext: Sendable {
         return made
     }
 
-    package var tier: TierDefinition { plan.tier }
+    package var tier: TierDefinition { limits.plan.tier }
 
     package var id: TenantID { tenant.id }
 
@@ -249,7 +246,7 @@ package final class TenantContext: Sendable {
     ) async -> GateAnswer {
         let now = door.clocks.now()
         let request = LimitRequest(
-            tenant: tenant, plan: plan, generation: generation, kind: kind, units: cost.units,
+            tenant: tenant, limits: limits, kind: kind, units: cost.units,
             lane: lane, isExact: isExact, user: user, address: address)
         if let session, let entry = door.sessionCopies?.find(session, of: id, at: now) {
             let answer = await door.gate.pass(request, session: nil, now: now, deadline: deadline)
@@ -268,16 +265,17 @@ package final class TenantContext: Sendable {
     @LoopActor package func gateNow(
         session: SessionID?, user: UUID? = nil, address: LimitAddress? = nil,
         class kind: LimitClass = .default, cost: RequestCost, lane: LimitLane = .ordinary,
-        isExact: Bool = false
+        isExact: Bool = false, at now: Timestamp
     ) -> GateAnswer? {
         var known = SessionLookup.unknown(nil)
         if let session {
-            guard let entry = door.sessionCopies?.find(session, of: id, at: door.clocks.now())
-            else { return nil }
+            guard let entry = door.sessionCopies?.find(session, of: id, at: now) else {
+                return nil
+            }
             known = .active(entry)
         }
         let request = LimitRequest(
-            tenant: tenant, plan: plan, generation: generation, kind: kind, units: cost.units,
+            tenant: tenant, limits: limits, kind: kind, units: cost.units,
             lane: lane, isExact: isExact, user: user, address: address)
         guard let limit = door.gate.passNow(request) else { return nil }
         return GateAnswer(limit: limit, session: known)
@@ -287,7 +285,7 @@ package final class TenantContext: Sendable {
     @LoopActor package func knownLimitReport(user: UUID?, address: LimitAddress?) -> LimitReport? {
         door.gate.knownReport(
             LimitRequest(
-                tenant: tenant, plan: plan, generation: generation, kind: .default, units: 0,
+                tenant: tenant, limits: limits, kind: .default, units: 0,
                 user: user, address: address))
     }
 
@@ -295,7 +293,7 @@ package final class TenantContext: Sendable {
     @LoopActor package func limitReport(user: UUID?, address: LimitAddress?) async -> LimitReport {
         await door.gate.report(
             LimitRequest(
-                tenant: tenant, plan: plan, generation: generation, kind: .default, units: 0,
+                tenant: tenant, limits: limits, kind: .default, units: 0,
                 user: user, address: address))
     }
 

@@ -50,7 +50,7 @@ package final class TenantDoor {
     private(set) var relay: OutboxRelay?
     private let limits: Limits
     private let keyCache: KeyCache
-    private var plans = LimitPlans()
+    private let plans = LimitPlans()
     private let parking = ParkingLot()
     private var random = SystemRandomNumberGenerator()
     private(set) lazy var lookups = LookupGatherer { [weak self] tenant, queries, deadline in
@@ -192,9 +192,7 @@ package final class TenantDoor {
     }
 
     private func context(_ record: TenantRecord) -> TenantContext {
-        TenantContext(
-            tenant: record, plan: plans.plan(named: record.tierName),
-            generation: plans.generation, door: self)
+        TenantContext(tenant: record, limits: plans.limits(of: record), door: self)
     }
 
     /// A tier that cannot be read must not close the clinics that have it: they get little.

@@ -102,9 +102,7 @@ final class LimitMachine {
     /// - Parameter forAll: also those whose rules say nothing about this class.
     func targets(of request: LimitRequest, forAll: Bool = false) -> LimitTargets {
         let plan = request.plan
-        let tenant = group(
-            LimitKey(tenant: request.tenant.id, scope: .tenant, subject: .zero), request,
-            in: tenants)
+        let tenant = tenantGroup(request)
         var user: LimitGroup?
         if let id = request.user, !plan.userRules.isEmpty {
             user = group(
@@ -122,16 +120,34 @@ final class LimitMachine {
         return LimitTargets(tenant: tenant, user: user, address: address)
     }
 
+    private func tenantGroup(_ request: LimitRequest) -> LimitGroup {
+        if let known = request.limits.group {
+            known.isRecent = true
+            follow(request, known)
+            return known
+        }
+        let found = group(
+            LimitKey(tenant: request.tenant.id, scope: .tenant, subject: .zero), request,
+            in: tenants)
+        found.beFound(by: request.limits)
+        return found
+    }
+
     private func group(
         _ key: LimitKey, _ request: LimitRequest, in table: LimitTable
     ) -> LimitGroup {
-        let group = table.group(key, request.plan, generation: request.generation)
+        let group = table.group(
+            key, request.plan, generation: request.limits.map.generation)
+        follow(request, group)
+        return group
+    }
+
+    private func follow(_ request: LimitRequest, _ group: LimitGroup) {
         if group.plan !== request.plan,
-            let held = group.adopt(request.plan, generation: request.generation)
+            let held = group.adopt(request.plan, generation: request.limits.map.generation)
         {
             metrics.revocations.increment(by: held)
         }
-        return group
     }
 
     // MARK: With leases
@@ -220,12 +236,12 @@ final class LimitMachine {
         guard let bucket = tightest.bucket else {
             return RateDecision(
                 isAllowed: true, origin: origin, policyField: request.policyField, rule: nil,
-                remaining: 0, resetAfter: .zero, retryAfter: nil)
+                remaining: 0, resetMilliseconds: 0, retryAfter: nil)
         }
         let left = (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
         return RateDecision(
             isAllowed: true, origin: origin, policyField: request.policyField, rule: bucket.rule,
-            remaining: Int(left), resetAfter: .milliseconds(bucket.untilFull(now)), retryAfter: nil)
+            remaining: Int(left), resetMilliseconds: bucket.untilFull(now), retryAfter: nil)
     }
 
     /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is
@@ -254,7 +270,7 @@ final class LimitMachine {
             isAllowed: false, origin: origin, policyField: request.policyField,
             rule: refusing?.rule,
             remaining: Int(remaining ?? 0),
-            resetAfter: .milliseconds(refusing?.untilFull(now) ?? 0),
+            resetMilliseconds: refusing?.untilFull(now) ?? 0,
             retryAfter: .nanoseconds(max(1_000_000, longest)))
     }
 
@@ -297,7 +313,7 @@ final class LimitMachine {
         return RateDecision(
             isAllowed: refusing == nil, origin: isGrace ? .grace : .share,
             policyField: request.policyField, rule: refusing ?? tightest,
-            remaining: Int(max(0, least)), resetAfter: .milliseconds(full),
+            remaining: Int(max(0, least)), resetMilliseconds: full,
             retryAfter: refusing == nil ? nil : .milliseconds(max(1, longest)))
     }
 

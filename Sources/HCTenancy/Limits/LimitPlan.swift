@@ -1,4 +1,5 @@
 import HCCore
+import HCIO
 
 /// One rule of a tier, made ready for deciding.
 final class LimitRule: Sendable {
@@ -102,6 +103,8 @@ package final class LimitPlan: Sendable {
     }
 
     package let tier: TierDefinition
+    /// The member of a JSON object that names the tier.
+    let tierMember: [UInt8]
     let tenantRules: [LimitRule]
     let userRules: [LimitRule]
     let addressRules: [LimitRule]
@@ -114,6 +117,9 @@ package final class LimitPlan: Sendable {
 
     package init(_ tier: TierDefinition) {
         self.tier = tier
+        var json = JSONWriter()
+        json.member("tier", tier.name)
+        tierMember = json.finish().bytes
         var ordinals: [String: Int] = [:]
         func made(_ scope: RateScope) -> [LimitRule] {
             tier.rates.filter { $0.scope == scope }.map { rule in
@@ -161,14 +167,37 @@ package final class LimitPlan: Sendable {
     }
 }
 
-/// The plans of the map's tiers. A tier that has not changed keeps its plan.
-struct LimitPlans {
-    private var byName: [String: LimitPlan] = [:]
+/// Stands for one map that plans were made of.
+final class LimitMap: Sendable {
     /// Grows with every map: of two plans for one clinic the one of the higher generation is the newer.
-    private(set) var generation = 0
+    let generation: Int
 
-    mutating func follow(_ tiers: some Collection<TierDefinition>) {
-        generation += 1
+    init(generation: Int) {
+        self.generation = generation
+    }
+}
+
+/// What the limits know of a clinic under one map: found by its first request, and then at hand with its record.
+final class TenantLimits: Sendable {
+    let plan: LimitPlan
+    let map: LimitMap
+    /// The clinic's own buckets, once they were found: until their table forgets them. Touched by the one machine of the
+    /// door that made this, which is called from one place.
+    nonisolated(unsafe) var group: LimitGroup?
+
+    init(_ plan: LimitPlan, of map: LimitMap) {
+        self.plan = plan
+        self.map = map
+    }
+}
+
+/// The plans of the map's tiers. A tier that has not changed keeps its plan.
+final class LimitPlans {
+    private var byName: [String: LimitPlan] = [:]
+    private(set) var map = LimitMap(generation: 0)
+
+    func follow(_ tiers: some Collection<TierDefinition>) {
+        map = LimitMap(generation: map.generation + 1)
         var plans: [String: LimitPlan] = [:]
         for tier in tiers {
             let known = byName[tier.name]
@@ -177,8 +206,17 @@ struct LimitPlans {
         byName = plans
     }
 
+    /// Of the map that was followed last: what a record knows from another, or from another door's, is not asked.
+    @LoopActor
+    func limits(of record: TenantRecord) -> TenantLimits {
+        if let known = record.limits, known.map === map { return known }
+        let made = TenantLimits(plan(named: record.tierName), of: map)
+        record.limits = made
+        return made
+    }
+
     /// A tier that cannot be read must not close the clinics that have it: they get little.
-    mutating func plan(named name: String) -> LimitPlan {
+    func plan(named name: String) -> LimitPlan {
         if let known = byName[name] { return known }
         let least = LimitPlan(.least(name))
         byName[name] = least

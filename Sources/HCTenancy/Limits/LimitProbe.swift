@@ -18,7 +18,7 @@ package final class LimitProbe {
 
     private let gate: Gate
     private let tenant: TenantRecord
-    private let plan: LimitPlan
+    private let limits: TenantLimits
     private let address = LimitAddress(.ipv4(address: 0xc000_0201, port: 1))
     private let user = UUID(high: 1, low: 1)
 
@@ -33,7 +33,7 @@ package final class LimitProbe {
             id: TenantID(UUID(high: 0, low: 1)), slug: "probe", name: "Probe", hosts: [],
             tierName: "probe", state: .provisioning, timeZone: "UTC", locale: "en",
             shard: ShardID("probe"), epoch: 0, placement: .opening, keys: [])
-        plan = LimitPlan(
+        let plan = LimitPlan(
             TierDefinition(
                 name: "probe",
                 rates: RateScope.allCases.map {
@@ -41,11 +41,12 @@ package final class LimitProbe {
                         name: $0.rawValue, scope: $0, algorithm: .tokenBucket,
                         units: RateRule.unitsMax, per: .seconds(1), burst: RateRule.burstMax)
                 }))
+        limits = TenantLimits(plan, of: LimitMap(generation: 1))
     }
 
     private func request(isExact: Bool) -> LimitRequest {
         LimitRequest(
-            tenant: tenant, plan: plan, generation: 1, kind: .default, units: 1, isExact: isExact,
+            tenant: tenant, limits: limits, kind: .default, units: 1, isExact: isExact,
             user: user, address: address)
     }
 

@@ -1,4 +1,4 @@
-import HCCore
+package import HCCore
 
 /// What is left of a clinic's limits, for `GET /v1/limits`.
 package struct LimitReport: Sendable {
@@ -7,14 +7,39 @@ package struct LimitReport: Sendable {
         package let members: [UInt8]
         /// Units that an ordinary request may use now.
         package let remaining: Int
-        /// Until nothing counts as used, if nothing is taken.
-        package let resetAfter: Duration
+        /// Milliseconds until nothing counts as used, if nothing is taken.
+        let resetMilliseconds: Int64
     }
 
-    package let tier: String
+    let plan: LimitPlan
     package let entries: [Entry]
     /// Redis is away: each process has its share, and `remaining` is that of this one.
     package let isLocal: Bool
+
+    package var tier: String { plan.tier.name }
+
+    /// Writes the members `tier`, `source` and `rules`, in one piece for each rule.
+    package func write(to json: inout JSONWriter) {
+        json.raw(atMost: plan.tierMember.count + 32) { text in
+            text.append(plan.tierMember)
+            // Whether this is what is left for the clinic, or for this server while the common count is away.
+            text.append(isLocal ? ",\"source\":\"local\"" : ",\"source\":\"shared\"")
+        }
+        json.key("rules" as StaticString)
+        json.beginArray()
+        for entry in entries {
+            json.raw(atMost: entry.members.count + 80) { text in
+                text.append(UInt8(ascii: "{"))
+                text.append(entry.members)
+                text.append(",\"remaining\":")
+                text.append(decimal: Int64(entry.remaining))
+                text.append(",\"resetSeconds\":")
+                text.append(decimal: (entry.resetMilliseconds + 999) / 1000)
+                text.append(UInt8(ascii: "}"))
+            }
+        }
+        json.endArray()
+    }
 }
 
 extension LimitMachine {
@@ -65,8 +90,8 @@ extension LimitMachine {
             entries.append(
                 LimitReport.Entry(
                     members: bucket.rule.members, remaining: Int(remaining),
-                    resetAfter: .milliseconds(reset)))
+                    resetMilliseconds: reset))
         }
-        return LimitReport(tier: request.plan.tier.name, entries: entries, isLocal: isLocal)
+        return LimitReport(plan: request.plan, entries: entries, isLocal: isLocal)
     }
 }

@@ -4,9 +4,7 @@ import HCRedis
 /// One request as the limits see it.
 struct LimitRequest {
     let tenant: TenantRecord
-    let plan: LimitPlan
-    /// Of the map that the plan is from (`LimitPlans.generation`).
-    let generation: Int
+    let limits: TenantLimits
     var kind: LimitClass
     var units: Int
     var lane: LimitLane
@@ -18,13 +16,12 @@ struct LimitRequest {
     var address: LimitAddress?
 
     init(
-        tenant: TenantRecord, plan: LimitPlan, generation: Int, kind: LimitClass, units: Int,
+        tenant: TenantRecord, limits: TenantLimits, kind: LimitClass, units: Int,
         lane: LimitLane = .ordinary, isExact: Bool = false, user: UUID? = nil,
         address: LimitAddress? = nil
     ) {
         self.tenant = tenant
-        self.plan = plan
-        self.generation = generation
+        self.limits = limits
         self.kind = kind
         self.units = units
         self.lane = lane
@@ -32,6 +29,8 @@ struct LimitRequest {
         self.user = user
         self.address = address
     }
+
+    var plan: LimitPlan { limits.plan }
 
     var policyField: String { plan.policy(of: kind, withUser: user != nil) }
 }

@@ -54,7 +54,9 @@ final class LimitGroup {
     /// The names as they are sent.
     private var words: [RedisWord] = []
     /// Looked at since the hand of the table's clock came by.
-    fileprivate(set) var isRecent = true
+    var isRecent = true
+    /// Where requests of a clinic find its group without asking the table.
+    private var finder: TenantLimits?
     /// Is in the list of those that hold leases.
     var isListed = false
 
@@ -80,6 +82,13 @@ final class LimitGroup {
         buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
         names = []
         return held
+    }
+
+    /// - Parameter next: from now on finds this group, and nobody else does: what the table has forgotten has no say.
+    func beFound(by next: TenantLimits?) {
+        finder?.group = nil
+        finder = next
+        next?.group = self
     }
 
     /// The key of a bucket in Redis: `<shard>:{<tenant>}:<epoch>:limit:<scope><subject>:<rule>`.
@@ -123,6 +132,11 @@ final class LimitTable {
         self.capacityMax = capacityMax
     }
 
+    /// Groups and those who find them hold each other.
+    deinit {
+        for group in ring { group.beFound(by: nil) }
+    }
+
     var count: Int { ring.count }
 
     func peek(_ key: LimitKey) -> LimitGroup? { byKey[key] }
@@ -143,8 +157,8 @@ final class LimitTable {
                 hand = hand + 1 == ring.count ? 0 : hand + 1
             }
             // Whoever still has a question under way for it keeps it alive; what it holds runs out unused.
-            let gone = ring[hand].key
-            byKey[gone] = nil
+            ring[hand].beFound(by: nil)
+            byKey[ring[hand].key] = nil
             ring[hand] = made
             evictions += 1
             hand = hand + 1 == ring.count ? 0 : hand + 1

@@ -32,29 +32,32 @@ package final class RateDecision: Sendable {
     /// The rule that refuses, or of which least is left; nil if no rule speaks of the request.
     let rule: LimitRule?
     package let remaining: Int
-    /// Until nothing of that rule counts as used, if nothing is taken.
-    package let resetAfter: Duration
+    /// Milliseconds until nothing of that rule counts as used, if nothing is taken.
+    private let resetMilliseconds: Int64
     /// Refused: the same request is admitted after this long, if nobody else takes the units.
     package let retryAfter: Duration?
 
     init(
         isAllowed: Bool, origin: Origin, policyField: String, rule: LimitRule?, remaining: Int,
-        resetAfter: Duration, retryAfter: Duration?
+        resetMilliseconds: Int64, retryAfter: Duration?
     ) {
         self.isAllowed = isAllowed
         self.origin = origin
         self.policyField = policyField
         self.rule = rule
         self.remaining = remaining
-        self.resetAfter = resetAfter
+        self.resetMilliseconds = resetMilliseconds
         self.retryAfter = retryAfter
     }
 
     func decided(by origin: Origin) -> RateDecision {
         RateDecision(
             isAllowed: isAllowed, origin: origin, policyField: policyField, rule: rule,
-            remaining: remaining, resetAfter: resetAfter, retryAfter: retryAfter)
+            remaining: remaining, resetMilliseconds: resetMilliseconds, retryAfter: retryAfter)
     }
+
+    /// Until nothing of the rule counts as used, if nothing is taken.
+    package var resetAfter: Duration { .milliseconds(resetMilliseconds) }
 
     /// Decided by this process alone, as Redis did not answer.
     package var isLocal: Bool { origin == .grace || origin == .share }
@@ -72,7 +75,7 @@ package final class RateDecision: Sendable {
                 rule.fieldStart.withUnsafeBytes { field.append($0) }
                 field.append(decimal: Int64(remaining))
                 field.append(";t=")
-                field.append(decimal: resetAfter.inSecondsRoundedUp)
+                field.append(decimal: (resetMilliseconds + 999) / 1000)
             }, body)
     }
 

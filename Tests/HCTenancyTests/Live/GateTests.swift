@@ -92,7 +92,7 @@ struct GateTests {
     ) async -> GateAnswer {
         await worker.gate.pass(
             LimitRequest(
-                tenant: record, plan: GateTests.plan, generation: 1, kind: .default, units: 1),
+                tenant: record, limits: .make(GateTests.plan), kind: .default, units: 1),
             session: session, now: now, deadline: .after(.seconds(30), from: Loop.shared.now))
     }
 

@@ -101,7 +101,7 @@ final class LimitBench {
         address: LimitAddress? = nil
     ) -> LimitRequest {
         LimitRequest(
-            tenant: Sample.record(tenant), plan: plan, generation: generation, kind: kind,
+            tenant: Sample.record(tenant), limits: .make(plan, generation: generation), kind: kind,
             units: units, lane: lane, isExact: isExact,
             user: user.map { UUID(high: 0x99, low: $0) }, address: address)
     }
@@ -159,5 +159,11 @@ extension LimitMachine {
 
     func ask(_ request: LimitRequest, now: MonotonicTime) -> PendingLimit {
         ask(request, targets(of: request), now: now)
+    }
+}
+
+extension TenantLimits {
+    static func make(_ plan: LimitPlan, generation: Int = 1) -> TenantLimits {
+        TenantLimits(plan, of: LimitMap(generation: generation))
     }
 }

@@ -415,8 +415,8 @@ struct LimitMachineTests {
         #expect(bench.held(new) == 0)
         // A request that was begun under the old map does not bring the old rule back.
         let late = LimitRequest(
-            tenant: Sample.record(1), plan: old, generation: bench.generation - 1, kind: .default,
-            units: 1)
+            tenant: Sample.record(1), limits: .make(old, generation: bench.generation - 1),
+            kind: .default, units: 1)
         _ = bench.pass(late)
         #expect(bench.machine.metrics.revocations.value == 1)
         #expect(bench.machine.targets(of: late).tenant.plan === new)
@@ -510,9 +510,25 @@ struct LimitMachineTests {
         #expect(names[0] != names[1] && names[0] == names[2])
     }
 
+    @Test("a clinic whose buckets were forgotten goes on with those that all its requests find")
+    func forgotten() {
+        var limits = LimitMachine.Limits()
+        limits.tenantsMax = 1
+        let bench = LimitBench(limits: limits)
+        let plan = LimitPlan.make(bucket(1000, burst: 1000))
+        let request = bench.request(plan, tenant: 1)
+        let first = bench.machine.targets(of: request).tenant
+        #expect(bench.machine.targets(of: request).tenant === first)
+        _ = bench.machine.targets(of: bench.request(plan, tenant: 2))
+        let second = bench.machine.targets(of: request).tenant
+        #expect(second !== first)
+        #expect(bench.machine.targets(of: bench.request(plan, tenant: 1)).tenant === second)
+        #expect(bench.machine.targets(of: request).tenant === second)
+    }
+
     @Test("a map that brings a tier as it was voids nothing")
     func sameTier() {
-        var plans = LimitPlans()
+        let plans = LimitPlans()
         let tier = LimitPlan.make(bucket(1000, burst: 1000)).tier
         plans.follow([tier])
         let first = plans.plan(named: "t")
@@ -523,7 +539,7 @@ struct LimitMachineTests {
         changed.weight += 1
         plans.follow([changed, other])
         #expect(plans.plan(named: "t") !== first)
-        #expect(plans.generation == 3)
+        #expect(plans.map.generation == 3)
         // What is not in the map has limits all the same.
         #expect(plans.plan(named: "gone").tier == .least("gone"))
     }

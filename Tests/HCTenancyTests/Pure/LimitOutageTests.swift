@@ -326,7 +326,8 @@ struct RateDecisionTests {
         return RateDecision(
             isAllowed: retryAfter == nil, origin: .redis,
             policyField: plan.policy(of: .default, withUser: false), rule: plan.tenantRules[0],
-            remaining: remaining, resetAfter: resetAfter, retryAfter: retryAfter)
+            remaining: remaining, resetMilliseconds: resetAfter.inMilliseconds,
+            retryAfter: retryAfter)
     }
 
     private func text(_ decision: RateDecision) -> String? {

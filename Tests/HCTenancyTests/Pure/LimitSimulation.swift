@@ -146,7 +146,7 @@ final class LimitSimulation {
         let process = processes[chosen]
         guard process.isAlive else { return }
         let request = LimitRequest(
-            tenant: Sample.record(), plan: world.plan, generation: 1, kind: .default,
+            tenant: Sample.record(), limits: .make(world.plan), kind: .default,
             units: [1, 1, 1, 10, 20].randomElement(using: &random) ?? 1,
             isExact: Int.random(in: 0..<10, using: &random) == 0)
         let local = process.clock(now)
