@@ -1,15 +1,18 @@
 /// A UUID that names one kind of thing, so that a patient's id cannot be passed for a tenant's.
 ///
 /// `Kind` is never instantiated: `package enum TenantKind {}`, `typealias TenantID = Identifier<TenantKind>`.
-package struct Identifier<Kind>: Hashable, Comparable, Sendable, LosslessStringConvertible {
-    package let uuid: UUID
+@usableFromInline
+package struct Identifier<Kind>: Hashable, Comparable, Sendable,
+    LosslessStringConvertible
+{
+    @usableFromInline package let uuid: UUID
 
     package init(_ uuid: UUID) {
         self.uuid = uuid
     }
 
     /// - Returns: nil unless `text` is a UUID in its canonical form, of either case.
-    package init?(_ text: String) {
+    @usableFromInline package init?(_ text: String) {
         guard let uuid = UUID(text) else { return nil }
         self.uuid = uuid
     }
@@ -21,9 +24,19 @@ package struct Identifier<Kind>: Hashable, Comparable, Sendable, LosslessStringC
         Identifier(UUID.v7(at: time, using: &generator))
     }
 
-    package var description: String { uuid.description }
+    @usableFromInline package var description: String { uuid.description }
 
-    package static func < (left: Identifier, right: Identifier) -> Bool {
+    @usableFromInline package static func < (left: Identifier, right: Identifier) -> Bool {
         left.uuid < right.uuid
+    }
+
+    // Written out, as those of `UUID`.
+
+    @inlinable package static func == (left: Identifier, right: Identifier) -> Bool {
+        left.uuid == right.uuid
+    }
+
+    @inlinable package func hash(into hasher: inout Hasher) {
+        uuid.hash(into: &hasher)
     }
 }

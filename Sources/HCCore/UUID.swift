@@ -1,7 +1,7 @@
 /// A 128-bit identifier (RFC 9562). HC makes version 7 and reads any version.
-package struct UUID: Hashable, Comparable, Sendable, LosslessStringConvertible {
-    package let high: UInt64
-    package let low: UInt64
+@usableFromInline package struct UUID: Hashable, Comparable, Sendable, LosslessStringConvertible {
+    @usableFromInline package let high: UInt64
+    @usableFromInline package let low: UInt64
 
     package init(high: UInt64, low: UInt64) {
         self.high = high
@@ -31,8 +31,19 @@ package struct UUID: Hashable, Comparable, Sendable, LosslessStringConvertible {
         return Timestamp(microseconds: Int64(high >> 16) * 1000)
     }
 
-    package static func < (left: UUID, right: UUID) -> Bool {
+    @usableFromInline package static func < (left: UUID, right: UUID) -> Bool {
         (left.high, left.low) < (right.high, right.low)
+    }
+
+    // Written out, to be made for the tables of other rooms: several are asked for each request.
+
+    @inlinable package static func == (left: UUID, right: UUID) -> Bool {
+        left.low == right.low && left.high == right.high
+    }
+
+    @inlinable package func hash(into hasher: inout Hasher) {
+        hasher.combine(high)
+        hasher.combine(low)
     }
 }
 
@@ -40,7 +51,7 @@ package struct UUID: Hashable, Comparable, Sendable, LosslessStringConvertible {
 
 extension UUID {
     /// Reads `8-4-4-4-12` hex digits of either case and nothing else (RFC 9562 4).
-    package init?(_ text: String) {
+    @usableFromInline package init?(_ text: String) {
         self.init(text[...])
     }
 
@@ -84,7 +95,7 @@ extension UUID {
     }
 
     /// Lower case, with hyphens (RFC 9562 4).
-    package var description: String {
+    @usableFromInline package var description: String {
         String(unsafeUninitializedCapacity: UUID.textCount) { space in
             write(to: UnsafeMutableRawBufferPointer(space))
             return UUID.textCount
