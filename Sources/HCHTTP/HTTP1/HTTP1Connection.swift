@@ -103,7 +103,11 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 kept = Array(bytes[consumed...])
             }
         } else {
-            kept.append(contentsOf: bytes)
+            // Outside of this object: see `takeOutput`.
+            var more = kept
+            kept = []
+            more.append(contentsOf: bytes)
+            kept = more
             processKept()
         }
         afterInput()
@@ -138,7 +142,9 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 if !handOver(isFollowed: consumed < input.count) { return consumed }
             case .request(let head): receive(head)
             case .content(let range):
+                var pace = pace
                 pace.receive(range.count, at: server.now)
+                self.pace = pace
                 bodyTimeout = .never
                 body?.receive(input.slice(range))
             case .contentEnd(let trailers):
@@ -286,23 +292,25 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
     private func askForPresence() {
         presenceTimeout = .never
         guard isHandlerOfSafeRequestRunning else { return }
-        output.append(HTTP1Writer.continueHead)
+        appendContinue()
         flush()
     }
 
     /// Somebody waits for content (called by `RequestBody`).
     func bodyIsWanted() {
         if machine.contentIsWanted() {
-            output.append(HTTP1Writer.continueHead)
+            appendContinue()
             if !isProcessing { flush() }
         }
         if hasReachedEnd, !isProcessing {
             if case .failContent(let error) = machine.inputEnded() { failContent(error) }
             return
         }
+        var pace = pace
         bodyTimeout = pace.wait(
             at: server.now, grace: server.configuration.bodyGrace,
             bytesPerSecond: server.configuration.bodyBytesPerSecondMin)
+        self.pace = pace
         setReading(true)
         arm()
     }
@@ -435,6 +443,12 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         return taken
     }
 
+    private func appendContinue() {
+        var output = takeOutput()
+        output.append(HTTP1Writer.continueHead)
+        self.output = output
+    }
+
     /// The names of the fields that follow the answer's content, if there may be any and the client wants them
     /// (RFC 9110 6.5.1, 10.1.4).
     private func trailers(of response: HTTPResponse) -> [HTTPFieldName] {
@@ -529,9 +543,11 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             server.metrics.sentBytes.increment(by: count)
             if writeTimeout != .never {
                 writeTimeout = .never
+                var answerPace = answerPace
                 answerPace.take(
                     count, isAll: output.count == sentCount, at: server.now,
                     bytesPerSecond: server.configuration.answerBytesPerSecondMin)
+                self.answerPace = answerPace
             }
         case .wouldBlock: break
         case .failed: return close()
@@ -539,8 +555,10 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         if output.count > sentCount {
             if writeTimeout == .never {
                 writeTimeout = server.now + server.configuration.writeStallTimeout
+                var answerPace = answerPace
                 answerTimeout = answerPace.wait(
                     at: server.now, grace: server.configuration.answerGrace)
+                self.answerPace = answerPace
                 stream.setWriteInterest(true)
                 arm()
             }

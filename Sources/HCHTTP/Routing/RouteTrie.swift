@@ -1,21 +1,25 @@
 /// Patterns as a trie over path segments: one walk finds the node, a literal is tried before a parameter.
 ///
-/// Nodes lie in one array and name each other by index, as do the bytes of the literals: a walk touches no
-/// reference count. What a node answers is the business of whoever has the node's number.
+/// Nodes lie in one array, literals in another and their bytes in a third, and name each other by index: a walk touches
+/// no reference count. What a node answers is the business of whoever has the node's number.
 struct RouteTrie: Sendable {
     private struct Literal: Sendable {
         let start: Int
         let count: Int
         let node: Int
+        /// Of the same node; -1 is none.
+        var next = -1
     }
 
     private struct Node: Sendable {
-        var literals: [Literal] = []
+        /// -1 is none, here and below.
+        var literal = -1
         var parameter = -1
         var isEnd = false
     }
 
     private var nodes: [Node] = [Node()]
+    private var literals: [Literal] = []
     private var text: [UInt8] = []
 
     var nodeCount: Int { nodes.count }
@@ -40,13 +44,24 @@ struct RouteTrie: Sendable {
     }
 
     private mutating func child(of node: Int, _ bytes: [UInt8]) -> Int {
-        for literal in nodes[node].literals
-        where text[literal.start..<literal.start + literal.count].elementsEqual(bytes) {
-            return literal.node
+        var last = -1
+        var place = nodes[node].literal
+        while place >= 0 {
+            let literal = literals[place]
+            if text[literal.start..<literal.start + literal.count].elementsEqual(bytes) {
+                return literal.node
+            }
+            last = place
+            place = literal.next
         }
         let made = nodes.count
         nodes.append(Node())
-        nodes[node].literals.append(Literal(start: text.count, count: bytes.count, node: made))
+        if last < 0 {
+            nodes[node].literal = literals.count
+        } else {
+            literals[last].next = literals.count
+        }
+        literals.append(Literal(start: text.count, count: bytes.count, node: made))
         text.append(contentsOf: bytes)
         return made
     }
@@ -58,9 +73,12 @@ struct RouteTrie: Sendable {
         target.bytes.withUnsafeBytes { bytes in
             text.withUnsafeBytes { text in
                 nodes.withUnsafeBufferPointer { nodes in
-                    let walk = Walk(
-                        nodes: nodes, text: text, bytes: bytes, isEncoded: target.isPathEncoded)
-                    return walk.descend(from: 0, SegmentWalk(target.pathRange), &parameters)
+                    literals.withUnsafeBufferPointer { literals in
+                        let walk = Walk(
+                            nodes: nodes, literals: literals, text: text, bytes: bytes,
+                            isEncoded: target.isPathEncoded)
+                        return walk.descend(from: 0, SegmentWalk(target.pathRange), &parameters)
+                    }
                 }
             }
         }
@@ -68,6 +86,7 @@ struct RouteTrie: Sendable {
 
     private struct Walk {
         let nodes: UnsafeBufferPointer<Node>
+        let literals: UnsafeBufferPointer<Literal>
         let text: UnsafeRawBufferPointer
         let bytes: UnsafeRawBufferPointer
         let isEncoded: Bool
@@ -100,16 +119,15 @@ struct RouteTrie: Sendable {
         }
 
         private func search(_ node: Int, _ segment: UnsafeRawBufferPointer) -> Int? {
-            let literals = nodes[node].literals
-            for index in literals.indices where literals[index].count == segment.count {
-                let literal = literals[index]
-                var position = 0
-                while position < literal.count,
-                    text[literal.start + position] == segment[position]
+            var place = nodes[node].literal
+            while place >= 0 {
+                let literal = literals[place]
+                if literal.count == segment.count,
+                    text.slice(literal.start..<literal.start + literal.count).isEqual(to: segment)
                 {
-                    position += 1
+                    return literal.node
                 }
-                if position == literal.count { return literal.node }
+                place = literal.next
             }
             return nil
         }

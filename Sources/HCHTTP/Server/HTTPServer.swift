@@ -349,7 +349,10 @@ package final class HTTPServer {
     }
 
     func makeRequestID() -> RequestID {
+        // Not lent from here, which the runtime would be asked about each time.
+        var ids = ids
         let id = ids.make(at: wallClock + (now - wallClockReadAt))
+        self.ids = ids
         lastRequestID = id
         return id
     }

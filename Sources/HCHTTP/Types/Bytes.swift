@@ -58,8 +58,8 @@ extension UnsafeRawBufferPointer {
     /// Whether all of these bytes may stand in a field value: eight at a time, for a token has hundreds.
     func isFieldValue() -> Bool {
         guard let first = baseAddress else { return true }
-        let count = count
-        for index in stride(from: 0, to: count & ~7, by: 8) {
+        var index = 0
+        while index + 8 <= count {
             let word = first.loadUnaligned(fromByteOffset: index, as: UInt64.self)
             // The highest bit of a byte: it is below 0x20; it is 0x7F. Both may be set for a byte behind one that is so:
             // then each is looked at.
@@ -71,9 +71,11 @@ extension UnsafeRawBufferPointer {
                     return false
                 }
             }
+            index += 8
         }
-        for index in count & ~7..<count where !ByteClass.isFieldValue(self[index]) {
-            return false
+        while index < count {
+            guard ByteClass.isFieldValue(self[index]) else { return false }
+            index += 1
         }
         return true
     }

@@ -50,7 +50,8 @@ package struct HTTPHeaders: Sendable {
     // MARK: Reading
 
     package func contains(_ name: HTTPFieldName) -> Bool {
-        index(of: name) != nil
+        // Of most fields that are asked for there is none.
+        name.known == .other ? index(of: name) != nil : knownFields & name.known.bit != 0
     }
 
     /// The value of the first field of that name. Bytes that are not UTF-8 are replaced.

@@ -131,6 +131,7 @@ enum KnownField: UInt8, CaseIterable, Sendable {
     }
 
     /// The bit of this field in a set of known fields; unknown fields have none.
+    @inline(__always)
     var bit: UInt64 { self == .other ? 0 : 1 << UInt64(rawValue) }
 
     /// The field of this name, in any case of its letters.
