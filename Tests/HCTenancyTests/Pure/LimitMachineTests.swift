@@ -526,6 +526,26 @@ struct LimitMachineTests {
         #expect(bench.machine.targets(of: request).tenant === second)
     }
 
+    @Test("a changed tier reaches a clinic whose record stays as it was", .onLoop)
+    @LoopActor
+    func changedTier() {
+        let record = Sample.record(1)
+        func tier(_ units: Int) -> TierDefinition {
+            TierDefinition(name: record.tierName, rates: [bucket(units, burst: 500)])
+        }
+        let plans = LimitPlans()
+        plans.follow([tier(100)])
+        let first = plans.limits(of: record)
+        #expect(first.plan.tier == tier(100))
+        #expect(plans.limits(of: record) === first)
+        plans.follow([tier(50)])
+        #expect(plans.limits(of: record).plan.tier == tier(50))
+        // Nor is what one door has found asked by another.
+        let others = LimitPlans()
+        others.follow([tier(10)])
+        #expect(others.limits(of: record).plan.tier == tier(10))
+    }
+
     @Test("a map that brings a tier as it was voids nothing")
     func sameTier() {
         let plans = LimitPlans()
