@@ -12,6 +12,8 @@ import Testing
 final class TestSocket: EventSocket {
     private(set) var messages: [JSONValue] = []
     private(set) var closed: EventCloseReason?
+    /// Called in the middle of a request that is refused in part.
+    var onError: @LoopActor () -> Void = {}
     private var waiters: [(condition: @LoopActor () -> Bool, waiter: Waiter<Void>)] = []
 
     func send(_ text: ByteBuffer) {
@@ -21,6 +23,7 @@ final class TestSocket: EventSocket {
         } catch {
             Issue.record("no JSON: \(text.string)")
         }
+        if messages.last?["type"]?.asString == "error" { onError() }
         wake()
     }
 
@@ -86,6 +89,18 @@ extension LiveClinic {
         _ = try await ground.redis.send(
             ["DEL", .text("s1:{\(context.id)}:1:\(name)")], deadline: deadline)
     }
+
+    /// What Redis has there is no stream of ours: its end cannot be found, until the name is forgotten again.
+    func breakStream() async throws -> String {
+        let name = "events:run"
+        try await forget(name)
+        _ = try await ground.redis.send(
+            ["LPUSH", .text("s1:{\(context.id)}:1:\(name)"), "x"], deadline: deadline)
+        return name
+    }
+
+    /// Whether the clinic's stream is read for anybody.
+    var isRead: Bool { ground.door.events?.position(of: context.id) != nil }
 }
 
 extension TenantEvent {

@@ -47,18 +47,14 @@ struct EventProtocolLiveTests {
         }
         await follower.follow(kept)
         #expect(try hears(kept))
-        // What Redis has there is no stream of ours: its end cannot be found.
-        let run = "events:run"
-        try await clinic.forget(run)
-        _ = try await clinic.ground.redis.send(
-            ["LPUSH", .text("s1:{\(clinic.context.id)}:1:\(run)"), "x"],
-            deadline: clinic.deadline)
+        let run = try await clinic.breakStream()
         await follower.follow(lost)
         #expect(follower.socket.errors == ["unavailable"])
         #expect(try !hears(lost) && hears(kept))
         await follower.follow(kept)
         #expect(follower.socket.errors == ["unavailable", "unavailable"])
         #expect(try !hears(kept))
+        #expect(!clinic.isRead)
         follower.session.missed(topic: kept, upTo: try #require(EventSequence(1)))
         #expect(follower.socket.all("resync").isEmpty && follower.socket.closed == nil)
         try await clinic.forget(run)
@@ -66,6 +62,24 @@ struct EventProtocolLiveTests {
         #expect(follower.socket.all("subscribed").count == 2)
         #expect(try hears(kept) && hears(lost))
         follower.session.ended()
+    }
+
+    @Test("what cannot be done for our own fault is none of the client's")
+    func unavailableIsNoFault() async throws {
+        let clinic = try await LiveClinic.make()
+        let topic = "calendar:\(try await clinic.practitioner())"
+        let witness = try await Follower(clinic, try await clinic.owner())
+        await witness.follow(topic)
+        let follower = try await Follower(clinic, try await clinic.owner())
+        for _ in 1..<EventSocketLimits.faultsMax { await follower.session.handle([0xFF]) }
+        let run = try await clinic.breakStream()
+        await follower.follow(topic)
+        try await clinic.forget(run)
+        #expect(follower.socket.errors.last == "unavailable")
+        #expect(follower.socket.closed == nil)
+        await follower.session.handle([0xFF])
+        #expect(follower.socket.closed == .abuse)
+        witness.session.ended()
     }
 
     @Test("so many requests of a socket are done at once, and no more")
@@ -96,6 +110,7 @@ struct EventProtocolLiveTests {
             (["type": "subscribe", "topics": ["patient:x"], "after": -1], "malformed"),
             (["type": "subscribe", "topics": ["patient:x"], "after": "1"], "malformed"),
             (["type": "subscribe", "topics": many], "too-many-topics"),
+            (["type": "unsubscribe", "topics": many], "too-many-topics"),
             (["type": "ping", "id": .string(String(repeating: "i", count: 65))], "malformed"),
             (["type": "listen"], "unknown-type"),
             (["type": "ping", "id": 1], "malformed"),
@@ -153,6 +168,58 @@ struct EventProtocolLiveTests {
         #expect(follower.socket.errors.count == 1)
         #expect(follower.socket.all("subscribed").count == 3)
         follower.session.ended()
+    }
+
+    @Test("a topic that is named twice is followed once; who follows none has no place")
+    func namedTwice() async throws {
+        let clinic = try await LiveClinic.make()
+        let topic = "calendar:\(try await clinic.practitioner())"
+        let follower = try await Follower(clinic, try await clinic.owner())
+        await follower.follow(topic, topic)
+        #expect(
+            follower.socket.all("subscribed").map { $0["topics"] } == [.array([.string(topic)])])
+        let other = try await Follower(clinic, try await clinic.owner())
+        for socket in [follower, other] { await socket.say(["type": "ping"]) }
+        #expect(follower.socket.all("pong").first?["sequence"]?.asInteger != nil)
+        #expect(other.socket.all("pong").first?["sequence"] == nil)
+        for socket in [follower, other] { socket.session.ended() }
+    }
+
+    @Test("who goes in the middle of a request follows nothing")
+    func goneMeanwhile() async throws {
+        let clinic = try await LiveClinic.make()
+        let topic = "calendar:\(try await clinic.practitioner())"
+        let nobody = clinic.services.dependencies.makeUUID()
+        let follower = try await Follower(clinic, try await clinic.owner())
+        follower.socket.onError = { follower.session.ended() }
+        await follower.follow("patient:\(nobody)", topic)
+        #expect(follower.socket.errors == ["not-found"])
+        #expect(!clinic.isRead)
+        #expect(clinic.services.events.socketCount == 0)
+    }
+
+    @Test("nothing is read for who has left every topic, has gone, or may follow none any more")
+    func unread() async throws {
+        let clinic = try await LiveClinic.make()
+        let topic = "calendar:\(try await clinic.practitioner())"
+        let actor = try await clinic.staff(.nurse, email: "nurse@clinic.example")
+        func follow() async throws -> Follower {
+            #expect(!clinic.isRead)
+            let follower = try await Follower(clinic, actor)
+            await follower.follow(topic)
+            #expect(clinic.isRead)
+            return follower
+        }
+        let leaving = try await follow()
+        await leaving.say(["type": "unsubscribe", "topics": .array([.string(topic)])])
+        let gone = try await follow()
+        gone.session.ended()
+        let barred = try await follow()
+        barred.session.renew(RoleSet(names: ["none"]))
+        #expect(!clinic.isRead)
+        barred.session.missed(topic: topic, upTo: try #require(EventSequence(1)))
+        #expect(barred.socket.all("resync").isEmpty)
+        for socket in [leaving, barred] { socket.session.ended() }
     }
 
     @Test("who has left a topic hears it no more")
