@@ -11,7 +11,11 @@ extension EndToEnd {
         private let directory: String
 
         init() throws {
-            platform = try RunningPlatform.shared("stopped-worker")
+            try self.init(on: RunningPlatform.shared("stopped-worker"))
+        }
+
+        private init(on platform: RunningPlatform) {
+            self.platform = platform
             directory = platform.directory + "/migrations"
         }
 
@@ -44,7 +48,9 @@ extension EndToEnd {
 
         /// A migration in phases. What goes at last is nothing that the programs know, but it needs the table for itself, as
         /// whatever takes away does.
-        private func makeMigration() throws {
+        ///
+        /// - Parameter isKnown: whether the programs of this test serve a shard that has it.
+        private func makeMigration(isKnown: Bool = true) throws {
             try Subprocess.run("/bin/rm", ["-rf", directory])
             try Subprocess.run("/bin/cp", ["-r", Repository.path("migrations"), directory])
             let newest = try Subprocess.run(
@@ -71,9 +77,8 @@ extension EndToEnd {
                     THEN (SELECT id::text FROM batch ORDER BY id DESC LIMIT 1) END FROM batch
                 """,
                 "contract.sql": "ALTER TABLE patient DROP COLUMN e2e_old;",
-                // The programs of this test know no newer one.
                 "migration.json":
-                    #"{"servesFrom": \#(newest), "lockTotalSeconds": 2, "busyPercent": 100}"#,
+                    #"{"servesFrom": \#(isKnown ? newest : newest + 1), "lockTotalSeconds": 2, "busyPercent": 100}"#,
             ] {
                 try Subprocess.run("/usr/bin/tee", ["\(folder)/\(file)"], input: text)
             }
@@ -206,6 +211,67 @@ extension EndToEnd {
             let pages = try ledger.advance(by: 20, within: 120)
             #expect(pages["sunrise"]?.isServed == true)
             #expect(try ledger.stop()["sunrise"]?.wrongs == [])
+        }
+
+        @Test("what it is asked for meanwhile it does not write as it used to")
+        func idle() throws {
+            // Of its own: nobody serves its shards afterwards.
+            try StoppedWorkerTests(on: RunningPlatform.shared("stopped-idle")).staysOut()
+        }
+
+        private func staysOut() throws {
+            let token = try platform.login("sunrise")
+            try makeMigration(isKnown: false)
+            try expand()
+            let patients = "SELECT count(*) FROM patient"
+            let before = try psql("shards/s1", patients)
+            let (supervisor, workers) = try platform.serverProcesses()
+            defer { for process in workers + [supervisor] { kill(process, SIGCONT) } }
+            for process in [supervisor] + workers { #expect(kill(process, SIGSTOP) == 0) }
+            let open = try psql(
+                "shards/s1",
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'hc-server worker %'"
+            )
+            #expect(open != "0", "they have sessions to go on over")
+            try psql(
+                "control",
+                "UPDATE program_process SET seen_at = clock_timestamp() - interval '31 s'")
+            let asked = try (0..<8).map { number in
+                try Subprocess(
+                    "/usr/bin/curl",
+                    [
+                        "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "300",
+                        "--resolve", "sunrise.localhost:\(platform.port):127.0.0.1", "-H",
+                        "Authorization: Bearer \(token)", "-H", "Content-Type: application/json",
+                        "-d",
+                        """
+                        {"givenName":"Idle","familyName":"Worker\(number)","birthDate":"1980-02-29","sex":"female"}
+                        """,
+                        "http://sunrise.localhost:\(platform.port)/v1/patients",
+                    ])
+            }
+            let (status, output) = try migrateUp()
+            #expect(status == 0, "\(output)")
+            // Nobody tells it: what it has heard from the control database comes to its end.
+            try psql(
+                "control",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'hc_router'"
+            )
+            for process in workers + [supervisor] { #expect(kill(process, SIGCONT) == 0) }
+            for request in asked {
+                #expect(try request.readToEnd().hasPrefix("5"))
+                #expect(try request.wait() == 0)
+            }
+            #expect(try psql("shards/s1", patients) == before)
+            // It finds out by itself that these shards are not its own any more.
+            try platform.waitReady {
+                ($0["refusals"]?["shards"]?.asArray ?? []).compactMap { $0["id"]?.asString }
+                    .sorted()
+                    == ["s1", "s2"]
+            }
+            let answer = try platform.curl("GET", "sunrise", "/v1/clinic", token: token)
+            #expect(answer.status == 503, "\(answer.body)")
+            #expect(try answer.json["code"]?.asString == "schema-unsupported")
         }
     }
 }
