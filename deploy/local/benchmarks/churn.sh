@@ -15,7 +15,7 @@ bench_churn() {
     echo
     echo "== connections that come, ask and go for $((6 * step)) seconds${rate:+, $rate a second}"
     # shellcheck disable=SC2046
-    echo "at the start: $(memory_of $(server_pids)) KiB"
+    echo "at the start: $(anonymous_of $(server_pids)) KiB"
     for part in 1 2 3 4 5 6; do
         if [[ -n $rate ]]; then
             python3 "$HC_ROOT/deploy/local/benchmarks/churn_clients.py" "$HC_PORT" "$HC_TLS_PORT" "$rate" "$step"
@@ -23,11 +23,21 @@ bench_churn() {
             churn "$step"
         fi
         # shellcheck disable=SC2046
-        now=$(memory_of $(server_pids))
+        now=$(anonymous_of $(server_pids))
         first=${first:-$now}
         echo "after $((part * step)) seconds: $now KiB"
     done
     ratio "$now" "$first" x "memory at the end / after a sixth (target: no growth)"
+}
+
+# What the processes have made themselves, in KiB. Pages of files are left out: the share of each in those of libraries
+# grows when other programs end that use them.
+anonymous_of() {
+    local pid total=0
+    for pid in "$@"; do
+        total=$((total + $(awk '/^(Pss_Anon|SwapPss):/ { n += $2 } END { print n + 0 }' "/proc/$pid/smaps_rollup")))
+    done
+    echo "$total"
 }
 
 churn() {
