@@ -6,12 +6,12 @@ import Testing
 @LoopActor
 @Suite("MovePace")
 struct MovePaceTests {
-    @Test("It rests six times as long as all parts of a piece took, and at most two seconds")
+    @Test("It rests four times as long as all parts of a piece took, and at most two seconds")
     func rests() {
         var pace = MovePace(sizes: 1...16)
-        #expect(pace.next(after: [.milliseconds(3), .milliseconds(2)]) == .milliseconds(30))
-        #expect(pace.next(after: [.milliseconds(300)]) == .milliseconds(1800))
-        #expect(pace.next(after: [.milliseconds(400)]) == .seconds(2))
+        #expect(pace.next(after: [.milliseconds(3), .milliseconds(2)]) == .milliseconds(20))
+        #expect(pace.next(after: [.milliseconds(300)]) == .milliseconds(1200))
+        #expect(pace.next(after: [.milliseconds(600)]) == .seconds(2))
         #expect(pace.next(after: []) == .zero)
     }
 
