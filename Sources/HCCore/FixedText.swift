@@ -37,6 +37,7 @@ package struct FixedText {
 
     @inline(__always)
     package mutating func append(_ byte: UInt8) {
+        precondition(count < space.count, "a text that is too long for its space")
         space[count] = byte
         count += 1
     }
@@ -71,6 +72,7 @@ package struct FixedText {
     /// Lends room for `count` bytes to `write`, which says how many it has filled.
     @inline(__always)
     mutating func append(upTo count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Int) {
+        precondition(count <= room, "a text that is too long for its space")
         let written = write(
             UnsafeMutableRawBufferPointer(rebasing: space[self.count..<self.count + count]))
         precondition(written <= count, "the writer overran its room")
@@ -85,6 +87,7 @@ package struct FixedText {
             rest /= 10
             digits += 1
         }
+        precondition(digits <= room, "a text that is too long for its space")
         var place = count + digits
         rest = value
         while place > count {
@@ -104,6 +107,7 @@ package struct FixedText {
     /// The 36 characters of `UUID.description`.
     @inline(__always)
     mutating func append(_ uuid: UUID) {
+        precondition(room >= UUID.textCount, "a text that is too long for its space")
         uuid.write(to: UnsafeMutableRawBufferPointer(rebasing: space[count...]))
         count += UUID.textCount
     }
