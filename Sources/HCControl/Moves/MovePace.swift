@@ -1,7 +1,7 @@
 import HCIO
 
 /// What a move leaves to its neighbours: what it reads or removes of many rows it does in pieces of some milliseconds, and
-/// between two of them it rests four times as long as they took, so that it never has more than a fifth of a core.
+/// between two of them it rests nine times as long as they took, so that it never has more than a tenth of a core.
 ///
 /// Both are needed. Whoever wakes up on a core that another has just been given waits until that one's turn is over, which
 /// is milliseconds (EEVDF, `base_slice_ns` in Linux' sched-design): a longer piece takes that from each request that meets it,
@@ -10,8 +10,8 @@ import HCIO
 @LoopActor
 struct MovePace {
     /// What a piece is to take.
-    static let piece = Duration.milliseconds(4)
-    private static let restsPerWork = 4
+    static let piece = Duration.milliseconds(3)
+    private static let restsPerWork = 9
     private static let longest = Duration.seconds(2)
 
     /// How much the next piece does, in what the caller counts.

@@ -77,8 +77,12 @@ extension Mover {
                 else { continue }
                 try lease.require()
                 tell(move, "the planner of shard \(destination.id) to look at \(table.name)")
+                // As autovacuum does it: with a rest after each 200 pages, and not all at once.
                 _ = try await owner.execute(
-                    .unsafeSQL("ANALYZE public.\(name)"), deadline: plane.deadline)
+                    [
+                        Query("SELECT set_config('vacuum_cost_delay', '2ms', true)"),
+                        .unsafeSQL("ANALYZE public.\(name)"),
+                    ], deadline: plane.deadline)
             }
         }
     }

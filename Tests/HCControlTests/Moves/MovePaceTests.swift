@@ -6,11 +6,11 @@ import Testing
 @LoopActor
 @Suite("MovePace")
 struct MovePaceTests {
-    @Test("It rests four times as long as all parts of a piece took, and at most two seconds")
+    @Test("It rests nine times as long as all parts of a piece took, and at most two seconds")
     func rests() {
         var pace = MovePace(sizes: 1...16)
-        #expect(pace.next(after: [.milliseconds(3), .milliseconds(2)]) == .milliseconds(20))
-        #expect(pace.next(after: [.milliseconds(300)]) == .milliseconds(1200))
+        #expect(pace.next(after: [.milliseconds(3), .milliseconds(2)]) == .milliseconds(45))
+        #expect(pace.next(after: [.milliseconds(200)]) == .milliseconds(1800))
         #expect(pace.next(after: [.milliseconds(600)]) == .seconds(2))
         #expect(pace.next(after: []) == .zero)
     }
@@ -20,10 +20,10 @@ struct MovePaceTests {
         var pace = MovePace(sizes: 1...16)
         #expect(pace.size == 1)
         for expected in [2, 4, 8, 16, 16] {
-            _ = pace.next(after: [.milliseconds(1), .microseconds(1500)])
+            _ = pace.next(after: [.milliseconds(1), .microseconds(1400)])
             #expect(pace.size == expected)
         }
-        _ = pace.next(after: [.milliseconds(3), .milliseconds(3)])
+        _ = pace.next(after: [.milliseconds(2), .milliseconds(3)])
         #expect(pace.size == 16, "together they are long, but no core has one for long")
         for expected in [8, 4, 2, 1, 1] {
             _ = pace.next(after: [.milliseconds(1), .milliseconds(5)])
