@@ -632,5 +632,24 @@ struct SchemaShardTests {
             #expect(try mover.run("\(count) '\(Self.sunrise)'").lines == ["0"])
             #expect(try mover.run("\(count) '\(Self.lakeside)'").lines != ["0"])
         }
+        try mover.run(
+            "UPDATE hc_tenant SET state = 'suspended'; UPDATE hc_tenant SET state = 'absent' WHERE tenant_id = '\(Self.lakeside)'"
+        )
+        // Each goes on where the one before ended; and from the start where that table is gone.
+        var (places, removed): ([String], Int) = (["{no_such_table,1}"], 0)
+        repeat {
+            let row = try mover.run(
+                """
+                SELECT removed || ' ' || coalesce(next::text, '')
+                FROM hc_purge_from('\(Self.lakeside)', 5, '\(places.last ?? "")')
+                """
+            ).text.split(separator: " ").map(String.init)
+            removed += Int(row[0]) ?? 0
+            places.append(row.count > 1 ? row[1] : "")
+        } while places.last != "" && places.count < 20
+        #expect(removed == 16 && places.count == 5, "\(removed) \(places)")
+        for count in counts {
+            #expect(try mover.run("\(count) '\(Self.lakeside)'").lines == ["0"])
+        }
     }
 }

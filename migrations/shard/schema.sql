@@ -225,6 +225,9 @@ CREATE FUNCTION public.hc_purge_from(tenant uuid, batch integer, place text[], O
     SET enable_sort TO 'off'
     AS $_$
 DECLARE
+    -- The table whose turn it is, and those that come after it; NULL while that was not asked.
+    name   text := place[1];
+    later  text[];
     listed record;
     bound  text;
     gone   bigint;
@@ -239,49 +242,49 @@ BEGIN
             MESSAGE = 'only a tenant that is not served here can be purged';
     END IF;
     removed := 0;
-    FOR listed IN
-        WITH tenant_table AS (
-            SELECT tables.name, tables.number
-            FROM public.hc_tenant_tables() WITH ORDINALITY AS tables (name, number)
-        )
-        SELECT tenant_table.name,
-            coalesce(string_agg(quote_ident(attname), ', ' ORDER BY spot), 'tenant_id') AS columns,
-            coalesce(string_agg(quote_ident(attname) || '::text', ', ' ORDER BY spot), '') AS texts,
-            coalesce(string_agg(quote_ident(attname) || ' DESC', ', ' ORDER BY spot), 'tenant_id') AS backwards,
-            -- A key of tenant_id alone has none of these: what is added to NULL is NULL, and left out.
-            string_agg(
-                '$2[' || spot || ']::' || format_type(atttypid, atttypmod), ', ' ORDER BY spot) AS bounds
-        FROM tenant_table
-        JOIN pg_index ON indrelid = format('public.%I', tenant_table.name)::regclass AND indisprimary
-        -- The key begins with tenant_id: the second column is the first that tells rows apart.
-        LEFT JOIN (
-            SELECT attrelid, attname, attnum, atttypid, atttypmod FROM pg_attribute
-        ) AS attribute ON attrelid = indrelid AND attnum = ANY (indkey) AND attname <> 'tenant_id'
-        LEFT JOIN LATERAL (SELECT array_position(indkey::int2[], attnum) AS spot) AS positions ON true
-        WHERE number >= coalesce(
-            (SELECT first.number FROM tenant_table AS first WHERE first.name = place[1]), 1)
-        GROUP BY tenant_table.name, number
-        ORDER BY number
     LOOP
-        bound := CASE
-            WHEN listed.name = place[1] AND listed.bounds IS NOT NULL
-                THEN format('AND (%s) > (%s)', listed.columns, listed.bounds)
-            ELSE ''
-        END;
-        EXECUTE format(
-            'WITH doomed AS MATERIALIZED ('
-            '    SELECT ctid AS row_place, %2$s FROM public.%1$I WHERE tenant_id = $1 %3$s ORDER BY %2$s LIMIT $3'
-            '), gone AS ('
-            '    DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY(SELECT row_place FROM doomed))'
-            ') SELECT count(*), (SELECT ARRAY[%4$s]::text[] FROM doomed ORDER BY %5$s LIMIT 1) FROM doomed',
-            listed.name, listed.columns, bound, listed.texts, listed.backwards)
-        INTO gone, last
-        USING tenant, place[2:], batch - removed;
-        removed := removed + gone;
-        IF removed >= batch THEN
-            next := array_prepend(listed.name, last);
-            RETURN;
+        -- One that was dropped between two batches has nothing left.
+        IF to_regclass('public.' || quote_ident(name)) IS NOT NULL THEN
+            SELECT
+                coalesce(string_agg(quote_ident(attname), ', ' ORDER BY spot), 'tenant_id') AS columns,
+                coalesce(string_agg(quote_ident(attname) || '::text', ', ' ORDER BY spot), '') AS texts,
+                coalesce(string_agg(quote_ident(attname) || ' DESC', ', ' ORDER BY spot), 'tenant_id') AS backwards,
+                -- A key of tenant_id alone has none of these: what is added to NULL is NULL, and left out.
+                string_agg(
+                    '$2[' || spot || ']::' || format_type(atttypid, atttypmod), ', ' ORDER BY spot) AS bounds
+            INTO STRICT listed
+            FROM pg_index
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) AND attname <> 'tenant_id'
+            -- The key begins with tenant_id: the second column is the first that tells rows apart.
+            CROSS JOIN LATERAL (SELECT array_position(indkey::int2[], attnum) AS spot) AS positions
+            WHERE indrelid = to_regclass('public.' || quote_ident(name)) AND indisprimary;
+            bound := CASE
+                WHEN name = place[1] AND listed.bounds IS NOT NULL
+                    THEN format('AND (%s) > (%s)', listed.columns, listed.bounds)
+                ELSE ''
+            END;
+            EXECUTE format(
+                'WITH doomed AS MATERIALIZED ('
+                '    SELECT ctid AS row_place, %2$s FROM public.%1$I WHERE tenant_id = $1 %3$s ORDER BY %2$s LIMIT $3'
+                '), gone AS ('
+                '    DELETE FROM public.%1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY(SELECT row_place FROM doomed))'
+                ') SELECT count(*), (SELECT ARRAY[%4$s]::text[] FROM doomed ORDER BY %5$s LIMIT 1) FROM doomed',
+                name, listed.columns, bound, listed.texts, listed.backwards)
+            INTO gone, last
+            USING tenant, place[2:], batch - removed;
+            removed := removed + gone;
+            IF removed >= batch THEN
+                next := array_prepend(name, last);
+                RETURN;
+            END IF;
         END IF;
+        IF later IS NULL THEN
+            later := ARRAY(SELECT public.hc_tenant_tables());
+            later := later[coalesce(array_position(later, name) + 1, 1):];
+        END IF;
+        EXIT WHEN cardinality(later) = 0;
+        name := later[1];
+        later := later[2:];
     END LOOP;
 END
 $_$;

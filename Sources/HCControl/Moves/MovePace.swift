@@ -10,7 +10,7 @@ import HCIO
 @LoopActor
 struct MovePace {
     /// What a piece is to take.
-    static let piece = Duration.milliseconds(3)
+    static let piece = Duration.milliseconds(2)
     private static let restsPerWork = 9
     private static let longest = Duration.seconds(2)
 

@@ -16,7 +16,7 @@ package struct SchemaRange: Hashable, Sendable, CustomStringConvertible {
 
     /// Of this program. Whoever adds a migration raises `highest`; whoever uses what it brings raises `lowest` too.
     package static let control = SchemaRange(lowest: 8, highest: 9)
-    package static let shard = SchemaRange(lowest: 5, highest: 8)
+    package static let shard = SchemaRange(lowest: 5, highest: 9)
 
     /// Why the program must not work with a database; nil: it may.
     package func refusal(of state: SchemaState) -> SchemaRefusal? {

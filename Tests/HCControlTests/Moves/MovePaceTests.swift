@@ -20,13 +20,13 @@ struct MovePaceTests {
         var pace = MovePace(sizes: 1...16)
         #expect(pace.size == 1)
         for expected in [2, 4, 8, 16, 16] {
-            _ = pace.next(after: [.milliseconds(1), .microseconds(1400)])
+            _ = pace.next(after: [.microseconds(500), .microseconds(900)])
             #expect(pace.size == expected)
         }
-        _ = pace.next(after: [.milliseconds(2), .milliseconds(3)])
+        _ = pace.next(after: [.milliseconds(2), .milliseconds(2)])
         #expect(pace.size == 16, "together they are long, but no core has one for long")
         for expected in [8, 4, 2, 1, 1] {
-            _ = pace.next(after: [.milliseconds(1), .milliseconds(5)])
+            _ = pace.next(after: [.milliseconds(1), .milliseconds(3)])
             #expect(pace.size == expected)
         }
     }
