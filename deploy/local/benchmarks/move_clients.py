@@ -18,6 +18,12 @@ import time
 from clinic import Ledger, load, quantile, run
 
 
+def within(times, areas, is_write=None):
+    """Milliseconds of the requests that were due in one of AREAS."""
+    return [took * 1000 for due, took, wrote in times if (is_write is None or wrote == is_write)
+            and any(begin <= due < end for begin, end in areas)]
+
+
 async def main():
     port, directory, moves, each, rate = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
     shards, command = sys.argv[6:8], sys.argv[8:]
@@ -64,21 +70,19 @@ async def main():
         for phase, span in (("copying", (begin, copied)), ("comparing", (copied, gated)), ("after the pause", (opened, end))):
             phases[phase].append(span)
         copies.append(answer["progress"]["rows"] * 1000 / answer["progress"]["copyMilliseconds"])
-        print(f"    move {number + 1}: {answer['progress']['rows']} rows, copy {copied - begin:.1f} s, compare {gated - copied:.1f} s, "
-              f"pause {pauses[-1]:.1f} ms ({', '.join(f'{part:.1f}' for part in parts[-1])}; "
-              f"{answer['progress']['verification']['rowsInPause']} rows), after it {end - opened:.1f} s", flush=True)
         spans.append((begin, end))
         lengths.append(end - begin)
         await asyncio.sleep(min(5, end - begin))
         rests.append((end, time.monotonic()))
+        print(f"    move {number + 1}: {answer['progress']['rows']} rows, copy {copied - begin:.1f} s, compare {gated - copied:.1f} s, "
+              f"pause {pauses[-1]:.1f} ms ({', '.join(f'{part:.1f}' for part in parts[-1])}; "
+              f"{answer['progress']['verification']['rowsInPause']} rows), after it {end - opened:.1f} s; p95 of the neighbour "
+              f"{quantile(within(beside.times, spans[-1:]), .95):.1f} ms, then {quantile(within(beside.times, rests[-1:]), .95):.1f} ms",
+              flush=True)
     await asyncio.sleep(1)
     stop.set()
     await asyncio.gather(*loads)
     moved = [one for clinic in clinics for one in clinic.times]
-
-    def within(times, areas, is_write=None):
-        return [took * 1000 for due, took, wrote in times if (is_write is None or wrote == is_write)
-                and any(begin <= due < end for begin, end in areas)]
 
     usual = quantile(within(moved, rests, True), 0.5)
     # Those that met the pause; and for comparison all of the move, and of a rest of the same length.
