@@ -77,10 +77,15 @@ extension Mover {
                 else { continue }
                 try lease.require()
                 tell(move, "the planner of shard \(destination.id) to look at \(table.name)")
-                // As autovacuum does it: with a rest after each 200 pages, and not all at once.
+                // A quarter of the rows that autovacuum looks at, and rests as it has them: to sort what was looked at takes a
+                // core, and is done in one go.
                 _ = try await owner.execute(
                     [
-                        Query("SELECT set_config('vacuum_cost_delay', '2ms', true)"),
+                        Query(
+                            """
+                            SELECT set_config('default_statistics_target', '25', true),
+                                set_config('vacuum_cost_delay', '2ms', true)
+                            """),
                         .unsafeSQL("ANALYZE public.\(name)"),
                     ], deadline: plane.deadline)
             }
