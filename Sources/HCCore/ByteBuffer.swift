@@ -119,8 +119,8 @@
     }
 
     package mutating func append(_ bytes: [UInt8]) {
-        if readIndex > 0 { compact() }
-        storage.append(contentsOf: bytes)
+        // Not as an array, which would be given to keep and counted for that.
+        bytes.withUnsafeBytes { append($0) }
     }
 
     package mutating func append(_ bytes: ArraySlice<UInt8>) {

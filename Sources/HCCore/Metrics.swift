@@ -1,13 +1,16 @@
-import Synchronization
+public import Synchronization
 
 /// A number that only grows: requests, bytes, refusals. Any thread; relaxed, so it orders nothing.
-package final class Counter: Sendable {
-    private let cell = Atomic<UInt64>(0)
+///
+/// Its code, and that of the others below, goes where it is used: a call of another room keeps what it calls alive, which
+/// costs two operations on a shared count where the counting itself is one.
+@usableFromInline package final class Counter: Sendable {
+    @usableFromInline let cell = Atomic<UInt64>(0)
 
     package init() {}
 
     /// - Parameter amount: not negative.
-    package func increment(by amount: Int = 1) {
+    @inlinable package func increment(by amount: Int = 1) {
         cell.wrappingAdd(UInt64(amount), ordering: .relaxed)
     }
 
@@ -15,8 +18,8 @@ package final class Counter: Sendable {
 }
 
 /// A number that goes up and down: connections, queue length, seconds of lag. Any thread; relaxed.
-package final class Gauge: Sendable {
-    private let bits = Atomic<UInt64>(Double(0).bitPattern)
+@usableFromInline package final class Gauge: Sendable {
+    @usableFromInline let bits = Atomic<UInt64>(Double(0).bitPattern)
 
     package init() {}
 
@@ -28,7 +31,7 @@ package final class Gauge: Sendable {
         set(Double(value))
     }
 
-    package func add(_ change: Int) {
+    @inlinable package func add(_ change: Int) {
         var old = bits.load(ordering: .relaxed)
         while true {
             let new = (Double(bitPattern: old) + Double(change)).bitPattern
@@ -44,7 +47,7 @@ package final class Gauge: Sendable {
 
 /// The upper bounds of a histogram's buckets: 1, 2, … 9 times each power of ten, so that a quantile is
 /// off by less than one step and a goal like 0.1 s is itself a bound.
-package struct HistogramLayout: Hashable, Sendable {
+@usableFromInline package struct HistogramLayout: Hashable, Sendable {
     /// The smallest bound, in the unit that is observed.
     package let first: Int64
     package let decades: Int
@@ -82,7 +85,7 @@ package struct HistogramLayout: Hashable, Sendable {
     }
 
     /// The bucket of a value: the first whose bound is not below it.
-    package func bucket(of value: Int64) -> Int {
+    @usableFromInline package func bucket(of value: Int64) -> Int {
         if value <= first { return 0 }
         var unit = first
         for decade in 0..<decades {
@@ -101,13 +104,13 @@ package struct HistogramLayout: Hashable, Sendable {
 
 /// How values are spread: latencies, sizes. Any thread; relaxed, so a snapshot taken meanwhile may have
 /// a value in its bucket and not yet in the sum.
-package final class Histogram: Sendable {
-    package let layout: HistogramLayout
-    private let sum = Atomic<Int64>(0)
+@usableFromInline package final class Histogram: Sendable {
+    @usableFromInline package let layout: HistogramLayout
+    @usableFromInline let sum = Atomic<Int64>(0)
 
     // Written once in init; the atomics behind it are safe from any thread, and nobody reads it after
     // deinit, which is the only place that frees it.
-    private nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
+    @usableFromInline nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
 
     package init(layout: HistogramLayout) {
         self.layout = layout
@@ -121,18 +124,18 @@ package final class Histogram: Sendable {
     }
 
     /// Counts a value in the layout's observed unit; negative counts as zero.
-    package func observe(_ value: Int64) {
+    @inlinable package func observe(_ value: Int64) {
         let value = max(0, value)
         buckets[layout.bucket(of: value)].wrappingAdd(1, ordering: .relaxed)
         sum.wrappingAdd(value, ordering: .relaxed)
     }
 
-    package func observe(_ value: Int) {
+    @inlinable package func observe(_ value: Int) {
         observe(Int64(value))
     }
 
     /// For layouts in nanoseconds.
-    package func observe(_ duration: Duration) {
+    @inlinable package func observe(_ duration: Duration) {
         observe(duration.inNanoseconds)
     }
 

@@ -1,48 +1,48 @@
 /// A reading of a clock that never goes back: nanoseconds of `CLOCK_MONOTONIC` (man 2 clock_gettime).
 ///
 /// Readings of two machines, or of one before and after a boot, cannot be compared.
-package struct MonotonicTime: Hashable, Comparable, Sendable {
-    package var nanoseconds: Int64
+@usableFromInline package struct MonotonicTime: Hashable, Comparable, Sendable {
+    @usableFromInline package var nanoseconds: Int64
 
-    package init(nanoseconds: Int64) {
+    @inlinable package init(nanoseconds: Int64) {
         self.nanoseconds = nanoseconds
     }
 
-    package static let zero = MonotonicTime(nanoseconds: 0)
+    @inlinable package static var zero: MonotonicTime { MonotonicTime(nanoseconds: 0) }
 
-    package static func < (left: MonotonicTime, right: MonotonicTime) -> Bool {
+    @inlinable package static func < (left: MonotonicTime, right: MonotonicTime) -> Bool {
         left.nanoseconds < right.nanoseconds
     }
 
     /// Saturates at the ends of the range instead of trapping: "in a million years" is still a time.
-    package static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+    @inlinable package static func + (time: MonotonicTime, duration: Duration) -> MonotonicTime {
         let (sum, overflow) = time.nanoseconds.addingReportingOverflow(duration.inNanoseconds)
         if !overflow { return MonotonicTime(nanoseconds: sum) }
         return MonotonicTime(nanoseconds: duration < .zero ? .min : .max)
     }
 
-    package static func - (time: MonotonicTime, duration: Duration) -> MonotonicTime {
+    @inlinable package static func - (time: MonotonicTime, duration: Duration) -> MonotonicTime {
         let (difference, overflow) = time.nanoseconds.subtractingReportingOverflow(
             duration.inNanoseconds)
         if !overflow { return MonotonicTime(nanoseconds: difference) }
         return MonotonicTime(nanoseconds: duration < .zero ? .max : .min)
     }
 
-    package static func - (left: MonotonicTime, right: MonotonicTime) -> Duration {
+    @inlinable package static func - (left: MonotonicTime, right: MonotonicTime) -> Duration {
         let (difference, overflow) = left.nanoseconds.subtractingReportingOverflow(
             right.nanoseconds)
         let nanoseconds = overflow ? (left < right ? Int64.min : Int64.max) : difference
         return Duration(attoseconds: Int128(nanoseconds) * 1_000_000_000)
     }
 
-    package static func += (time: inout MonotonicTime, duration: Duration) {
+    @inlinable package static func += (time: inout MonotonicTime, duration: Duration) {
         time = time + duration
     }
 }
 
 extension Duration {
     /// Whole nanoseconds, rounded toward zero, saturating at about ±292 years.
-    package var inNanoseconds: Int64 {
+    @usableFromInline package var inNanoseconds: Int64 {
         // A request asks some ten times, and a division of 128 bits is a call with a loop in it: here are two of 64 bits by
         // a constant, which are multiplications.
         let billion: UInt64 = 1_000_000_000
