@@ -226,7 +226,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         self.isFollowed = isFollowed
         let number = exchange
         let started: Task<Void, Never>
-        switch server.responder.answer(request) {
+        switch server.answer(request) {
         case .ready(let response):
             guard case .stream = response.body else {
                 answer(response, number)
@@ -414,6 +414,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         }
         var output = takeOutput()
         defer { self.output = output }
+        let request = request
         HTTP1Writer.writeHead(
             response, plan, trailers: plan.sendsContent ? trailers : [],
             id: request?.id ?? server.lastRequestID, date: server.dateLine,
@@ -753,7 +754,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
 
 extension MonotonicTime {
     /// Later than any time.
-    static let never = MonotonicTime(nanoseconds: .max)
+    static var never: MonotonicTime { MonotonicTime(nanoseconds: .max) }
 }
 
 extension Problem {

@@ -29,7 +29,7 @@ enum HTTP1Writer {
             line.append(reason)
             line.append("\r\n")
         }
-        output.append(contentsOf: date)
+        output.append(bytes: date)
         if response.headers.knownFields & ownFields == 0 {
             response.headers.write(into: &output)
         } else {
@@ -111,6 +111,11 @@ enum HTTP1Writer {
 }
 
 extension [UInt8] {
+    /// As `append(contentsOf:)`, which is given an array to keep and so has it counted.
+    mutating func append(bytes: [UInt8]) {
+        bytes.withUnsafeBytes { append(contentsOf: $0) }
+    }
+
     mutating func append(_ text: StaticString) {
         append(
             contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))

@@ -56,7 +56,7 @@ final class HTTP2Stream: RequestBodySource {
         requestTimeout = deadline
         isHandlerRunning = true
         let started: Task<Void, Never>
-        switch server.responder.answer(request) {
+        switch server.answer(request) {
         case .ready(let response):
             guard case .stream = response.body else {
                 answer(response, id: request.id)

@@ -19,6 +19,7 @@ final class StageChain {
     fileprivate typealias Wait = @LoopActor () async -> HTTPResponse
 
     private let stages: [Stage]
+    private let first: Step
     private let code: Code
     private let problem: ProblemOf
 
@@ -31,36 +32,28 @@ final class StageChain {
         // Boxed once: an existential is copied each time that it is taken out of an array.
         var made: [Stage] = []
         for (place, stage) in stages.enumerated().reversed() {
-            made.append(StageChain.box(stage, at: place, before: made.last))
+            made.append(StageChain.box(stage, at: place, before: made.last ?? Step()))
         }
         self.stages = made.reversed()
+        first = made.last ?? Step()
         self.code = code
         self.problem = { problem($0, $1, unsafeDowncast($2, to: Kind.self)) }
     }
 
     private static func box<Kind>(
-        _ stage: some Middleware<Kind>, at place: Int, before next: Stage?
+        _ stage: some Middleware<Kind>, at place: Int, before next: Step
     ) -> Stage {
         StageBox(stage, at: place, before: next)
     }
 
     func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
         var response = StageChain.unanswered
-        if let wait = goOn(stages.first, request, context, &response) { return .pending(wait) }
+        if let wait = first.pass(request, context, in: self, &response) { return .pending(wait) }
         return .ready(consume response)
     }
 
     /// Never sent: every way that does not wait sets another.
-    private static let unanswered = HTTPResponse(.internalServerError)
-
-    /// Goes on to a stage, or to the route's own code behind the last.
-    private func goOn(
-        _ stage: Stage?, _ request: HTTPRequest, _ context: Context,
-        _ response: inout HTTPResponse
-    ) -> Wait? {
-        guard let stage else { return run(request, context, &response) }
-        return stage.pass(request, context, in: self, &response)
-    }
+    private static var unanswered: HTTPResponse { HTTPResponse(.internalServerError) }
 
     fileprivate func run(
         _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
@@ -96,7 +89,7 @@ final class StageChain {
             return await leave(request, context, response, below: place)
         }
         var response = StageChain.unanswered
-        if let wait = goOn(stages[place].next, request, context, &response) {
+        if let wait = stages[place].next.pass(request, context, in: self, &response) {
             return await wait()
         }
         return await leave(request, context, response, below: place + 1)
@@ -150,26 +143,36 @@ extension StageChain.Code {
     }
 }
 
-/// A stage of whatever type.
+/// What a request passes: a stage and all that lies further in, or, as it is here, only the route's own code.
+///
+/// From step to step, as they follow each other, and with the answer in one place: a step that is taken out of an array or
+/// of an optional is counted, and so is all that a copy of the answer refers to.
 @LoopActor
-private class Stage {
-    let place: Int
-    /// What lies further in; nil before the route's own code.
-    let next: Stage?
+private class Step {
+    /// Goes on to the route's own code, and back.
+    ///
+    /// - Parameter response: becomes the answer as this step, and all further in, have left it.
+    /// - Returns: nil unless something has to be waited for; then what gives the answer that has left all stages.
+    func pass(
+        _ request: HTTPRequest, _ context: any RequestState, in chain: StageChain,
+        _ response: inout HTTPResponse
+    ) -> StageChain.Wait? {
+        chain.run(request, context, &response)
+    }
+}
 
-    init(at place: Int, before next: Stage?) {
+/// A stage of whatever type.
+private class Stage: Step {
+    let place: Int
+    /// What lies further in.
+    let next: Step
+
+    init(at place: Int, before next: Step) {
         self.place = place
         self.next = next
     }
 
-    /// Goes on to the route's own code, and back.
-    ///
-    /// From stage to stage, as they follow each other, and with the answer in one place: a stage that is taken out of an
-    /// array is counted, and so is all that a copy of the answer refers to.
-    ///
-    /// - Parameter response: becomes the answer as this stage, and all further in, have left it.
-    /// - Returns: nil unless something has to be waited for; then what gives the answer that has left all stages.
-    final func pass(
+    final override func pass(
         _ request: HTTPRequest, _ context: any RequestState, in chain: StageChain,
         _ response: inout HTTPResponse
     ) -> StageChain.Wait? {
@@ -187,13 +190,7 @@ private class Stage {
             response = chain.refusal(error, request, context)
             return nil
         }
-        let wait =
-            if let next {
-                next.pass(request, context, in: chain, &response)
-            } else {
-                chain.run(request, context, &response)
-            }
-        if let wait { return wait }
+        if let wait = next.pass(request, context, in: chain, &response) { return wait }
         switch leave(request, context, &response) {
         case .done: return nil
         case .pending(let work):
@@ -215,7 +212,7 @@ private class Stage {
 private final class StageBox<Content: Middleware>: Stage {
     private let content: Content
 
-    init(_ content: Content, at place: Int, before next: Stage?) {
+    init(_ content: Content, at place: Int, before next: Step) {
         self.content = content
         super.init(at: place, before: next)
     }

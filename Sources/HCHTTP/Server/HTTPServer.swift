@@ -27,7 +27,7 @@ package enum HTTPWireProtocol: Sendable {
 package final class HTTPServer {
     package let configuration: HTTPServerConfiguration
     package let metrics: HTTPServerMetrics
-    let responder: any HTTPResponder
+    private let responder: any HTTPResponder
     private let clocks: Clocks
 
     private var listeners: [Listener] = []
@@ -347,6 +347,9 @@ package final class HTTPServer {
     func commonHeaders(isSecure: Bool) -> HTTPHeaders {
         isSecure ? secureHeaders : configuration.commonHeaders
     }
+
+    /// Asked of the server, for both protocols: what answers need not be kept alive for the question then.
+    func answer(_ request: HTTPRequest) -> HTTPAnswer { responder.answer(request) }
 
     func makeRequestID() -> RequestID {
         // Not lent from here, which the runtime would be asked about each time.

@@ -201,7 +201,7 @@ package struct HTTPHeaders: Sendable {
     /// Writes the fields as HTTP/1.1 lines, without the empty line that ends a head.
     func write(into output: inout [UInt8]) {
         if isWireForm {
-            output.append(contentsOf: bytes)
+            output.append(bytes: bytes)
         } else {
             for field in fields {
                 output.append(contentsOf: bytes[field.name])
@@ -219,7 +219,7 @@ package struct HTTPHeaders: Sendable {
         if isWireForm, knownFields & taken.knownFields == 0,
             fields.allSatisfy({ $0.known != .other })
         {
-            output.append(contentsOf: bytes)
+            output.append(bytes: bytes)
             return
         }
         for index in fields.indices {

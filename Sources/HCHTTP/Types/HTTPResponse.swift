@@ -38,7 +38,7 @@ package struct HTTPResponse: Sendable {
         func write(into output: inout [UInt8]) {
             switch self {
             case .none, .stream, .tunnel: break
-            case .bytes(let bytes): output.append(contentsOf: bytes)
+            case .bytes(let bytes): output.append(bytes: bytes)
             case .buffer(let buffer):
                 buffer.withUnsafeReadableBytes { output.append(contentsOf: $0) }
             case .text(let text): output.append(text)
