@@ -23,7 +23,7 @@ final class AdmissionMiddleware: Middleware {
         limits: AdmissionControl.Limits, registry: MetricsRegistry, now: MonotonicTime,
         random: any RandomNumberGenerator & Sendable = SystemRandomNumberGenerator(),
         delayOf: @escaping DelayOf = AdmissionMiddleware.loopDelay,
-        clock: @escaping @LoopActor () -> MonotonicTime = { Loop.shared.now }
+        clock: @escaping @LoopActor () -> MonotonicTime = { Loop.now }
     ) {
         control = AdmissionControl(limits: limits, now: now)
         self.random = random
@@ -52,8 +52,7 @@ final class AdmissionMiddleware: Middleware {
 
     /// The time that the loop was busy with the tick before, and with others in this one.
     static func loopDelay(_ request: HTTPRequest) -> Duration {
-        let loop = Loop.shared
-        return loop.eventDelay + max(.zero, request.receivedAt - loop.now)
+        Loop.eventDelay + max(.zero, request.receivedAt - Loop.now)
     }
 
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {

@@ -347,9 +347,13 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// When the current tick began, read once per tick: free to ask, and the same for all of a tick.
     @LoopActor package var now: MonotonicTime { time }
 
+    /// The same for what asks with each request: a room above that asks the object keeps it alive for the question, which
+    /// costs more than the answer.
+    @LoopActor package static var now: MonotonicTime { shared.time }
+
     /// How long an event of this tick may have waited before the tick began: the length of the tick before, or
     /// nothing if the loop was waiting for events. The measure of a loop that has too much to do.
-    @LoopActor package var eventDelay: Duration { backlog }
+    @LoopActor package static var eventDelay: Duration { shared.backlog }
 
     /// Begins to watch a descriptor, which has to be non-blocking. The source is kept alive until
     /// `Registration.deregister()`.

@@ -64,10 +64,10 @@ package final class Coherence: Service {
         ledger = CopyLedger(limits: limits)
         process = Coherence.name(using: &random)
         untold = RingBuffer(capacityMax: limits.untoldMax)
-        if redis.state != .ready { outageSince = Loop.shared.now }
+        if redis.state != .ready { outageSince = Loop.now }
         redis.observe { [weak self] state in
             guard let self, state != .ready else { return }
-            outageSince = outageSince ?? Loop.shared.now
+            outageSince = outageSince ?? Loop.now
         }
     }
 
@@ -81,7 +81,7 @@ package final class Coherence: Service {
 
     /// Whether copies of the clinic's data may be used now. Costs no more than two look-ups in memory.
     package func mayUseCopies(of tenant: TenantID) -> Bool {
-        let isAllowed = ledger.mayUse(tenant, at: Loop.shared.now)
+        let isAllowed = ledger.mayUse(tenant, at: Loop.now)
         if ledger.hasWanted, registering == nil { register() }
         return isAllowed
     }
@@ -90,16 +90,16 @@ package final class Coherence: Service {
     /// - Returns: nil if what is read may not be kept.
     package func ticket(for tenant: TenantID) -> CopyTicket? {
         guard mayUseCopies(of: tenant) else { return nil }
-        return ledger.ticket(tenant, at: Loop.shared.now)
+        return ledger.ticket(tenant, at: Loop.now)
     }
 
     /// Whether what was read since may be kept under these names.
     package func isCurrent(_ ticket: CopyTicket, of tenant: TenantID, _ names: [String]) -> Bool {
-        ledger.isCurrent(ticket, tenant, names, at: Loop.shared.now)
+        ledger.isCurrent(ticket, tenant, names, at: Loop.now)
     }
 
     package func isHeld(_ name: String, of tenant: TenantID) -> Bool {
-        ledger.isHeld(tenant, name, at: Loop.shared.now)
+        ledger.isHeld(tenant, name, at: Loop.now)
     }
 
     /// Ends this process' part, so that nobody waits for its lease to run out. Copies are not used from now on.
@@ -133,14 +133,14 @@ package final class Coherence: Service {
     }
 
     private func registerBatch() async {
-        guard Loop.shared.now >= quietUntil else { return ledger.dropWanted() }
+        guard Loop.now >= quietUntil else { return ledger.dropWanted() }
         let run: String
         do throws(RedisError) {
             run = try await currentRun()
         } catch {
             return ledger.dropWanted()
         }
-        let (tenants, forgotten) = ledger.takeWanted(at: Loop.shared.now)
+        let (tenants, forgotten) = ledger.takeWanted(at: Loop.now)
         let (era, process) = (ledger.era, process)
         for tenant in forgotten { drop(tenant, .all) }
         do throws(RedisError) {
@@ -158,11 +158,11 @@ package final class Coherence: Service {
                 }, deadline: soon)
             for (tenant, reply) in zip(tenants, replies) {
                 if let left = reply.asInteger {
-                    quietUntil = Loop.shared.now + .microseconds(left)
+                    quietUntil = Loop.now + .microseconds(left)
                     continue
                 }
                 guard let holds = CopyLedger.Hold.list(reply) else { continue }
-                ledger.registered(tenant, holds, era: era, at: Loop.shared.now)
+                ledger.registered(tenant, holds, era: era, at: Loop.now)
             }
         } catch {
             // Then nobody is registered, and whoever asks next asks again.
@@ -171,7 +171,7 @@ package final class Coherence: Service {
         metrics.clinics.set(ledger.count)
     }
 
-    var soon: Deadline { .after(limits.redisTimeout, from: Loop.shared.now) }
+    var soon: Deadline { .after(limits.redisTimeout, from: Loop.now) }
 
     func drop(_ tenant: TenantID?, _ names: VoidedNames) {
         for observer in onVoid { observer(tenant, names) }
@@ -200,7 +200,7 @@ package final class Coherence: Service {
         voids += 1
         var hold = CopyHold(
             tenant: tenant, id: VoidID(text: "\(process):\(voids)"), names: names)
-        let begin = Loop.shared.now
+        let begin = Loop.now
         void(tenant, hold.id, names, life)
         metrics.voids.increment()
         for attempt in 1...2 {
@@ -220,7 +220,7 @@ package final class Coherence: Service {
             metrics.untold.increment()
             if life == .zero { remember(hold) }
         }
-        metrics.wait.observe(Loop.shared.now - begin)
+        metrics.wait.observe(Loop.now - begin)
         return hold
     }
 
@@ -251,7 +251,7 @@ package final class Coherence: Service {
 
     private func void(_ tenant: TenantID, _ id: VoidID, _ names: [String], _ life: Duration) {
         let hold = CopyLedger.Hold(id: id, names: VoidedNames(names), left: life)
-        if ledger.voided(tenant, hold, at: Loop.shared.now) { drop(tenant, hold.names) }
+        if ledger.voided(tenant, hold, at: Loop.now) { drop(tenant, hold.names) }
     }
 
     /// Tells Redis, and everybody who may have copies, and waits for them.
@@ -274,7 +274,7 @@ package final class Coherence: Service {
         // may have come in between.
         void(hold.tenant, hold.id, hold.names, life)
         // Processes that Redis has forgotten have what is left of their leases.
-        let forgottenUntil = Loop.shared.now + (limits.leaseLife - .microseconds(age))
+        let forgottenUntil = Loop.now + (limits.leaseLife - .microseconds(age))
         let others = parts.dropFirst(2).compactMap(\.asString).filter { $0 != process }
         if !others.isEmpty { try await ask(others, born: born, about: &hold, life: life) }
         await wait(until: forgottenUntil)
@@ -292,7 +292,7 @@ package final class Coherence: Service {
         for (other, left) in zip(others, try await post(message, to: others, born: born)) {
             if left > .zero {
                 hold.holders.append(other)
-                wait.expect(other, until: Loop.shared.now + left)
+                wait.expect(other, until: Loop.now + left)
             } else {
                 gone.append(other)
             }
@@ -352,7 +352,7 @@ package final class Coherence: Service {
 
     /// Waits in a task that is cancelled as well: what follows may be a commit.
     private func wait(until time: MonotonicTime) async {
-        guard time > Loop.shared.now else { return }
+        guard time > Loop.now else { return }
         let end = HCIO.Gate()
         _ = Loop.shared.schedule(at: Deadline(time)) { end.open() }
         await end.wait()

@@ -248,7 +248,7 @@ package final class TenantContext: Sendable {
         let request = LimitRequest(
             tenant: tenant, limits: limits, kind: kind, units: cost.units,
             lane: lane, isExact: isExact, user: user, address: address)
-        if let session, let entry = door.sessionCopies?.find(session, of: id, at: now) {
+        if let session, let entry = door.findSession(session, of: id, at: now) {
             let answer = await door.gate.pass(request, session: nil, now: now, deadline: deadline)
             return GateAnswer(limit: answer.limit, session: .active(entry))
         }
@@ -269,21 +269,19 @@ package final class TenantContext: Sendable {
     ) -> GateAnswer? {
         var known = SessionLookup.unknown(nil)
         if let session {
-            guard let entry = door.sessionCopies?.find(session, of: id, at: now) else {
-                return nil
-            }
+            guard let entry = door.findSession(session, of: id, at: now) else { return nil }
             known = .active(entry)
         }
         let request = LimitRequest(
             tenant: tenant, limits: limits, kind: kind, units: cost.units,
             lane: lane, isExact: isExact, user: user, address: address)
-        guard let limit = door.gate.passNow(request) else { return nil }
+        guard let limit = door.passNow(request) else { return nil }
         return GateAnswer(limit: limit, session: known)
     }
 
     /// As `limitReport`, if what is known is fresh enough.
     @LoopActor package func knownLimitReport(user: UUID?, address: LimitAddress?) -> LimitReport? {
-        door.gate.knownReport(
+        door.knownReport(
             LimitRequest(
                 tenant: tenant, limits: limits, kind: .default, units: 0,
                 user: user, address: address))

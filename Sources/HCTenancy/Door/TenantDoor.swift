@@ -195,6 +195,21 @@ package final class TenantDoor {
         TenantContext(tenant: record, limits: plans.limits(of: record), door: self)
     }
 
+    // MARK: What each request asks
+
+    // Asked of the door and not of its parts: each part that is taken out of its owner is kept alive for the question.
+
+    /// The copy of a session, if this process has one that it may use.
+    func findSession(
+        _ session: SessionID, of tenant: TenantID, at now: Timestamp
+    ) -> SessionEntry? {
+        sessionCopies?.find(session, of: tenant, at: now)
+    }
+
+    func passNow(_ request: LimitRequest) -> RateDecision? { gate.passNow(request) }
+
+    func knownReport(_ request: LimitRequest) -> LimitReport? { gate.knownReport(request) }
+
     /// A tier that cannot be read must not close the clinics that have it: they get little.
     func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {
         map?.findTier(record.tierName) ?? .least(record.tierName)

@@ -52,7 +52,7 @@ final class Gate {
     ) async -> GateAnswer {
         let targets = machine.targets(of: request)
         if let decided = machine.decide(
-            request, targets, now: Loop.shared.now, isConnected: isConnected)
+            request, targets, now: Loop.now, isConnected: isConnected)
         {
             launchQuestions()
             guard decided.isAllowed, let session else {
@@ -62,13 +62,13 @@ final class Gate {
                 limit: decided,
                 session: await lookUp(session, of: request.tenant, now: now, deadline: deadline))
         }
-        let pending = machine.ask(request, targets, now: Loop.shared.now)
+        let pending = machine.ask(request, targets, now: Loop.now)
         launchQuestions()
         let timer = timer(for: pending, deadline)
         defer { timer?.cancel() }
         // While Redis may be away only one request at a time finds out; its session waits for that.
         var found: SessionLookup?
-        if let session, !machine.isAway(at: Loop.shared.now) {
+        if let session, !machine.isAway(at: Loop.now) {
             found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
         }
         let limit = await pending.value()
@@ -81,19 +81,19 @@ final class Gate {
     /// Every question has its answer, or has failed, within `timeout`: a request that has more time than all that it may
     /// have to wait for needs no timer. At the end of its time it is decided here, as nobody will wait for more.
     private func timer(for pending: PendingLimit, _ deadline: Deadline) -> Timer? {
-        guard deadline.time <= Loop.shared.now + patience else { return nil }
+        guard deadline.time <= Loop.now + patience else { return nil }
         return Loop.shared.schedule(at: deadline) { [machine] in
             guard !pending.isDone else { return }
             pending.finish(
                 machine.decideAlone(
-                    pending.request, machine.targets(of: pending.request), Loop.shared.now))
+                    pending.request, machine.targets(of: pending.request), Loop.now))
         }
     }
 
     /// As `pass`, for a request whose session is known, if it can be decided here.
     func passNow(_ request: LimitRequest) -> RateDecision? {
         let decided = machine.decide(
-            request, machine.targets(of: request), now: Loop.shared.now, isConnected: isConnected)
+            request, machine.targets(of: request), now: Loop.now, isConnected: isConnected)
         if decided != nil { launchQuestions() }
         return decided
     }
@@ -101,10 +101,10 @@ final class Gate {
     private func lookUp(
         _ session: SessionID, of tenant: TenantRecord, now: Timestamp, deadline: Deadline
     ) async -> SessionLookup {
-        guard isConnected, !machine.isAway(at: Loop.shared.now) else { return .unknown(nil) }
+        guard isConnected, !machine.isAway(at: Loop.now) else { return .unknown(nil) }
         let found = await sessions.lookUp([session], of: tenant, now: now, deadline: deadline)[0]
-        if case .unknown(nil) = found, !deadline.isExpired(at: Loop.shared.now) {
-            machine.lookUpFailed(now: Loop.shared.now)
+        if case .unknown(nil) = found, !deadline.isExpired(at: Loop.now) {
+            machine.lookUpFailed(now: Loop.now)
         }
         return found
     }
@@ -128,7 +128,7 @@ final class Gate {
             }
         }
         // While Redis is away too: what is left of the grace is shown.
-        if sweeping == nil, machine.isHolding || machine.isAway(at: Loop.shared.now) {
+        if sweeping == nil, machine.isHolding || machine.isAway(at: Loop.now) {
             scheduleSweep()
         }
     }
@@ -138,10 +138,10 @@ final class Gate {
             let replies = try await ask(flights)
             for (flight, reply) in zip(flights, replies) {
                 if let answer = LimitAnswer(reply, to: flight.questions.parts) {
-                    machine.answered(flight, answer, now: Loop.shared.now)
+                    machine.answered(flight, answer, now: Loop.now)
                 } else {
                     let reason: LimitMetrics.Failure = reply.asError == nil ? .garbage : .refused
-                    machine.failed(flight, reason, now: Loop.shared.now)
+                    machine.failed(flight, reason, now: Loop.now)
                 }
             }
         } catch {
@@ -153,7 +153,7 @@ final class Gate {
                 case .server: .refused
                 case .unexpectedReply: .garbage
                 }
-            for flight in flights { machine.failed(flight, reason, now: Loop.shared.now) }
+            for flight in flights { machine.failed(flight, reason, now: Loop.now) }
         }
         launchQuestions()
     }
@@ -161,7 +161,7 @@ final class Gate {
     /// - Returns: one reply for each.
     private func ask(_ flights: ArraySlice<LimitFlight>) async throws(RedisError) -> [RESPValue] {
         guard let redis, let connection = redis.connectedSince else { throw .unavailable }
-        let deadline = Deadline.after(Gate.timeout, from: Loop.shared.now)
+        let deadline = Deadline.after(Gate.timeout, from: Loop.now)
         let since = try await birth(redis, connection, deadline: deadline)
         // A question about three buckets has some 600 bytes.
         var runs = RedisCommands(reserving: flights.count * 640)
@@ -191,7 +191,7 @@ final class Gate {
         sweeping = Loop.shared.schedule(after: Gate.sweepInterval) { [weak self] in
             guard let self else { return }
             sweeping = nil
-            machine.sweep(now: Loop.shared.now)
+            machine.sweep(now: Loop.now)
             launchQuestions()
         }
     }
@@ -200,7 +200,7 @@ final class Gate {
 
     /// As `report`, if Redis need not be asked for it.
     func knownReport(_ request: LimitRequest) -> LimitReport? {
-        let now = Loop.shared.now
+        let now = Loop.now
         let targets = machine.targets(of: request, forAll: true)
         if isConnected, !machine.isAway(at: now),
             machine.look(request, targets, olderThan: Gate.reportAge, now: now) != nil
@@ -212,7 +212,7 @@ final class Gate {
 
     /// What is left of all rules that concern the request's clinic, account and address, at most a second old.
     func report(_ request: LimitRequest) async -> LimitReport {
-        let now = Loop.shared.now
+        let now = Loop.now
         let targets = machine.targets(of: request, forAll: true)
         if isConnected, !machine.isAway(at: now),
             let flight = machine.look(request, targets, olderThan: Gate.reportAge, now: now)
@@ -220,6 +220,6 @@ final class Gate {
             await run([flight])
         }
         return machine.report(
-            request, machine.targets(of: request, forAll: true), now: Loop.shared.now)
+            request, machine.targets(of: request, forAll: true), now: Loop.now)
     }
 }

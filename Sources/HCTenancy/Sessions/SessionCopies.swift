@@ -37,7 +37,7 @@ final class SessionCopies {
 
     func find(_ session: SessionID, of tenant: TenantID, at now: Timestamp) -> SessionEntry? {
         guard coherence.mayUseCopies(of: tenant), let copy = copies.find(session),
-            copy.tenant == tenant, Loop.shared.now < copy.until, now < copy.entry.expiresAt
+            copy.tenant == tenant, Loop.now < copy.until, now < copy.entry.expiresAt
         else { return nil }
         return copy.entry
     }
@@ -50,7 +50,7 @@ final class SessionCopies {
             return
         }
         copies.insert(
-            Copy(tenant: tenant, entry: entry, until: Loop.shared.now + life), for: session)
+            Copy(tenant: tenant, entry: entry, until: Loop.now + life), for: session)
     }
 
     private func void(_ tenant: TenantID?, _ names: VoidedNames) {
