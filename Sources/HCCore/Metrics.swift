@@ -1,16 +1,13 @@
-public import Synchronization
+import Synchronization
 
 /// A number that only grows: requests, bytes, refusals. Any thread; relaxed, so it orders nothing.
-///
-/// Its code, and that of the others below, goes where it is used: a call of another room keeps what it calls alive, which
-/// costs two operations on a shared count where the counting itself is one.
-@usableFromInline package final class Counter: Sendable {
-    @usableFromInline let cell = Atomic<UInt64>(0)
+package final class Counter: Sendable {
+    private let cell = Atomic<UInt64>(0)
 
     package init() {}
 
     /// - Parameter amount: not negative.
-    @inlinable package func increment(by amount: Int = 1) {
+    package func increment(by amount: Int = 1) {
         cell.wrappingAdd(UInt64(amount), ordering: .relaxed)
     }
 
@@ -18,8 +15,8 @@ public import Synchronization
 }
 
 /// A number that goes up and down: connections, queue length, seconds of lag. Any thread; relaxed.
-@usableFromInline package final class Gauge: Sendable {
-    @usableFromInline let bits = Atomic<UInt64>(Double(0).bitPattern)
+package final class Gauge: Sendable {
+    private let bits = Atomic<UInt64>(Double(0).bitPattern)
 
     package init() {}
 
@@ -31,7 +28,7 @@ public import Synchronization
         set(Double(value))
     }
 
-    @inlinable package func add(_ change: Int) {
+    package func add(_ change: Int) {
         var old = bits.load(ordering: .relaxed)
         while true {
             let new = (Double(bitPattern: old) + Double(change)).bitPattern
@@ -47,7 +44,7 @@ public import Synchronization
 
 /// The upper bounds of a histogram's buckets: 1, 2, … 9 times each power of ten, so that a quantile is
 /// off by less than one step and a goal like 0.1 s is itself a bound.
-@usableFromInline package struct HistogramLayout: Hashable, Sendable {
+package struct HistogramLayout: Hashable, Sendable {
     /// The smallest bound, in the unit that is observed.
     package let first: Int64
     package let decades: Int
@@ -85,7 +82,7 @@ public import Synchronization
     }
 
     /// The bucket of a value: the first whose bound is not below it.
-    @usableFromInline package func bucket(of value: Int64) -> Int {
+    package func bucket(of value: Int64) -> Int {
         if value <= first { return 0 }
         var unit = first
         for decade in 0..<decades {
@@ -104,13 +101,13 @@ public import Synchronization
 
 /// How values are spread: latencies, sizes. Any thread; relaxed, so a snapshot taken meanwhile may have
 /// a value in its bucket and not yet in the sum.
-@usableFromInline package final class Histogram: Sendable {
-    @usableFromInline package let layout: HistogramLayout
-    @usableFromInline let sum = Atomic<Int64>(0)
+package final class Histogram: Sendable {
+    package let layout: HistogramLayout
+    private let sum = Atomic<Int64>(0)
 
     // Written once in init; the atomics behind it are safe from any thread, and nobody reads it after
     // deinit, which is the only place that frees it.
-    @usableFromInline nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
+    private nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
 
     package init(layout: HistogramLayout) {
         self.layout = layout
@@ -124,18 +121,18 @@ public import Synchronization
     }
 
     /// Counts a value in the layout's observed unit; negative counts as zero.
-    @inlinable package func observe(_ value: Int64) {
+    package func observe(_ value: Int64) {
         let value = max(0, value)
         buckets[layout.bucket(of: value)].wrappingAdd(1, ordering: .relaxed)
         sum.wrappingAdd(value, ordering: .relaxed)
     }
 
-    @inlinable package func observe(_ value: Int) {
+    package func observe(_ value: Int) {
         observe(Int64(value))
     }
 
     /// For layouts in nanoseconds.
-    @inlinable package func observe(_ duration: Duration) {
+    package func observe(_ duration: Duration) {
         observe(duration.inNanoseconds)
     }
 
