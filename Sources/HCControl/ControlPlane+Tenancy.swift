@@ -55,7 +55,7 @@ final class ControlDoor {
 
     /// Lets what was changed be told to the end.
     func close() async {
-        await redis.shutDown(deadline: .after(.seconds(1), from: Loop.shared.now))
+        await redis.shutDown(deadline: .after(.seconds(1), from: Loop.now))
     }
 }
 

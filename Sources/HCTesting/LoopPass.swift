@@ -18,7 +18,7 @@ extension Loop {
             guard Glibc.write(pair.second.rawValue, &byte, 1) == 1 else {
                 throw FixtureError("a socket pair takes no byte")
             }
-            try await told.wait(until: .after(.seconds(20), from: now))
+            try await told.wait(until: .after(.seconds(20), from: Loop.now))
         }
     }
 
@@ -26,9 +26,9 @@ extension Loop {
     ///
     /// - Throws: `FixtureError` when it has not come true for a time that only a failing test waits.
     @LoopActor package func wait(for condition: () -> Bool) async throws {
-        let deadline = Deadline.after(.seconds(20), from: now)
+        let deadline = Deadline.after(.seconds(20), from: Loop.now)
         while !condition() {
-            guard !deadline.isExpired(at: now) else {
+            guard !deadline.isExpired(at: Loop.now) else {
                 throw FixtureError("it did not come to pass")
             }
             try await lookAround()

@@ -7,5 +7,5 @@ package import HCIO
 @LoopActor package func offLoop<Value: Sendable>(
     _ work: @escaping @Sendable () throws -> Value
 ) async throws -> Value {
-    try await fixtureThreads.run(deadline: .after(.seconds(120), from: Loop.shared.now), work)
+    try await fixtureThreads.run(deadline: .after(.seconds(120), from: Loop.now), work)
 }

@@ -98,7 +98,7 @@ struct AdmissionMiddlewareTests {
             guard isHolding else { return }
             let waiter = Waiter<Void>()
             waiters.append(waiter)
-            try await waiter.wait(until: .after(.seconds(20), from: Loop.shared.now))
+            try await waiter.wait(until: .after(.seconds(20), from: Loop.now))
         }
 
         func release() {
@@ -133,7 +133,7 @@ struct AdmissionMiddlewareTests {
         #expect(try await ground.get("/safety").status == .ok)
         #expect(try await ground.get("/nothing").status == .notFound)
         ground.holder.release()
-        try await ended.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        try await ended.wait(until: .after(.seconds(20), from: Loop.now))
         #expect(ground.inFlight("interactive") == 0)
         #expect(try await ground.get("/bulk").status == .ok)
     }
@@ -180,7 +180,7 @@ struct AdmissionMiddlewareTests {
             }
             ground.box.now = now + .milliseconds(290)
             ground.holder.release()
-            try await ended.wait(until: .after(.seconds(20), from: Loop.shared.now))
+            try await ended.wait(until: .after(.seconds(20), from: Loop.now))
         }
         #expect(ground.registry.snapshot().value("hc_http_requests_limit") == .gauge(64))
         #expect(ground.shed("interactive", "queueing") > 0)

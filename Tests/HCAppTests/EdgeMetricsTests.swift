@@ -49,7 +49,7 @@ struct EdgeMetricsTests {
 
     /// Sends bytes and reads until the server is done with the connection.
     private func send(_ text: String, to address: SocketAddress) async throws -> Int {
-        let deadline = Deadline.after(.seconds(20), from: Loop.shared.now)
+        let deadline = Deadline.after(.seconds(20), from: Loop.now)
         let stream = try await PlainStream.connect(to: address, deadline: deadline)
         let reader = Reader()
         stream.start(delegate: reader, reading: true)
@@ -123,7 +123,7 @@ struct EdgeMetricsTests {
         #expect(after.sum("hc_http_sent_bytes_total") > 126 * 8 * 100)
         server.stopAccepting(emptyingQueue: false)
         _ = await server.drain(
-            idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+            idleUntil: Deadline(Loop.now), deadline: Deadline(Loop.now))
     }
 
     @Test("the pages of two workers and their supervisor are one well-formed page")

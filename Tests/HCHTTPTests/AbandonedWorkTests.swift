@@ -27,9 +27,9 @@ struct AbandonedWorkTests {
         }
 
         func wait(_ isMet: () -> Bool) async throws {
-            let limit = Deadline.after(RawClient.patience, from: Loop.shared.now)
+            let limit = Deadline.after(RawClient.patience, from: Loop.now)
             while !isMet() {
-                try #require(!limit.isExpired(at: Loop.shared.now))
+                try #require(!limit.isExpired(at: Loop.now))
                 try await Loop.shared.sleep(for: .milliseconds(1))
             }
         }

@@ -14,7 +14,7 @@ struct HTTPDrainTests {
     private func drain(_ server: HTTPServer, idle: Duration) -> Waiter<Int> {
         server.stopAccepting(emptyingQueue: true)
         let waiter = Waiter<Int>()
-        let now = Loop.shared.now
+        let now = Loop.now
         Loop.shared.spawn {
             let cut = await server.drain(
                 idleUntil: .after(idle, from: now), deadline: .after(.seconds(20), from: now))
@@ -24,7 +24,7 @@ struct HTTPDrainTests {
     }
 
     private func outcome(_ waiter: Waiter<Int>) async throws -> Int {
-        try await waiter.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        try await waiter.wait(until: .after(.seconds(20), from: Loop.now))
     }
 
     @Test(
@@ -60,11 +60,11 @@ struct HTTPDrainTests {
         fixture.serve(waiting)
         fixture.serve(idle)
         let drained = drain(fixture.server, idle: .zero)
-        try await idle.shut.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        try await idle.shut.wait(until: .after(.seconds(20), from: Loop.now))
         #expect(!waiting.shut.isOpen)
         waiting.hasInput = false
         waiting.deliver(Self.get)
-        try await waiting.shut.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        try await waiting.shut.wait(until: .after(.seconds(20), from: Loop.now))
         #expect(waiting.written.contains("200 OK"))
         #expect(waiting.written.contains("Connection: close"))
         waiting.end()

@@ -198,7 +198,7 @@ struct HTTPTimeoutTests {
         let queued = try await fixture.connect()
         queued.send(Self.get)
         fixture.server.stopAccepting(emptyingQueue: true)
-        let now = Loop.shared.now
+        let now = Loop.now
         let server = fixture.server
         let waiter = Waiter<Int>()
         Loop.shared.spawn {
@@ -219,7 +219,7 @@ struct HTTPTimeoutTests {
             #expect(client.failure == nil)
             client.close()
         }
-        let cut = try await waiter.wait(until: .after(.seconds(20), from: Loop.shared.now))
+        let cut = try await waiter.wait(until: .after(.seconds(20), from: Loop.now))
         #expect(cut == 0)
         #expect(fixture.server.connectionCount == 0)
     }
@@ -235,7 +235,7 @@ struct HTTPTimeoutTests {
         client.send(Self.get)
         try await gate.arrivals(1)
         fixture.server.stopAccepting(emptyingQueue: true)
-        let now = Loop.shared.now
+        let now = Loop.now
         let cut = await fixture.server.drain(
             idleUntil: Deadline(now), deadline: .after(.milliseconds(50), from: now))
         #expect(cut == 1)

@@ -314,7 +314,7 @@ struct ProxyProtocolTests {
         let server = fixture.server
         let finished = Waiter<Int>()
         Loop.shared.spawn {
-            let now = Loop.shared.now
+            let now = Loop.now
             finished.succeed(
                 await server.drain(
                     idleUntil: Deadline(now), deadline: .after(.seconds(20), from: now)))
@@ -325,6 +325,6 @@ struct ProxyProtocolTests {
         #expect(answer?.status == 200)
         #expect(answer?.value("Connection") == "close")
         begun.close()
-        #expect(try await finished.wait(until: .after(.seconds(20), from: Loop.shared.now)) == 0)
+        #expect(try await finished.wait(until: .after(.seconds(20), from: Loop.now)) == 0)
     }
 }

@@ -27,7 +27,7 @@ final class RawClient: ByteStreamDelegate {
         return client
     }
 
-    private static var deadline: Deadline { .after(patience, from: Loop.shared.now) }
+    private static var deadline: Deadline { .after(patience, from: Loop.now) }
 
     var text: String { String(decoding: received, as: UTF8.self) }
     var isClosed: Bool { hasReachedEnd || failure != nil }

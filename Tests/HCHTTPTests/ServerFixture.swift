@@ -68,7 +68,7 @@ final class ServerFixture {
     func stop() async {
         server.stopAccepting(emptyingQueue: false)
         _ = await server.drain(
-            idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+            idleUntil: Deadline(Loop.now), deadline: Deadline(Loop.now))
     }
 }
 
@@ -109,7 +109,7 @@ final class Gate {
         guard !isOpen else { return }
         let waiter = Waiter<Void>()
         waiters.append(waiter)
-        try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+        try await waiter.wait(until: .after(RawClient.patience, from: Loop.now))
     }
 
     func open() {
@@ -123,6 +123,6 @@ final class Gate {
         guard arrivedCount < count else { return }
         let waiter = Waiter<Void>()
         arrival = (count, waiter)
-        try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+        try await waiter.wait(until: .after(RawClient.patience, from: Loop.now))
     }
 }

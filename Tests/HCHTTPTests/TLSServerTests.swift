@@ -80,7 +80,7 @@ struct TLSServerTests {
         func stop() async {
             server.stopAccepting(emptyingQueue: false)
             _ = await server.drain(
-                idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+                idleUntil: Deadline(Loop.now), deadline: Deadline(Loop.now))
         }
 
         /// `openssl s_client`, which ends by itself after what it is given to say.
@@ -88,7 +88,7 @@ struct TLSServerTests {
             let port = address.port
             let name = ["-servername", "sunrise.clinics.example"]
             return try await BlockingPool().run(
-                deadline: .after(.seconds(20), from: Loop.shared.now)
+                deadline: .after(.seconds(20), from: Loop.now)
             ) {
                 let child = try Subprocess(
                     "/usr/bin/openssl",
@@ -222,10 +222,10 @@ struct TLSServerTests {
     func drain() async throws {
         let fixture = try Fixture()
         let raw = try await PlainStream.connect(
-            to: fixture.address, deadline: .after(.seconds(20), from: Loop.shared.now))
+            to: fixture.address, deadline: .after(.seconds(20), from: Loop.now))
         try await eventually { fixture.tls.inProgress.value == 1 }
         fixture.server.stopAccepting(emptyingQueue: false)
-        let later = Deadline.after(.seconds(20), from: Loop.shared.now)
+        let later = Deadline.after(.seconds(20), from: Loop.now)
         async let cut = fixture.server.drain(idleUntil: later, deadline: later)
         let client = try await SecureClient.over(raw)
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -345,7 +345,7 @@ final class SecureClient: ByteStreamDelegate {
         self.stream = stream
     }
 
-    private static var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private static var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
 
     static func connect(_ address: SocketAddress) async throws -> SecureClient {
         try await over(try await PlainStream.connect(to: address, deadline: deadline))

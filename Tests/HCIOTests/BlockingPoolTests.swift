@@ -78,7 +78,7 @@ import Testing
         }
         try await hasBegun.wait(until: .soon)
         await #expect(throws: DeadlineExceeded()) {
-            try await pool.run(deadline: .after(.milliseconds(1), from: Loop.shared.now)) {
+            try await pool.run(deadline: .after(.milliseconds(1), from: Loop.now)) {
                 Issue.record("work of a caller who has gone was begun")
             }
         }

@@ -136,7 +136,7 @@ import Testing
             }
         }
         let error = await #expect(throws: PoolError.self) {
-            try await pool.withLease(deadline: .after(.milliseconds(1), from: Loop.shared.now)) {
+            try await pool.withLease(deadline: .after(.milliseconds(1), from: Loop.now)) {
                 _ in Issue.record("there was nothing to lend")
             }
         }
@@ -276,7 +276,7 @@ import Testing
             }
         }
         while server.opened.isEmpty { await Task.yield() }
-        await pool.shutDown(deadline: .after(.milliseconds(1), from: Loop.shared.now))
+        await pool.shutDown(deadline: .after(.milliseconds(1), from: Loop.now))
         #expect(pool.state == .shuttingDown)
         release.open()
         await user.value

@@ -76,7 +76,7 @@ import Testing
     func signal() async throws {
         let child = try run("exec sleep 1000")
         await #expect(throws: DeadlineExceeded()) {
-            _ = try await child.exit(deadline: .after(.milliseconds(1), from: Loop.shared.now))
+            _ = try await child.exit(deadline: .after(.milliseconds(1), from: Loop.now))
         }
         #expect(child.exitStatus == nil)
         child.signal(SIGTERM)

@@ -54,7 +54,7 @@ import Testing
 
 extension Deadline {
     /// Far longer than any test takes: a test that waits for it has failed.
-    @LoopActor static var soon: Deadline { .after(.seconds(20), from: Loop.shared.now) }
+    @LoopActor static var soon: Deadline { .after(.seconds(20), from: Loop.now) }
 }
 
 extension ByteStream {
@@ -362,7 +362,7 @@ extension ByteStream {
         try Listener.stopQueueing(inherited.rawValue)
         await #expect(throws: DeadlineExceeded.self) {
             let late = try await PlainStream.connect(
-                to: address, deadline: .after(.milliseconds(100), from: Loop.shared.now))
+                to: address, deadline: .after(.milliseconds(100), from: Loop.now))
             late.close()
         }
         let accepted = Waiter<PlainStream>()
@@ -411,7 +411,7 @@ extension ByteStream {
             for _ in 0..<16 {
                 clients.append(
                     try await PlainStream.connect(
-                        to: address, deadline: .after(.milliseconds(20), from: Loop.shared.now)))
+                        to: address, deadline: .after(.milliseconds(20), from: Loop.now)))
             }
         }
         #expect(!clients.isEmpty && clients.count < 16)

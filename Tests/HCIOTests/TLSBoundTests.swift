@@ -128,7 +128,7 @@ import Testing
         let content = [UInt8](repeating: 1, count: 50_000)
         _ = content.withUnsafeBytes { pair.server.write($0) }
         pair.server.close()
-        await TLSStream.waitForClosing(until: Deadline(Loop.shared.now))
+        await TLSStream.waitForClosing(until: Deadline(Loop.now))
         #expect(!pair.serverEnd.isClosed)
         async let one: Void = TLSStream.waitForClosing(until: .soon)
         async let other: Void = TLSStream.waitForClosing(until: .soon)
@@ -185,7 +185,7 @@ import Testing
     private func eventually(_ condition: () -> Bool) async throws {
         let deadline = Deadline.soon
         while !condition() {
-            guard !deadline.isExpired(at: Loop.shared.now) else {
+            guard !deadline.isExpired(at: Loop.now) else {
                 throw FixtureError("it did not come to pass")
             }
             try await Loop.shared.sleep(for: .microseconds(100))

@@ -9,7 +9,7 @@ import Testing
     func order() async throws {
         var steps: [Int] = []
         let done = Waiter<Void>()
-        let now = Loop.shared.now
+        let now = Loop.now
         let later = Deadline.after(.milliseconds(3), from: now)
         let sooner = Deadline.after(.milliseconds(1), from: now)
         Loop.shared.schedule(at: later) { steps.append(3) }
@@ -21,14 +21,14 @@ import Testing
         Loop.shared.schedule(at: sooner) { steps.append(2) }
         try await done.wait(until: .soon)
         #expect(steps == [1, 2, 3, 4])
-        #expect(Loop.shared.now >= later.time)
+        #expect(Loop.now >= later.time)
     }
 
     @Test("a cancelled timer does not run, even when it is cancelled by one of the same moment")
     func cancel() async throws {
         var hasRun = false
         let done = Waiter<Void>()
-        let deadline = Deadline.after(.milliseconds(1), from: Loop.shared.now)
+        let deadline = Deadline.after(.milliseconds(1), from: Loop.now)
         var victim: HCIO.Timer?
         Loop.shared.schedule(at: deadline) { victim?.cancel() }
         victim = Loop.shared.schedule(at: deadline) { hasRun = true }
@@ -60,7 +60,7 @@ import Testing
     @Test("a timer that is set anew for a time gone by keeps no other from running")
     func anewForThePast() async throws {
         var rounds = 0
-        let first = Deadline.after(.seconds(-2), from: Loop.shared.now)
+        let first = Deadline.after(.seconds(-2), from: Loop.now)
         @LoopActor func again() {
             Loop.shared.schedule(at: first) {
                 rounds += 1
@@ -69,7 +69,7 @@ import Testing
         }
         again()
         let seen = Waiter<Int>()
-        Loop.shared.schedule(at: .after(.seconds(-1), from: Loop.shared.now)) {
+        Loop.shared.schedule(at: .after(.seconds(-1), from: Loop.now)) {
             _ = seen.succeed(rounds)
         }
         #expect(try await seen.wait(until: .soon) == 1)
@@ -122,9 +122,9 @@ import Testing
 
     @Test("sleeping ends with the time, or with the task")
     func sleep() async throws {
-        let before = Loop.shared.now
+        let before = Loop.now
         try await Loop.shared.sleep(for: .milliseconds(2))
-        #expect(Loop.shared.now - before >= .milliseconds(2))
+        #expect(Loop.now - before >= .milliseconds(2))
         let outcome = Waiter<String>()
         let task = Loop.shared.spawn {
             do {
@@ -146,7 +146,7 @@ import Testing
     func expires() async throws {
         var wasCancelled = false
         await #expect(throws: DeadlineExceeded()) {
-            try await withDeadline(.after(.milliseconds(1), from: Loop.shared.now)) {
+            try await withDeadline(.after(.milliseconds(1), from: Loop.now)) {
                 do {
                     try await Loop.shared.sleep(until: .never)
                 } catch {
@@ -160,7 +160,7 @@ import Testing
 
     @Test("a body in time returns its value or its error, and leaves no timer behind")
     func inTime() async throws {
-        let deadline = Deadline.after(.seconds(1234), from: Loop.shared.now)
+        let deadline = Deadline.after(.seconds(1234), from: Loop.now)
         #expect(try await withDeadline(deadline) { 7 } == 7)
         await #expect(throws: Failure()) {
             try await withDeadline(deadline) { throw Failure() }
@@ -189,7 +189,7 @@ import Testing
     @Test("an error that says more than cancellation is not hidden by the deadline")
     func ownError() async throws {
         await #expect(throws: Failure()) {
-            try await withDeadline(.after(.milliseconds(1), from: Loop.shared.now)) {
+            try await withDeadline(.after(.milliseconds(1), from: Loop.now)) {
                 do { try await Loop.shared.sleep(until: .never) } catch { throw Failure() }
             }
         }
@@ -197,7 +197,7 @@ import Testing
 
     @Test("a result that came in spite of the deadline is not thrown away")
     func lateResult() async throws {
-        let value = try await withDeadline(.after(.milliseconds(1), from: Loop.shared.now)) {
+        let value = try await withDeadline(.after(.milliseconds(1), from: Loop.now)) {
             do { try await Loop.shared.sleep(until: .never) } catch {}
             return "committed"
         }
@@ -209,7 +209,7 @@ import Testing
         let outcome = Waiter<String>()
         let task = Loop.shared.spawn {
             do {
-                try await withDeadline(.after(.seconds(1000), from: Loop.shared.now)) {
+                try await withDeadline(.after(.seconds(1000), from: Loop.now)) {
                     try await Loop.shared.sleep(until: .never)
                 }
                 outcome.succeed("returned")
@@ -227,7 +227,7 @@ import Testing
     func nested() async throws {
         let inner = try await withDeadline(.soon) {
             do {
-                try await withDeadline(.after(.milliseconds(1), from: Loop.shared.now)) {
+                try await withDeadline(.after(.milliseconds(1), from: Loop.now)) {
                     try await Loop.shared.sleep(until: .never)
                 }
                 return "returned"
@@ -263,7 +263,7 @@ import Testing
     func deadline() async throws {
         let waiter = Waiter<Int>()
         await #expect(throws: DeadlineExceeded()) {
-            try await waiter.wait(until: .after(.milliseconds(1), from: Loop.shared.now))
+            try await waiter.wait(until: .after(.milliseconds(1), from: Loop.now))
         }
         #expect(!waiter.succeed(1))
         let late = Waiter<Int>()
@@ -298,7 +298,7 @@ import Testing
             }
         }
         await #expect(throws: DeadlineExceeded()) {
-            try await gate.wait(until: .after(.milliseconds(1), from: Loop.shared.now))
+            try await gate.wait(until: .after(.milliseconds(1), from: Loop.now))
         }
         #expect(passed == 0)
         tasks[0].cancel()

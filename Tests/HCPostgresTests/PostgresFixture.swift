@@ -65,10 +65,10 @@ struct PostgresFixture {
 
 /// Far enough away that only a hang reaches it.
 @LoopActor
-func soon() -> Deadline { .after(.seconds(30), from: Loop.shared.now) }
+func soon() -> Deadline { .after(.seconds(30), from: Loop.now) }
 
 @LoopActor
-func after(_ duration: Duration) -> Deadline { .after(duration, from: Loop.shared.now) }
+func after(_ duration: Duration) -> Deadline { .after(duration, from: Loop.now) }
 
 private let threads = BlockingPool(limits: .init(threadsMax: 4, queuedMax: 1000))
 

@@ -208,7 +208,7 @@ struct ReplicationTests {
     private func until(_ isSo: () async throws -> Bool) async throws {
         let limit = soon()
         while try await !isSo() {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             try await Loop.shared.sleep(for: .milliseconds(5))
         }
     }

@@ -63,13 +63,13 @@ import Testing
     func lateReply() async throws {
         let (client, stream) = try await makeClient()
         let late = Pending(
-            client, ["GET", "a"], deadline: .after(.milliseconds(5), from: Loop.shared.now))
+            client, ["GET", "a"], deadline: .after(.milliseconds(5), from: Loop.now))
         await #expect(throws: RedisError.deadlineExceeded(sent: true)) { try await late.value() }
         let next = Pending(client, ["GET", "b"])
         await stream.receive("$1\r\na\r\n$1\r\nb\r\n")
         #expect(try await next.value() == .bytes([UInt8(ascii: "b")]))
         await #expect(throws: RedisError.deadlineExceeded(sent: false)) {
-            try await client.send(["GET", "c"], deadline: Deadline(Loop.shared.now))
+            try await client.send(["GET", "c"], deadline: Deadline(Loop.now))
         }
         client.close()
     }
@@ -275,7 +275,7 @@ import Testing
 
 extension Deadline {
     /// Far enough that only a test that hangs meets it.
-    @LoopActor fileprivate static var soon: Deadline { .after(.seconds(20), from: Loop.shared.now) }
+    @LoopActor fileprivate static var soon: Deadline { .after(.seconds(20), from: Loop.now) }
 }
 
 /// A stream whose other end is the test.

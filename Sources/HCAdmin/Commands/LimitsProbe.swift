@@ -24,8 +24,8 @@ struct LimitsProbe: Command {
             logger: .silent)
         redis.start()
         defer { redis.close() }
-        let deadline = Deadline.after(.seconds(60), from: Loop.shared.now)
-        try await redis.waitUntilReady(deadline: .after(.seconds(5), from: Loop.shared.now))
+        let deadline = Deadline.after(.seconds(60), from: Loop.now)
+        try await redis.waitUntilReady(deadline: .after(.seconds(5), from: Loop.now))
         let probe = LimitProbe(redis: redis)
         // The first ones find caches cold and scripts not loaded.
         _ = try await probe.leased(10_000, deadline: deadline)

@@ -125,7 +125,7 @@ package final class AuthService {
                 return try await redis.countAttempt(
                     key.name, locks: lockWaits, at: now, memory: LockoutPolicy.memory,
                     deadline: deadline.earlier(
-                        of: .after(PhantomLockouts.patience, from: Loop.shared.now)))
+                        of: .after(PhantomLockouts.patience, from: Loop.now)))
             }
         } catch {
             // Each process counts by itself then.

@@ -74,7 +74,7 @@ package final class EventService: EventAudience {
     private static let unavailable = TenancyError.eventsUnavailable(retryAfter: .seconds(1))
 
     private static func redisDeadline(_ deadline: Deadline) -> Deadline {
-        deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now))
+        deadline.earlier(of: .after(.seconds(1), from: Loop.now))
     }
 
     /// Takes a ticket: of all who present it, anywhere, one is admitted.
@@ -209,7 +209,7 @@ package final class EventService: EventAudience {
         let here = subscribers.compactMap { $0 as? EventSession }.filter { !$0.isOver }
         guard let first = here.first else { return }
         let ids = EventService.logins(of: here)
-        let deadline = Deadline.after(EventSocketLimits.requestTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(EventSocketLimits.requestTimeout, from: Loop.now)
         do {
             let context = try first.context.renewed()
             var found = await context.lookUpSessions(ids, deadline: deadline)
@@ -301,7 +301,7 @@ package final class EventService: EventAudience {
                 let context = try first.context.renewed()
                 let ids = EventService.logins(of: here)
                 let found = await context.lookUpSessions(
-                    ids, deadline: .after(EventSocketLimits.requestTimeout, from: Loop.shared.now))
+                    ids, deadline: .after(EventSocketLimits.requestTimeout, from: Loop.now))
                 apply(Dictionary(uniqueKeysWithValues: zip(ids, found)), to: here)
             } catch {
                 switch error {

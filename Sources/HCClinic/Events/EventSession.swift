@@ -33,7 +33,7 @@ package final class EventSession: EventSubscriber {
         self.service = service
         bucket = TokenBucket(
             capacity: EventSocketLimits.requestsBurst,
-            refill: EventSocketLimits.requestsPerSecond, per: .seconds(1), at: Loop.shared.now)
+            refill: EventSocketLimits.requestsPerSecond, per: .seconds(1), at: Loop.now)
     }
 
     // MARK: Requests
@@ -41,7 +41,7 @@ package final class EventSession: EventSubscriber {
     /// Does what a message asks. Never fails: a refusal is an answer.
     package func handle(_ message: [UInt8]) async {
         guard !isOver else { return }
-        guard case .allowed = bucket.take(at: Loop.shared.now) else {
+        guard case .allowed = bucket.take(at: Loop.now) else {
             return fault(EventRefusal(.rateLimited))
         }
         do throws(EventRefusal) {
@@ -114,7 +114,7 @@ package final class EventSession: EventSubscriber {
         guard known.count <= EventSocketLimits.topicsMax else {
             throw EventRefusal(.tooManyTopics, id: id)
         }
-        let deadline = Deadline.after(EventSocketLimits.requestTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(EventSocketLimits.requestTimeout, from: Loop.now)
         var open: [EventTopic] = []
         do {
             let context = try context.renewed()

@@ -62,17 +62,17 @@ package final class HTTPClient {
     package func send(
         _ request: OutboundRequest, deadline: Deadline
     ) async throws(HTTPClientError) -> OutboundResponse {
-        let begun = Loop.shared.now
+        let begun = Loop.now
         do {
             let exchange = try await exchange(request, isStreamed: false, deadline)
             exchange.end()
             state(of: request.target).metrics?.ended(
-                exchange.head.status, after: Loop.shared.now - begun)
+                exchange.head.status, after: Loop.now - begun)
             return OutboundResponse(
                 status: exchange.head.status, headers: exchange.head.headers,
                 body: exchange.content, url: exchange.url)
         } catch {
-            state(of: request.target).metrics?.failed(error, after: Loop.shared.now - begun)
+            state(of: request.target).metrics?.failed(error, after: Loop.now - begun)
             throw error
         }
     }
@@ -85,16 +85,16 @@ package final class HTTPClient {
         to request: OutboundRequest, deadline: Deadline,
         _ body: (OutboundResponseStream) async throws -> Value
     ) async throws -> Value {
-        let begun = Loop.shared.now
+        let begun = Loop.now
         let exchange: OutboundExchange
         do {
             exchange = try await self.exchange(request, isStreamed: true, deadline)
         } catch {
-            state(of: request.target).metrics?.failed(error, after: Loop.shared.now - begun)
+            state(of: request.target).metrics?.failed(error, after: Loop.now - begun)
             throw error
         }
         defer {
-            let duration = Loop.shared.now - begun
+            let duration = Loop.now - begun
             let metrics = state(of: request.target).metrics
             if let error = exchange.transfer.failure {
                 metrics?.failed(error, after: duration)
@@ -174,7 +174,7 @@ package final class HTTPClient {
     ) -> RetryPolicy.Decision {
         var target = state(of: name)
         let decision = policy.decide(
-            after: outcome, at: Loop.shared.now, deadline: deadline, budget: &target.budget,
+            after: outcome, at: Loop.now, deadline: deadline, budget: &target.budget,
             using: &random)
         targets[name] = target
         if case .giveUp(let reason) = decision {
@@ -226,7 +226,7 @@ package final class HTTPClient {
             rules: rules)
         let transfer = CurlTransfer(plan, configuration, on: multi)
         do throws(HTTPClientError) {
-            guard !deadline.isExpired(at: Loop.shared.now) else { throw .timeout(.connecting) }
+            guard !deadline.isExpired(at: Loop.now) else { throw .timeout(.connecting) }
             transfer.start()
             let origin = hop.url.origin
             if isStreamed {
@@ -327,7 +327,7 @@ package final class HTTPClient {
 
     private func askBreaker(_ origin: String) throws(AttemptFailure) {
         guard var breaker = breakers.find(origin) else { return }
-        let answer = breaker.ask(at: Loop.shared.now)
+        let answer = breaker.ask(at: Loop.now)
         breakers.insert(breaker, for: origin)
         if case .refused(let wait) = answer {
             throw AttemptFailure(.circuitOpen(retryAfter: wait), wasSent: false)
@@ -345,13 +345,13 @@ package final class HTTPClient {
         case .resolve, .connect, .tls, .disconnected, .malformed, .timeout(.resolving),
             .timeout(.connecting), .timeout(.answer), .timeout(.content):
             var breaker = breakers.peek(origin) ?? OriginBreaker(limits)
-            breaker.failed(at: Loop.shared.now, using: &random)
+            breaker.failed(at: Loop.now, using: &random)
             breakers.insert(breaker, for: origin)
         case .tooLarge: breakers.remove(origin)
         case .timeout, .invalidURL, .invalidHeader, .refusedAddress, .cancelled, .overloaded,
             .circuitOpen, .redirect, .contentFailed:
             guard var breaker = breakers.peek(origin) else { return }
-            breaker.abandoned(at: Loop.shared.now)
+            breaker.abandoned(at: Loop.now)
             breakers.insert(breaker, for: origin)
         }
     }

@@ -57,7 +57,7 @@ final class OutboundResolver {
     func addresses(
         of name: String, until deadline: Deadline
     ) async throws(HTTPClientError) -> [SocketAddress] {
-        if let entry = cache.find(name), Loop.shared.now < entry.until { return entry.addresses }
+        if let entry = cache.find(name), Loop.now < entry.until { return entry.addresses }
         let waiter = Waiter<[SocketAddress]>()
         let isFirst = waiting[name] == nil
         waiting[name, default: []].append(waiter)
@@ -81,7 +81,7 @@ final class OutboundResolver {
     private func look(up name: String) async {
         let result: Result<[SocketAddress], any Error>
         do {
-            let found = try await lookup.find(name, .after(timeout, from: Loop.shared.now))
+            let found = try await lookup.find(name, .after(timeout, from: Loop.now))
             result = found.isEmpty ? .failure(HTTPClientError.resolve) : .success(found)
         } catch {
             // Our own limit, not the deadline of anybody who waits.
@@ -92,7 +92,7 @@ final class OutboundResolver {
         case .success(let found):
             let addresses = Array(found.prefix(Self.addressesMax))
             cache.insert(
-                Entry(addresses: addresses, until: Loop.shared.now + lifetime), for: name)
+                Entry(addresses: addresses, until: Loop.now + lifetime), for: name)
             for waiter in waiters { waiter.succeed(addresses) }
         case .failure(let error):
             for waiter in waiters { waiter.fail(error) }

@@ -168,7 +168,7 @@ package final class WebSocketEndpoint {
     private func startWheel() {
         guard wheelTimer == nil else { return }
         wheelTimer = Loop.shared.schedule(
-            at: .after(configuration.timeoutResolution, from: Loop.shared.now)
+            at: .after(configuration.timeoutResolution, from: Loop.now)
         ) {
             self.wheelTimer = nil
             self.checkTimeouts()

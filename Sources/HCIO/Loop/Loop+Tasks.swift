@@ -31,7 +31,7 @@ extension Loop {
 
     /// As `sleep(until:)`, from the beginning of this tick.
     @LoopActor package func sleep(for duration: Duration) async throws(CancellationError) {
-        try await sleep(until: .after(duration, from: now))
+        try await sleep(until: .after(duration, from: Loop.now))
     }
 }
 
@@ -50,7 +50,7 @@ package struct DeadlineExceeded: Error, Equatable, CustomStringConvertible {
     _ deadline: Deadline, _ body: @escaping @LoopActor () async throws -> Value
 ) async throws -> Value {
     if deadline == .never { return try await body() }
-    guard !deadline.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+    guard !deadline.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
     let task = Loop.shared.runAtOnce { Loop.shared.makeTask(body) }
     var isOver = false
     let timer = Loop.shared.schedule(at: deadline) {

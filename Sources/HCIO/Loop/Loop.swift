@@ -345,10 +345,8 @@ package final class Loop: SerialExecutor, TaskExecutor, @unchecked Sendable {
     // MARK: What the loop offers to its own code
 
     /// When the current tick began, read once per tick: free to ask, and the same for all of a tick.
-    @LoopActor package var now: MonotonicTime { time }
-
-    /// The same for what asks with each request: a room above that asks the object keeps it alive for the question, which
-    /// costs more than the answer.
+    ///
+    /// Asked of the type: another room that asks the object keeps it alive for the question, which costs more than the answer.
     @LoopActor package static var now: MonotonicTime { shared.time }
 
     /// How long an event of this tick may have waited before the tick began: the length of the tick before, or

@@ -63,7 +63,7 @@ package import HCCore
             if let error { throw error }
             return
         }
-        guard !deadline.isExpired(at: Loop.shared.now) else {
+        guard !deadline.isExpired(at: Loop.now) else {
             settle(DeadlineExceeded())
             state = .finished
             throw DeadlineExceeded()

@@ -29,7 +29,7 @@ extension PlainStream {
     }
 
     private static func pauseBeforeRetry(_ deadline: Deadline) async throws {
-        let retry = Deadline.after(.milliseconds(2), from: Loop.shared.now)
+        let retry = Deadline.after(.milliseconds(2), from: Loop.now)
         guard retry < deadline else {
             try await Loop.shared.sleep(until: deadline)
             throw DeadlineExceeded()

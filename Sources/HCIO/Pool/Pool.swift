@@ -47,7 +47,7 @@ package import HCCore
 
     /// Opens what is to be kept warm. May be called again.
     package func start() {
-        perform(machine.start(now: Loop.shared.now))
+        perform(machine.start(now: Loop.now))
     }
 
     // MARK: Leases
@@ -66,7 +66,7 @@ package import HCCore
     }
 
     private func lease(_ deadline: Deadline) async throws -> Lease {
-        let (answer, actions) = machine.lease(deadline: deadline, now: Loop.shared.now)
+        let (answer, actions) = machine.lease(deadline: deadline, now: Loop.now)
         switch answer {
         case .lease(let id):
             perform(actions)
@@ -98,7 +98,7 @@ package import HCCore
 
     private func giveBack(_ lease: Lease) {
         perform(
-            machine.release(lease.id, isUsable: lease.resource.isUsable, now: Loop.shared.now))
+            machine.release(lease.id, isUsable: lease.resource.isUsable, now: Loop.now))
     }
 
     // MARK: The end
@@ -154,7 +154,7 @@ package import HCCore
     }
 
     private func open(_ id: PoolStateMachine.ResourceID) {
-        let deadline = Deadline.after(machine.configuration.connectTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(machine.configuration.connectTimeout, from: Loop.now)
         let connect = connect
         let task = Loop.shared.spawn {
             do {
@@ -164,7 +164,7 @@ package import HCCore
                 self.lastFailure = error
                 self.tries[id] = nil
                 self.perform(
-                    self.machine.connectFailed(id, now: Loop.shared.now, using: &self.random))
+                    self.machine.connectFailed(id, now: Loop.now, using: &self.random))
             }
         }
         // The try may be over already.
@@ -177,9 +177,9 @@ package import HCCore
         lastFailure = nil
         resource.onClose = { [weak self] in
             guard let self else { return }
-            perform(machine.closed(id, now: Loop.shared.now))
+            perform(machine.closed(id, now: Loop.now))
         }
-        perform(machine.connected(id, now: Loop.shared.now))
+        perform(machine.connected(id, now: Loop.now))
     }
 
     private func close(_ id: PoolStateMachine.ResourceID) {
@@ -190,7 +190,7 @@ package import HCCore
 
     private func check(_ id: PoolStateMachine.ResourceID) {
         let resource = resource(id)
-        let deadline = Deadline.after(machine.configuration.connectTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(machine.configuration.connectTimeout, from: Loop.now)
         Loop.shared.spawn {
             var isAlive = true
             do {
@@ -200,7 +200,7 @@ package import HCCore
             }
             self.perform(
                 self.machine.checked(
-                    id, isAlive: isAlive && resource.isUsable, now: Loop.shared.now))
+                    id, isAlive: isAlive && resource.isUsable, now: Loop.now))
         }
     }
 
@@ -216,7 +216,7 @@ package import HCCore
         timer?.cancel()
         timer = Loop.shared.schedule(at: deadline) { [weak self] in
             guard let self else { return }
-            perform(machine.tick(now: Loop.shared.now))
+            perform(machine.tick(now: Loop.now))
         }
     }
 

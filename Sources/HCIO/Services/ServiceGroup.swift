@@ -118,7 +118,7 @@ package import HCCore
 
     private func end() async {
         ending.open()
-        let deadline = Deadline.after(limits.shutDownWithin, from: Loop.shared.now)
+        let deadline = Deadline.after(limits.shutDownWithin, from: Loop.now)
         for running in started.reversed() where !running.hasEnded.isOpen {
             guard let task = running.task else { continue }
             logger.info(
@@ -129,7 +129,7 @@ package import HCCore
         let late = started.filter { !$0.hasEnded.isOpen }
         guard !late.isEmpty else { return }
         for running in late.reversed() { running.task?.cancel() }
-        let patience = Deadline.after(limits.cancelWithin, from: Loop.shared.now)
+        let patience = Deadline.after(limits.cancelWithin, from: Loop.now)
         for running in late.reversed() {
             do { try await running.hasEnded.wait(until: patience) } catch { break }
         }

@@ -72,7 +72,7 @@ package import HCCore
     }
 
     private var deadline: Deadline {
-        .after(TLSCertificateFollower.patience, from: Loop.shared.now)
+        .after(TLSCertificateFollower.patience, from: Loop.now)
     }
 
     private func reload() async throws {

@@ -217,9 +217,9 @@ extension PostgresConnection {
             closeSession()
             throw .connectionLost
         }
-        let start = Loop.shared.now
+        let start = Loop.now
         await settle(deadline: deadline, isCancellable: frame.cancellation == .always)
-        work.time += Loop.shared.now - start
+        work.time += Loop.now - start
         let results = try takeOutcome()
         for result in results {
             let rows = result.affectedRows
@@ -388,7 +388,7 @@ extension PostgresConnection {
 extension PostgresConnection {
     private func checkBefore(_ deadline: Deadline, isCancellable: Bool) throws(PostgresError) {
         if isCancellable, Task.isCancelled { throw .cancelled }
-        if deadline.isExpired(at: Loop.shared.now) { throw .deadlineExceeded }
+        if deadline.isExpired(at: Loop.now) { throw .deadlineExceeded }
     }
 
     private func beginOperation(_ mode: Mode) throws(PostgresError) {
@@ -452,7 +452,7 @@ extension PostgresConnection {
     private func interrupt(_ reason: SessionStateMachine.Interruption, operation current: UInt64) {
         guard operation == current, session.interrupt(reason) else { return }
         guard let request = handle.makeCancelRequest() else { return closeSession() }
-        let limit = Deadline.after(configuration.cancelGrace, from: Loop.shared.now)
+        let limit = Deadline.after(configuration.cancelGrace, from: Loop.now)
         graceTimer = Loop.shared.schedule(at: limit) { [weak self] in
             self?.graceExpired(operation: current)
         }

@@ -95,7 +95,7 @@ package final class PostgresListener: Service {
     }
 
     private func deadline(_ duration: Duration) -> Deadline {
-        .after(duration, from: Loop.shared.now)
+        .after(duration, from: Loop.now)
     }
 }
 

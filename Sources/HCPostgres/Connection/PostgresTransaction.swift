@@ -220,7 +220,7 @@ package final class PostgresTransaction {
         }
         guard !connection.isClosed, connection.handle.transactionStatus != .idle else { return }
         let limit = Deadline.after(
-            connection.configuration.cancelGrace, from: Loop.shared.now)
+            connection.configuration.cancelGrace, from: Loop.now)
         let frame = PostgresConnection.Frame(ending: .rollback, cancellation: .never)
         do throws(PostgresError) {
             _ = try await connection.run([], frame, deadline: limit)

@@ -20,7 +20,7 @@ extension RedisClient: Service {
     }
 
     package func shutDown(_ running: RunningService) {
-        let deadline = Deadline.after(configuration.drainTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(configuration.drainTimeout, from: Loop.now)
         Loop.shared.spawn { await self.shutDown(deadline: deadline) }
     }
 }

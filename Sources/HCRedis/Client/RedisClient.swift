@@ -140,7 +140,7 @@ package import HCIO
     private func attempt() {
         timer = nil
         change(to: .connecting)
-        let deadline = Deadline.after(configuration.connectTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(configuration.connectTimeout, from: Loop.now)
         Loop.shared.spawn {
             do {
                 let stream = try await self.connect(deadline)
@@ -171,7 +171,7 @@ package import HCIO
         timer?.cancel()
         timer = nil
         lastFailure = nil
-        connectedSince = Loop.shared.now
+        connectedSince = Loop.now
         metrics.connects.increment()
         metrics.connected.set(1)
         logger.info("redis is connected")
@@ -179,7 +179,7 @@ package import HCIO
     }
 
     private func connectionClosed(_ failure: RedisConnection.Machine.Failure) {
-        if let connectedSince, Loop.shared.now - connectedSince >= configuration.steadyAfter {
+        if let connectedSince, Loop.now - connectedSince >= configuration.steadyAfter {
             backoff.reset()
         }
         connection = nil
@@ -198,7 +198,7 @@ package import HCIO
         logger.log(
             backoff.failures == 1 ? .warning : .debug, "redis is not connected",
             [("reason", .string(reason)), ("failures", .integer(backoff.failures))])
-        timer = Loop.shared.schedule(at: .after(pause, from: Loop.shared.now)) { self.attempt() }
+        timer = Loop.shared.schedule(at: .after(pause, from: Loop.now)) { self.attempt() }
         change(to: .waiting)
     }
 
@@ -234,7 +234,7 @@ package import HCIO
             metrics.unavailable.increment()
             throw .unavailable
         }
-        let begin = Loop.shared.now
+        let begin = Loop.now
         guard !deadline.isExpired(at: begin) else { throw .deadlineExceeded(sent: false) }
         waiting += 1
         metrics.commands.increment(by: commands.count)
@@ -246,7 +246,7 @@ package import HCIO
         }
         do throws(RedisError) {
             let replies = try await connection.send(commands, deadline: deadline)
-            metrics.latency.observe(Loop.shared.now - begin)
+            metrics.latency.observe(Loop.now - begin)
             return replies
         } catch {
             count(error)

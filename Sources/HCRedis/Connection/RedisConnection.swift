@@ -30,7 +30,7 @@ import HCIO
     /// Sends the handshake.
     func start() {
         stream.start(delegate: self, reading: true)
-        machine.connected(at: Loop.shared.now)
+        machine.connected(at: Loop.now)
         flush()
     }
 
@@ -57,7 +57,7 @@ import HCIO
             throw .cancelled(sent: machine.wasSent(offset))
         } catch {
             let sent = machine.wasSent(offset)
-            if machine.didTimeOut(at: Loop.shared.now) { close(.unresponsive) }
+            if machine.didTimeOut(at: Loop.now) { close(.unresponsive) }
             throw .deadlineExceeded(sent: sent)
         }
     }
@@ -91,7 +91,7 @@ import HCIO
 
     func stream(_ stream: any ByteStream, didReceive bytes: UnsafeRawBufferPointer) {
         do throws(Machine.Failure) {
-            try machine.receive(bytes, at: Loop.shared.now)
+            try machine.receive(bytes, at: Loop.now)
             while let event = try machine.next() {
                 switch event {
                 case .reply(let ticket, let value):
@@ -114,7 +114,7 @@ import HCIO
 
     private func keepAlive() {
         let next: MonotonicTime
-        switch machine.keepAlive(at: Loop.shared.now) {
+        switch machine.keepAlive(at: Loop.now) {
         case .idle(let until):
             next = until
         case .ping(let until):

@@ -103,7 +103,7 @@ final class AuditCommitter {
     private func commit(_ rows: [AuditRow], of tenant: TenantID) async -> Result<Void, any Error> {
         do {
             try await commit(
-                tenant, rows, .after(limits.commitTimeout, from: Loop.shared.now))
+                tenant, rows, .after(limits.commitTimeout, from: Loop.now))
             metrics.auditCommits.increment()
             metrics.auditRows.increment(by: rows.count)
             return .success(())

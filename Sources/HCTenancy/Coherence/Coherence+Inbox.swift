@@ -30,30 +30,30 @@ extension Coherence {
     /// Never returns.
     private func follow(_ reader: RedisClient, hasBegun: () -> Void) async throws(RedisError) {
         guard let connection = reader.connectedSince else { throw .unavailable }
-        var renewed = Loop.shared.now
+        var renewed = Loop.now
         try await renew(reader, isFirst: true)
         hasBegun()
         begun.open()
         metrics.isTrusted.set(1)
         while true {
-            let left = max(.milliseconds(10), limits.renewAfter - (Loop.shared.now - renewed))
+            let left = max(.milliseconds(10), limits.renewAfter - (Loop.now - renewed))
             let reply = try await reader.send(
                 [
                     "BLMPOP", .text("\(Double(left.inMilliseconds) / 1000)"), "1",
                     .text(CoherenceScripts.inbox(of: process)), "LEFT", "COUNT",
                     .integer(limits.readMax),
-                ], deadline: .after(left + limits.trust, from: Loop.shared.now))
+                ], deadline: .after(left + limits.trust, from: Loop.now))
             guard reader.connectedSince == connection, !hasLeft else { throw .connectionLost }
             if let pair = reply.asArray, pair.count == 2 { take(pair[1].asArray ?? []) }
-            guard Loop.shared.now - renewed >= limits.renewAfter else { continue }
-            renewed = Loop.shared.now
+            guard Loop.now - renewed >= limits.renewAfter else { continue }
+            renewed = Loop.now
             try await renew(reader, isFirst: false)
             guard reader.connectedSince == connection else { throw .connectionLost }
         }
     }
 
     private func renew(_ reader: RedisClient, isFirst: Bool) async throws(RedisError) {
-        let askedAt = Loop.shared.now
+        let askedAt = Loop.now
         let reply = try await reader.evaluate(
             CoherenceScripts.renew,
             keys: [
@@ -77,7 +77,7 @@ extension Coherence {
             switch message.asString.flatMap({ CoherenceMessage($0) }) {
             case .void(let tenant, let id, let names, let life, let other):
                 let hold = CopyLedger.Hold(id: id, names: VoidedNames(names), left: life)
-                if ledger.voided(tenant, hold, at: Loop.shared.now) { drop(tenant, hold.names) }
+                if ledger.voided(tenant, hold, at: Loop.now) { drop(tenant, hold.names) }
                 answers.append((.acknowledgement(id, process: process), other))
             case .release(let tenant, let id): ledger.released(tenant, id)
             case .acknowledgement(let id, let other): acknowledged(id, by: other)

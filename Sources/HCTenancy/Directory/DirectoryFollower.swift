@@ -111,7 +111,7 @@ package final class DirectoryFollower: Service {
         } catch {
             // It answers, and there is much to read: that is worth waiting for.
             if error == .deadlineExceeded, isReloading,
-                await isRefreshed(by: .after(configuration.loadTimeout, from: Loop.shared.now))
+                await isRefreshed(by: .after(configuration.loadTimeout, from: Loop.now))
             {
                 return .control
             }
@@ -160,7 +160,7 @@ package final class DirectoryFollower: Service {
     /// Gets the first map, unless there is one.
     package func prepare() async throws {
         guard snapshot == nil else { return }
-        _ = try await load(deadline: .after(configuration.loadTimeout, from: Loop.shared.now))
+        _ = try await load(deadline: .after(configuration.loadTimeout, from: Loop.now))
     }
 
     private func milliseconds(since start: MonotonicTime) -> Int64 {
@@ -179,7 +179,7 @@ package final class DirectoryFollower: Service {
             do throws(TenancyError) {
                 wantsPoll = false
                 try await refresh(
-                    deadline: .after(configuration.pollTimeout * 2, from: Loop.shared.now))
+                    deadline: .after(configuration.pollTimeout * 2, from: Loop.now))
                 backoff.reset()
             } catch {
                 if error == .cancelled { break }
@@ -192,7 +192,7 @@ package final class DirectoryFollower: Service {
             self.pause = pause
             defer { self.pause = nil }
             do {
-                try await pause.wait(until: .after(wait, from: Loop.shared.now))
+                try await pause.wait(until: .after(wait, from: Loop.now))
             } catch is DeadlineExceeded {
                 continue
             }
@@ -249,13 +249,13 @@ package final class DirectoryFollower: Service {
 
     /// - Returns: false if the control database could not be asked.
     private func poll() async -> Bool {
-        let deadline = Deadline.after(configuration.pollTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(configuration.pollTimeout, from: Loop.now)
         do {
             let connection = try await connected(deadline: deadline)
             try await follow(
                 DirectoryReader(connection: connection, clocks: clocks, logger: logger),
                 deadline: deadline)
-            confirmedAt = Loop.shared.now
+            confirmedAt = Loop.now
             await reportIfDue(connection, deadline: deadline)
             return true
         } catch {
@@ -308,7 +308,7 @@ package final class DirectoryFollower: Service {
         repeat {
             let page = try await reader.page(
                 after: last, length: configuration.pageLength,
-                deadline: .after(configuration.pollTimeout, from: Loop.shared.now))
+                deadline: .after(configuration.pollTimeout, from: Loop.now))
             fresh.add(page.tenants)
             last = page.next
         } while last != nil
@@ -391,7 +391,7 @@ package final class DirectoryFollower: Service {
     /// Whether nothing was heard of the control database for a while.
     package var isCutOff: Bool {
         guard let confirmedAt else { return true }
-        return Loop.shared.now - confirmedAt > configuration.pollTimeout * 2
+        return Loop.now - confirmedAt > configuration.pollTimeout * 2
     }
 
     // MARK: Reporting
@@ -399,7 +399,7 @@ package final class DirectoryFollower: Service {
     /// The map is confirmed whether the report is taken or not.
     private func reportIfDue(_ connection: PostgresConnection, deadline: Deadline) async {
         guard let report = configuration.report else { return }
-        let now = Loop.shared.now
+        let now = Loop.now
         if let reportedAt, now - reportedAt < configuration.reportInterval { return }
         reportedAt = now
         do {
@@ -434,7 +434,7 @@ package final class DirectoryFollower: Service {
     private func reportAge() {
         guard let confirmedAt else { return }
         metrics.directoryAge.set(
-            Double((Loop.shared.now - confirmedAt).inMicroseconds) / 1_000_000)
+            Double((Loop.now - confirmedAt).inMicroseconds) / 1_000_000)
     }
 
     // MARK: The last good map
@@ -444,7 +444,7 @@ package final class DirectoryFollower: Service {
             !isSaving,
             version != savedVersion
         else { return }
-        if let savedAt, Loop.shared.now - savedAt < configuration.saveInterval { return }
+        if let savedAt, Loop.now - savedAt < configuration.saveInterval { return }
         isSaving = true
         Loop.shared.spawn { [self] in
             await save(to: file)
@@ -462,7 +462,7 @@ package final class DirectoryFollower: Service {
 
     /// The workers of a machine share one file: whoever comes first writes, and the others see that it is done.
     private func save(to file: String) async {
-        let startedAt = Loop.shared.now
+        let startedAt = Loop.now
         do {
             let deadline = Deadline.after(.seconds(60), from: startedAt)
             let verified = !fileIsVerified
@@ -493,6 +493,6 @@ package final class DirectoryFollower: Service {
         } catch {
             logger.error("the map cannot be saved", [("reason", .string("\(error)"))])
         }
-        savedAt = Loop.shared.now
+        savedAt = Loop.now
     }
 }

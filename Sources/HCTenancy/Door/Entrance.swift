@@ -72,7 +72,7 @@ struct Entrance {
     /// When a transaction that begins now has to be over.
     @LoopActor
     func limit(_ deadline: Deadline) -> Deadline {
-        .after(tier.timeouts.transaction, from: Loop.shared.now).earlier(of: deadline)
+        .after(tier.timeouts.transaction, from: Loop.now).earlier(of: deadline)
     }
 }
 

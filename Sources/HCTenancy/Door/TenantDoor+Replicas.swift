@@ -80,7 +80,7 @@ extension TenantDoor {
         deadline: Deadline
     ) async {
         guard let redis else { return }
-        let limit = deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now))
+        let limit = deadline.earlier(of: .after(.seconds(1), from: Loop.now))
         for prefix in redisPrefixes(of: tenant) {
             do {
                 try await TenantRedis(redis, prefix: prefix).setAlways(

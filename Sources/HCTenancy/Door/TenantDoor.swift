@@ -299,7 +299,7 @@ package final class TenantDoor {
                 switch error {
                 case let error as PostgresError:
                     failure = RetryMachine.Failure(
-                        error, isLate: deadline.isExpired(at: Loop.shared.now))
+                        error, isLate: deadline.isExpired(at: Loop.now))
                 case let error as PoolError: failure = RetryMachine.Failure(error)
                 case is ShardPools.Refusal: failure = .unreachable(retryAfter: .seconds(5))
                 case is CancellationError: failure = .cancelled
@@ -350,7 +350,7 @@ package final class TenantDoor {
         do throws(TenancyError) {
             try await directory.refresh(
                 deadline: deadline.earlier(
-                    of: .after(limits.refreshTimeout, from: Loop.shared.now)))
+                    of: .after(limits.refreshTimeout, from: Loop.now)))
         } catch {
             // The map stays as it is; whoever has time left may find it changed next time.
             if error == .cancelled { throw error }
@@ -364,7 +364,7 @@ package final class TenantDoor {
     private func park(
         _ record: TenantRecord, _ wait: Duration, deadline: Deadline
     ) async throws(TenancyError) {
-        let now = Loop.shared.now
+        let now = Loop.now
         guard !deadline.isExpired(at: now) else { throw .moving(retryAfter: .seconds(1)) }
         let limit = tier(of: record, directory.snapshot).parkedRequestsMax
         guard parking.count < limits.parkedMax else { throw .moving(retryAfter: .seconds(1)) }
@@ -373,7 +373,7 @@ package final class TenantDoor {
         do {
             let hasWaited = try await parking.park(
                 record.id, limit: limit, until: deadline.earlier(of: .after(wait, from: now)))
-            guard hasWaited, !deadline.isExpired(at: Loop.shared.now) else {
+            guard hasWaited, !deadline.isExpired(at: Loop.now) else {
                 throw TenancyError.moving(retryAfter: .seconds(1))
             }
         } catch let error as TenancyError {
@@ -384,7 +384,7 @@ package final class TenantDoor {
     }
 
     private func pause(_ wait: Duration, deadline: Deadline) async throws(TenancyError) {
-        let until = Deadline.after(wait, from: Loop.shared.now)
+        let until = Deadline.after(wait, from: Loop.now)
         guard until < deadline else { throw .deadlineExceeded }
         do {
             try await Loop.shared.sleep(until: until)

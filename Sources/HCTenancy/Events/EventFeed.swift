@@ -97,7 +97,7 @@ package final class EventFeed: Service {
             place = feed.place
             window = try await stream.window(
                 of: place, after: after,
-                deadline: deadline.earlier(of: .after(limits.redisTimeout, from: Loop.shared.now)))
+                deadline: deadline.earlier(of: .after(limits.redisTimeout, from: Loop.now)))
             await audience.review([subscriber], of: tenant.id)
         } catch {
             leave(subscriber, topics: topics, of: tenant.id)
@@ -188,7 +188,7 @@ package final class EventFeed: Service {
                 do {
                     let window = try await stream.window(
                         of: feed.place, after: nil,
-                        deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+                        deadline: .after(limits.redisTimeout, from: Loop.now))
                     guard feeds[feed.place.id] === feed, feed.attempt == attempt else { return }
                     opened(feed, at: window.end)
                     return
@@ -243,7 +243,7 @@ package final class EventFeed: Service {
                 guard try await isSameRun() else { continue }
                 let reply = try await reader.send(
                     command(open),
-                    deadline: .after(limits.blockTime + .seconds(3), from: Loop.shared.now))
+                    deadline: .after(limits.blockTime + .seconds(3), from: Loop.now))
                 backoff.reset()
                 guard take(reply, of: open) else { continue }
                 try await pause(limits.readPause)
@@ -268,7 +268,7 @@ package final class EventFeed: Service {
         guard let connection = reader.connectedSince else { throw .unavailable }
         if let run, run.connection == connection { return true }
         let id = try await reader.runID(
-            deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+            deadline: .after(limits.redisTimeout, from: Loop.now))
         guard reader.connectedSince == connection else { throw .connectionLost }
         let isSame = run == nil || run?.id == id
         run = (connection, id)
@@ -329,7 +329,7 @@ package final class EventFeed: Service {
                     [
                         ["XADD", .text(wakeKey), "MAXLEN", "1", "*", "w", "1"],
                         ["PEXPIRE", .text(wakeKey), 60_000],
-                    ], deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+                    ], deadline: .after(limits.redisTimeout, from: Loop.now))
             } catch {
                 // Then the read ends by itself, a little later.
                 logger.debug("the event reader was not woken", [("reason", .string("\(error)"))])

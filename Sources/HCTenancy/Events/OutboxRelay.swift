@@ -83,7 +83,7 @@ final class OutboxRelay {
                 if !events.isEmpty {
                     let added = try await stream.publish(
                         events, of: record,
-                        deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+                        deadline: .after(limits.redisTimeout, from: Loop.now))
                     metrics.published.increment(by: added)
                     metrics.repeated.increment(by: events.count - added)
                     let now = clocks.now()
@@ -156,7 +156,7 @@ final class OutboxRelay {
             do {
                 try await delete(
                     record, [OutboxRows.withoutFlush, OutboxRows.delete(batch, tenant: record.id)],
-                    .after(limits.forgetTimeout, from: Loop.shared.now))
+                    .after(limits.forgetTimeout, from: Loop.now))
             } catch {
                 return
             }

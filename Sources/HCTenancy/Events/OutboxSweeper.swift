@@ -76,7 +76,7 @@ package final class OutboxSweeper: Service {
                 [
                     "SET", .text("\(shard):events:sweeper"), "1", "NX", "PX",
                     .integer((limits.sweepInterval * 0.75).inMilliseconds),
-                ], deadline: .after(limits.redisTimeout, from: Loop.shared.now)
+                ], deadline: .after(limits.redisTimeout, from: Loop.now)
             ).isOK
         } catch {
             return false
@@ -87,7 +87,7 @@ package final class OutboxSweeper: Service {
 
     /// Says how much there was, and publishes it.
     private func sweep(_ shard: ShardID) async throws -> Backlog {
-        let deadline = Deadline.after(limits.sweepTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(limits.sweepTimeout, from: Loop.now)
         let query = OutboxRows.backlog(age: limits.sweepAge, limit: limits.sweepRowsMax)
         let rows = try await door.shards.withConnection(to: shard, deadline: deadline) {
             connection in
@@ -109,7 +109,7 @@ package final class OutboxSweeper: Service {
             do {
                 let context = try door.context(tenant: tenant)
                 let count = try await publishBatch(
-                    context, deadline: .after(limits.sweepTimeout, from: Loop.shared.now))
+                    context, deadline: .after(limits.sweepTimeout, from: Loop.now))
                 guard count == limits.sweepBatchMax else { return }
             } catch {
                 door.logger.debug(
@@ -150,7 +150,7 @@ package final class OutboxSweeper: Service {
         for start in stride(from: 0, to: events.count, by: limits.publishBatchMax) {
             let batch = Array(events[start..<min(start + limits.publishBatchMax, events.count)])
             let added = try await stream.publish(
-                batch, of: record, deadline: .after(limits.redisTimeout, from: Loop.shared.now))
+                batch, of: record, deadline: .after(limits.redisTimeout, from: Loop.now))
             metrics.published.increment(by: added)
             metrics.repeated.increment(by: batch.count - added)
             let now = door.clocks.now()

@@ -58,7 +58,7 @@ package final class LimitProbe {
             for number in 0..<count {
                 // As a server's loop does: questions go out and answers come in between requests.
                 if number % 256 == 0 {
-                    try await Loop.shared.sleep(until: Deadline(Loop.shared.now))
+                    try await Loop.shared.sleep(until: Deadline(Loop.now))
                 }
                 // As it decides a request whose session it knows; any other costs a task more.
                 let request = self.request(isExact: false)

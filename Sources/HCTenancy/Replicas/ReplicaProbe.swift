@@ -32,12 +32,12 @@ final class ReplicaProbe<Answer: Sendable> {
         guard !isAsking, !isClosed else { return }
         isAsking = true
         Loop.shared.spawn { [self] in
-            let deadline = Deadline.after(timeout, from: Loop.shared.now)
-            var askedAt = Loop.shared.now
+            let deadline = Deadline.after(timeout, from: Loop.now)
+            var askedAt = Loop.now
             let result: Result<Answer, any Error>
             do {
                 let connection = try await connected(deadline)
-                askedAt = Loop.shared.now
+                askedAt = Loop.now
                 result = .success(try await ask(connection, deadline))
             } catch {
                 drop()

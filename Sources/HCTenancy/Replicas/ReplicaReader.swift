@@ -82,7 +82,7 @@ final class ReplicaReader {
     func isPromising() -> Bool {
         want()
         var guess = machine
-        if case .primary(let reason) = guess.choose(after: nil, now: Loop.shared.now) {
+        if case .primary(let reason) = guess.choose(after: nil, now: Loop.now) {
             metrics.fellBack(.init(reason))
             return false
         }
@@ -102,7 +102,7 @@ final class ReplicaReader {
         deadline: Deadline
     ) async throws(TenancyError) -> [PostgresResult]? {
         want()
-        let now = Loop.shared.now
+        let now = Loop.now
         let choice =
             inOutage
             ? machine.chooseInOutage(after: position, now: now)
@@ -191,7 +191,7 @@ final class ReplicaReader {
         }
         metrics.fellBack(reason)
         if isItsFault {
-            machine.failed(name, now: Loop.shared.now, using: &random)
+            machine.failed(name, now: Loop.now, using: &random)
         } else if reason == .refused || reason == .conflict {
             machine.responded(name)
         } else {
@@ -268,7 +268,7 @@ final class ReplicaReader {
     private func close(_ name: String) {
         probes.removeValue(forKey: name)?.close()
         guard let pool = pools.removeValue(forKey: name) else { return }
-        let limit = Deadline.after(.seconds(30), from: Loop.shared.now)
+        let limit = Deadline.after(.seconds(30), from: Loop.now)
         Loop.shared.spawn { await pool.shutDown(deadline: limit) }
     }
 
@@ -288,7 +288,7 @@ final class ReplicaReader {
 
     /// A read came that a replica may answer, now or when the primary is lost.
     func want() {
-        let now = Loop.shared.now
+        let now = Loop.now
         let wasResting = wantedAt.map { now - $0 > configuration.restAfter } ?? true
         wantedAt = now
         if !isRunning, !isClosed {
@@ -299,7 +299,7 @@ final class ReplicaReader {
                     let pause = Waiter<Void>()
                     self?.pause = pause
                     do {
-                        try await pause.wait(until: .after(wait, from: Loop.shared.now))
+                        try await pause.wait(until: .after(wait, from: Loop.now))
                     } catch is DeadlineExceeded {
                         continue
                     } catch {
@@ -316,7 +316,7 @@ final class ReplicaReader {
     private func sampleAndRest() -> Duration? {
         guard !isClosed else { return nil }
         sample()
-        let isResting = wantedAt.map { Loop.shared.now - $0 > configuration.restAfter } ?? true
+        let isResting = wantedAt.map { Loop.now - $0 > configuration.restAfter } ?? true
         return isResting ? configuration.restInterval : configuration.replicas.sampleInterval
     }
 
@@ -326,11 +326,11 @@ final class ReplicaReader {
             guard let self, case .success(let end) = result else { return }
             machine.primarySampled(end, askedAt: askedAt)
         }
-        for name in machine.samplesWanted(now: Loop.shared.now) {
+        for name in machine.samplesWanted(now: Loop.now) {
             guard let record = machine.member(name)?.record else { continue }
             probe(record).sample(timeout: timeout) { [weak self] result, _ in
                 guard let self, self.probes[name] != nil else { return }
-                let now = Loop.shared.now
+                let now = Loop.now
                 switch result {
                 case .success(let sight): sampled(name, sight.replayed, now: now)
                 case .failure: machine.sampleFailed(name, now: now, using: &random)
@@ -348,7 +348,7 @@ final class ReplicaReader {
     private func show(_ name: String) {
         guard let member = machine.member(name) else { return }
         metrics.show(
-            name, lag: machine.lag(of: name, now: Loop.shared.now),
+            name, lag: machine.lag(of: name, now: Loop.now),
             bytes: machine.lagBytes(of: name),
             breaker: member.breaker.state)
     }

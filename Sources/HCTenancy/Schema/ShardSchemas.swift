@@ -68,7 +68,7 @@ package final class ShardSchemas: Service {
 
     func saw(_ state: SchemaState, of shard: ShardID) {
         let wasRefused = machine.refusal(of: shard) != nil
-        guard let change = machine.saw(state, of: shard, now: Loop.shared.now) else { return }
+        guard let change = machine.saw(state, of: shard, now: Loop.now) else { return }
         tell([change], wasRefused: wasRefused ? [shard] : [])
     }
 
@@ -99,7 +99,7 @@ package final class ShardSchemas: Service {
     /// Looks at shards until the task is cancelled.
     package func run() async throws {
         while !Task.isCancelled {
-            let now = Loop.shared.now
+            let now = Loop.now
             for shard in machine.due(open: open(), isCutOff: isCutOff(), now: now) {
                 guard looking.count < ShardSchemas.lookingMax else { break }
                 guard looking.insert(shard).inserted else { continue }
@@ -110,7 +110,7 @@ package final class ShardSchemas: Service {
             self.pause = pause
             defer { self.pause = nil }
             do {
-                try await pause.wait(until: .after(pollInterval, from: Loop.shared.now))
+                try await pause.wait(until: .after(pollInterval, from: Loop.now))
             } catch is DeadlineExceeded {
                 continue
             }
@@ -118,7 +118,7 @@ package final class ShardSchemas: Service {
     }
 
     private func look(at shard: ShardID) async {
-        let deadline = Deadline.after(ShardSchemas.lookTimeout, from: Loop.shared.now)
+        let deadline = Deadline.after(ShardSchemas.lookTimeout, from: Loop.now)
         do {
             saw(try await look(shard, deadline), of: shard)
         } catch {

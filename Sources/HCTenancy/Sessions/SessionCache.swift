@@ -83,7 +83,7 @@ package final class SessionCache: Service {
             // The time comes first: what is read after it is at least as new.
             let replies = try await redis.pipeline(
                 [["TIME"], ["MGET"] + keys],
-                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
+                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.now)))
             guard redis.connectedSince == connection, let time = replies[0].asArray,
                 time.count == 2, let seconds = time[0].asString.flatMap({ Int64($0) }),
                 let rest = time[1].asString.flatMap({ Int64($0) }),
@@ -132,7 +132,7 @@ package final class SessionCache: Service {
                     .integer(configuration.entryLife.inMilliseconds),
                     .integer(configuration.fillWindow.inMicroseconds),
                 ],
-                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.shared.now)))
+                deadline: deadline.earlier(of: .after(Gate.timeout, from: Loop.now)))
         } catch {
             return
         }
@@ -148,7 +148,7 @@ package final class SessionCache: Service {
         var isDelivered = true
         for prefix in prefixes {
             let tombstone = TombstoneQueue.Tombstone(
-                key: prefix + SessionCache.name(of: session), since: Loop.shared.now)
+                key: prefix + SessionCache.name(of: session), since: Loop.now)
             if await deliver(tombstone, deadline: deadline) { continue }
             isDelivered = false
             if queue.add(tombstone) != nil { metrics.tombstonesDropped.increment() }
@@ -185,10 +185,10 @@ package final class SessionCache: Service {
                 _ = try await redis.evaluate(
                     SessionCache.renewScript, keys: [.text(key)],
                     arguments: [.integer(configuration.entryLife.inMilliseconds)],
-                    deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
+                    deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.now)))
             } catch {
                 isDelivered = false
-                let tombstone = TombstoneQueue.Tombstone(key: key, since: Loop.shared.now)
+                let tombstone = TombstoneQueue.Tombstone(key: key, since: Loop.now)
                 if queue.add(tombstone) != nil { metrics.tombstonesDropped.increment() }
             }
         }
@@ -207,7 +207,7 @@ package final class SessionCache: Service {
                 arguments: [
                     .text(SessionText.tombstone),
                     .integer(configuration.tombstoneLife.inMilliseconds),
-                ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.shared.now)))
+                ], deadline: deadline.earlier(of: .after(.seconds(1), from: Loop.now)))
             return true
         } catch {
             return false
@@ -219,7 +219,7 @@ package final class SessionCache: Service {
     /// Delivers what could not be delivered at once.
     package func run() async throws {
         while !Task.isCancelled {
-            guard let next = queue.next(at: Loop.shared.now) else {
+            guard let next = queue.next(at: Loop.now) else {
                 metrics.tombstonesWaiting.set(0)
                 let news = Waiter<Void>()
                 self.news = news
@@ -232,7 +232,7 @@ package final class SessionCache: Service {
                 metrics.tombstonesWaiting.set(queue.count)
             } else {
                 try await Loop.shared.sleep(
-                    until: .after(configuration.retryInterval, from: Loop.shared.now))
+                    until: .after(configuration.retryInterval, from: Loop.now))
             }
         }
     }

@@ -47,7 +47,7 @@ package final class LoadReporter: Service {
         let (entries, missed) = shards.takeLoads(of: shard)
         metrics.lost.increment(by: missed)
         guard !entries.isEmpty else { return }
-        let deadline = Deadline.after(LoadReporter.timeout, from: Loop.shared.now)
+        let deadline = Deadline.after(LoadReporter.timeout, from: Loop.now)
         let query = LoadReporter.add(entries)
         do {
             _ = try await shards.withConnection(to: shard, deadline: deadline) { connection in

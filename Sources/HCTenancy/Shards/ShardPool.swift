@@ -54,7 +54,7 @@ final class ShardPool {
     ) async throws -> Value {
         let ticket: Queue.Ticket
         switch queue.ask(
-            tenant, Queue.Terms(tier), isUrgent: isUrgent, now: Loop.shared.now)
+            tenant, Queue.Terms(tier), isUrgent: isUrgent, now: Loop.now)
         {
         case .grant(let granted):
             ticket = granted
@@ -71,10 +71,10 @@ final class ShardPool {
         }
         defer { finish(ticket) }
         return try await pool.withConnection(deadline: deadline) { connection in
-            let (start, before) = (Loop.shared.now, connection.work)
+            let (start, before) = (Loop.now, connection.work)
             defer {
                 loads.add(
-                    tenant, pool: Loop.shared.now - start, connection.work - before)
+                    tenant, pool: Loop.now - start, connection.work - before)
             }
             return try await body(connection)
         }
@@ -98,11 +98,11 @@ final class ShardPool {
         _ ticket: Queue.Ticket, _ waiter: Waiter<Void>, _ tenant: TenantID, _ timeout: Duration,
         _ deadline: Deadline
     ) async throws {
-        let since = Loop.shared.now
+        let since = Loop.now
         let patience = Deadline.after(timeout, from: since)
         do {
             try await waiter.wait(until: patience.earlier(of: deadline))
-            metrics?.waited(Loop.shared.now - since, waiting: queue.waitingCount)
+            metrics?.waited(Loop.now - since, waiting: queue.waitingCount)
         } catch is DeadlineExceeded {
             let retryAfter = ShardPool.bounded(queue.expectedWait(of: tenant))
             leave(ticket, waiter, isRejected: true)
@@ -118,23 +118,23 @@ final class ShardPool {
     private func leave(_ ticket: Queue.Ticket, _ waiter: Waiter<Void>, isRejected: Bool) {
         // Its place may be somebody else's by now.
         if waiters[ticket.index] === waiter { waiters[ticket.index] = nil }
-        _ = queue.leave(ticket, isRejected: isRejected, now: Loop.shared.now)
+        _ = queue.leave(ticket, isRejected: isRejected, now: Loop.now)
         metrics?.show(waiting: queue.waitingCount)
         serve()
     }
 
     private func finish(_ ticket: Queue.Ticket) {
-        queue.finish(ticket, now: Loop.shared.now)
+        queue.finish(ticket, now: Loop.now)
         serve()
     }
 
     /// Gives out what is free.
     private func serve() {
-        while let ticket = queue.next(now: Loop.shared.now) {
+        while let ticket = queue.next(now: Loop.now) {
             let waiter = waiters[ticket.index]
             waiters[ticket.index] = nil
             // He may have been cancelled in this tick; then the next one gets it.
-            if waiter?.succeed(()) != true { queue.finish(ticket, now: Loop.shared.now) }
+            if waiter?.succeed(()) != true { queue.finish(ticket, now: Loop.now) }
         }
     }
 
@@ -153,7 +153,7 @@ final class ShardPool {
 
     /// Every clinic that is remembered, and the sum of those that are not.
     func forEachTenant(_ body: (Queue.FlowView) -> Void) -> Queue.Use {
-        queue.forEach(at: Loop.shared.now, body)
+        queue.forEach(at: Loop.now, body)
         return queue.forgottenUse
     }
 

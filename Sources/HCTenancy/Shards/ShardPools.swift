@@ -97,7 +97,7 @@ package final class ShardPools {
             entries[id] = nil
             logger.notice("a shard's pool is closed", [("shard", .string(id.text))])
             let pool = entry.pool
-            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.shared.now)
+            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.now)
             Loop.shared.spawn { await pool.shutDown(deadline: limit) }
         }
         for (id, reader) in readers {
@@ -109,7 +109,7 @@ package final class ShardPools {
                 continue
             }
             readers[id] = nil
-            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.shared.now)
+            let limit = Deadline.after(ShardPools.drainTimeout, from: Loop.now)
             Loop.shared.spawn { await reader.shutDown(deadline: limit) }
         }
     }

@@ -264,9 +264,9 @@ struct AppointmentGuardTests {
             // Nothing tells when a backend begins to wait but PostgreSQL itself.
             let waits =
                 "SELECT count(*) FROM pg_stat_activity WHERE \(holder) = ANY (pg_blocking_pids(pid))"
-            let limit = Deadline.after(.seconds(60), from: Loop.shared.now)
+            let limit = Deadline.after(.seconds(60), from: Loop.now)
             while try await offLoop({ try watcher.run(waits).lines.first }) == "0" {
-                try #require(!limit.isExpired(at: Loop.shared.now))
+                try #require(!limit.isExpired(at: Loop.now))
             }
             try await offLoop { _ = try session.run("COMMIT") }
             #expect(try await booking.value == .invalidInput, "\(table)")

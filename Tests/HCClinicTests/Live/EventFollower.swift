@@ -41,7 +41,7 @@ final class TestSocket: EventSocket {
         let waiter = Waiter<Void>()
         waiters.append((condition, waiter))
         defer { waiters.removeAll { $0.waiter === waiter } }
-        try await waiter.wait(until: .after(.seconds(30), from: Loop.shared.now))
+        try await waiter.wait(until: .after(.seconds(30), from: Loop.now))
     }
 
     func all(_ type: String) -> [JSONValue] { messages.filter { $0["type"]?.asString == type } }

@@ -27,7 +27,7 @@ final class LiveClinic {
         let context = try ground.takeTenant()
         let outcome = try await OwnerAccount.create(
             in: context, email: ownerEmail, password: password, services: services,
-            requestID: "test", deadline: .after(.seconds(180), from: Loop.shared.now))
+            requestID: "test", deadline: .after(.seconds(180), from: Loop.now))
         guard case .created(let owner) = outcome else { throw ClinicError(.emailTaken) }
         return LiveClinic(ground, context, services, clock, owner)
     }
@@ -59,7 +59,7 @@ final class LiveClinic {
     }
 
     /// Generous: a test that needs it has failed.
-    var deadline: Deadline { .after(.seconds(180), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(180), from: Loop.now) }
 
     var system: Actor { .system(requestID: "test") }
 

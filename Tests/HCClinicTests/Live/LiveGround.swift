@@ -62,14 +62,14 @@ final class LiveGround {
         let ground = LiveGround(
             services, control, shard, master,
             redis: try services.redisSocket, password: try services.redisPassword)
-        try await ground.redis.waitUntilReady(deadline: .after(.seconds(30), from: Loop.shared.now))
+        try await ground.redis.waitUntilReady(deadline: .after(.seconds(30), from: Loop.now))
         // As a Redis that has forgotten nothing for long: copies are used at once.
         let run = try await ground.redis.runID(
-            deadline: .after(.seconds(30), from: Loop.shared.now))
+            deadline: .after(.seconds(30), from: Loop.now))
         _ = try await ground.redis.send(
             ["SET", .text(CoherenceScripts.born), .text("\(run)|0")],
-            deadline: .after(.seconds(30), from: Loop.shared.now))
-        _ = try await ground.directory.load(deadline: .after(.seconds(30), from: Loop.shared.now))
+            deadline: .after(.seconds(30), from: Loop.now))
+        _ = try await ground.directory.load(deadline: .after(.seconds(30), from: Loop.now))
         return ground
     }
 
@@ -137,7 +137,7 @@ final class LiveGround {
             try services.psql(
                 control.admin, "UPDATE tenant SET state = 'suspended' WHERE id = '\(tenant)'")
         }
-        try await directory.refresh(deadline: .after(.seconds(30), from: Loop.shared.now))
+        try await directory.refresh(deadline: .after(.seconds(30), from: Loop.now))
     }
 
     /// A clinic as a process has it that has no Redis.

@@ -12,10 +12,10 @@ struct ControlDoorTests {
     func waitsOnce() async throws {
         try await withGround { ground in
             let door = try ground.plane("ann").controlDoor()
-            await door.prepare(deadline: .after(.milliseconds(1), from: Loop.shared.now))
+            await door.prepare(deadline: .after(.milliseconds(1), from: Loop.now))
             let patience = ground.deadline
             await door.prepare(deadline: patience)
-            #expect(!patience.isExpired(at: Loop.shared.now), "it was waited for again")
+            #expect(!patience.isExpired(at: Loop.now), "it was waited for again")
         }
     }
 }

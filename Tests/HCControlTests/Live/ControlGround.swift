@@ -22,7 +22,7 @@ final class ControlGround {
     static func make() async throws -> ControlGround {
         let threads = BlockingPool()
         let (services, database) = try await threads.run(
-            deadline: .after(.seconds(120), from: Loop.shared.now)
+            deadline: .after(.seconds(120), from: Loop.now)
         ) {
             let services = try LocalServices.shared()
             return (services, try services.makeControlDatabase())
@@ -69,7 +69,7 @@ final class ControlGround {
         ).platform
     }
 
-    var deadline: Deadline { .after(.seconds(30), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(30), from: Loop.now) }
 
     /// A connection of its own for each operator, as for each command.
     func plane(_ name: String) -> ControlPlane {

@@ -12,7 +12,7 @@ struct DoctorTests {
     /// What it says of a Redis with these settings.
     private func findings(_ settings: [String]) async throws -> [Doctor.Finding] {
         let threads = BlockingPool()
-        let server = try await threads.run(deadline: .after(.seconds(30), from: Loop.shared.now)) {
+        let server = try await threads.run(deadline: .after(.seconds(30), from: Loop.now)) {
             try RedisServer(password: "", settings: settings)
         }
         let configuration = try PlatformConfiguration.load(

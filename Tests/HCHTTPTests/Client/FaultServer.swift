@@ -42,7 +42,7 @@ final class FaultServer {
         guard !isMet(self) else { return }
         let waiter = Waiter<Void>()
         self.waiter = (isMet, waiter)
-        try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+        try await waiter.wait(until: .after(RawClient.patience, from: Loop.now))
     }
 
     fileprivate func begin(_ connection: FaultConnection) {
@@ -60,9 +60,9 @@ final class FaultServer {
 extension Loop {
     /// Lets the loop go round until something holds.
     @LoopActor func turns(until isMet: () -> Bool) async throws {
-        let end = Deadline.after(RawClient.patience, from: now)
+        let end = Deadline.after(RawClient.patience, from: Loop.now)
         while !isMet() {
-            guard !end.isExpired(at: now) else { throw DeadlineExceeded() }
+            guard !end.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             let turn = Waiter<Void>()
             atEndOfTick { turn.succeed(()) }
             try await turn.wait(until: .never)

@@ -8,9 +8,9 @@ import Testing
 @Suite("The outbound client, when servers and callers go wrong", .onLoop)
 @LoopActor
 struct HTTPClientFaultTests {
-    private var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
     private func soon(_ milliseconds: Int = 60) -> Deadline {
-        .after(.milliseconds(milliseconds), from: Loop.shared.now)
+        .after(.milliseconds(milliseconds), from: Loop.now)
     }
 
     private func configuration(attempts: Int = 1) -> HTTPClientConfiguration {

@@ -9,7 +9,7 @@ import Testing
 @Suite("The outbound client goes where it may", .onLoop)
 @LoopActor
 struct HTTPClientGuardTests {
-    private var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
 
     /// Guarded, with this machine opened for the test: 127.0.0.1 and nothing beside it.
     private func rules(_ port: UInt16) throws -> GuardRules {

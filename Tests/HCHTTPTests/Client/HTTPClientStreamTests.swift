@@ -8,7 +8,7 @@ import Testing
 @Suite("The outbound client streams both ways", .onLoop)
 @LoopActor
 struct HTTPClientStreamTests {
-    private var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
 
     @Test("an answer is read no faster than it is asked for, and whole")
     func backPressure() async throws {
@@ -69,7 +69,7 @@ struct HTTPClientStreamTests {
         let read: @LoopActor (OutboundResponseStream) async throws -> Void = { response in
             while try await response.nextChunk() != nil {}
         }
-        let soon = Deadline.after(.milliseconds(60), from: Loop.shared.now)
+        let soon = Deadline.after(.milliseconds(60), from: Loop.now)
         await #expect(throws: HTTPClientError.timeout(.content)) {
             try await client.withResponse(
                 to: .testing(.get, server.url("/")), deadline: soon, read)
@@ -128,7 +128,7 @@ struct HTTPClientStreamTests {
                 written += piece.count
             }
         }
-        let soon = Deadline.after(.milliseconds(300), from: Loop.shared.now)
+        let soon = Deadline.after(.milliseconds(300), from: Loop.now)
         await #expect(throws: HTTPClientError.timeout(.answer)) {
             try await client.send(
                 .testing(.put, server.url("/"), content: .stream(stream)), deadline: soon)

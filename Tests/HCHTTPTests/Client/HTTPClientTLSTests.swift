@@ -9,7 +9,7 @@ import Testing
 @Suite("The outbound client over TLS and HTTP/2", .onLoop)
 @LoopActor
 struct HTTPClientTLSTests {
-    private var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
 
     /// A server for `clinic.example` with a certificate of its own, and that certificate as the authority.
     private final class Fixture {
@@ -69,7 +69,7 @@ struct HTTPClientTLSTests {
         func stop() async throws {
             server.stopAccepting(emptyingQueue: false)
             _ = await server.drain(
-                idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+                idleUntil: Deadline(Loop.now), deadline: Deadline(Loop.now))
             try Subprocess.run("/bin/rm", ["-rf", directory])
         }
     }

@@ -25,7 +25,7 @@ struct HTTPClientTests {
         }
     }
 
-    private var deadline: Deadline { .after(RawClient.patience, from: Loop.shared.now) }
+    private var deadline: Deadline { .after(RawClient.patience, from: Loop.now) }
 
     @Test("a request reaches the server under any host name; the answer is complete")
     func request() async throws {
@@ -131,7 +131,7 @@ struct HTTPClientTests {
             return HTTPResponse(.ok)
         }
         let client = HTTPClient.testing()
-        let soon = Deadline.after(.milliseconds(100), from: Loop.shared.now)
+        let soon = Deadline.after(.milliseconds(100), from: Loop.now)
         await #expect(throws: HTTPClientError.timeout(.answer)) {
             try await client.send(
                 .testing(.get, "http://a:\(fixture.address.port)/"), deadline: soon)

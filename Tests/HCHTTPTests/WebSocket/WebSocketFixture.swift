@@ -58,7 +58,7 @@ final class WebSocketFixture {
         if log.endings.count < count {
             let waiter = Waiter<Void>()
             log.awaited = (count, waiter)
-            try await waiter.wait(until: .after(RawClient.patience, from: Loop.shared.now))
+            try await waiter.wait(until: .after(RawClient.patience, from: Loop.now))
         }
         return log.endings
     }

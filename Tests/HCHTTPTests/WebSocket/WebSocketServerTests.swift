@@ -379,8 +379,8 @@ struct WebSocketServerTests {
         let client = try await fixture.open()
         fixture.fixture.server.stopAccepting(emptyingQueue: false)
         async let cut = fixture.fixture.server.drain(
-            idleUntil: .after(.seconds(60), from: Loop.shared.now),
-            deadline: .after(.seconds(60), from: Loop.shared.now))
+            idleUntil: .after(.seconds(60), from: Loop.now),
+            deadline: .after(.seconds(60), from: Loop.now))
         let frame = try #require(try await client.frames(1).first)
         #expect(frame.closeCode == 1012)
         let hint = try #require(frame.closeReason.split(separator: "=").last.flatMap { Double($0) })
@@ -401,8 +401,8 @@ struct WebSocketServerTests {
         client.raw.send(String(WebSocketFixture.handshake().dropLast()))
         fixture.fixture.server.stopAccepting(emptyingQueue: true)
         async let cut = fixture.fixture.server.drain(
-            idleUntil: .after(.seconds(60), from: Loop.shared.now),
-            deadline: .after(.seconds(60), from: Loop.shared.now))
+            idleUntil: .after(.seconds(60), from: Loop.now),
+            deadline: .after(.seconds(60), from: Loop.now))
         await Task.yield()
         client.raw.send("\r\n")
         #expect(try await client.frames(1).map(\.closeCode) == [1012])
@@ -418,7 +418,7 @@ struct WebSocketServerTests {
         let client = try await fixture.open()
         fixture.fixture.server.stopAccepting(emptyingQueue: false)
         let cut = await fixture.fixture.server.drain(
-            idleUntil: Deadline(Loop.shared.now), deadline: Deadline(Loop.shared.now))
+            idleUntil: Deadline(Loop.now), deadline: Deadline(Loop.now))
         #expect(cut == 1)
         try await client.raw.end()
         #expect(try await fixture.endings().map(\.kind) == [.drained])
@@ -625,8 +625,8 @@ extension WebSocketFixture {
     func settled(_ number: @LoopActor () -> Int) async throws {
         var last = number()
         var calm = 0
-        let end = Deadline.after(RawClient.patience, from: Loop.shared.now)
-        while calm < 50, !end.isExpired(at: Loop.shared.now) {
+        let end = Deadline.after(RawClient.patience, from: Loop.now)
+        while calm < 50, !end.isExpired(at: Loop.now) {
             let waiter = Waiter<Void>()
             Loop.shared.post { waiter.succeed(()) }
             try await waiter.wait(until: end)

@@ -60,7 +60,7 @@ struct AuditTests {
         #expect(!answered.isSet)
         // Another one with less patience is refused, not answered unrecorded.
         await #expect(throws: TenancyError.deadlineExceeded) {
-            try await read(platform, deadline: .after(.seconds(1), from: Loop.shared.now))
+            try await read(platform, deadline: .after(.seconds(1), from: Loop.now))
         }
         try await offLoop { _ = try blocker.run("COMMIT") }
         try await reading.value

@@ -297,7 +297,7 @@ struct CacheHistoryTests {
         while try await workers[0].platform.psql(
             workers[0].platform.first.superuser, "SELECT count(*) FROM read_model"
         ).first != "1" {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("no model") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("no model") }
         }
         #expect(try await workers[1].read(key, id) == value)
         #expect(workers[1].metrics.hits(.redis) + workers[1].metrics.hits(.shard) == 1)
@@ -398,7 +398,7 @@ struct CacheHistoryTests {
         ) { _ in
             while workers[1].platform.door.coherence?.isHeld(tags[0].name, of: record.id) == true {
                 try await Loop.shared.sleep(for: .milliseconds(2))
-                guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("for ever") }
+                guard !limit.isExpired(at: Loop.now) else { throw FixtureError("for ever") }
             }
             for _ in 0..<2 { _ = try await workers[1].read(id) }
             #expect(workers[1].metrics.hits(.memory) == 1, "nobody holds it any more")
@@ -418,7 +418,7 @@ struct CacheHistoryTests {
         let limit = redis.deadline
         while !coherence.mayUseCopies(of: record.id) {
             try await Loop.shared.sleep(for: .milliseconds(2))
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("no lease") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("no lease") }
         }
         func change(_ tag: String, _ error: any Error) async throws {
             do {
@@ -501,7 +501,7 @@ struct CacheHistoryTests {
         let latest = try await worker.platform.door.cache.change(
             [CacheTag("a")], of: record, prefixes: [record.redisPrefix], deadline: .never
         ) { limit in
-            limit.time - Loop.shared.now
+            limit.time - Loop.now
         }
         #expect(latest <= configuration.holdLife - configuration.holdMargin)
         worker.kill()

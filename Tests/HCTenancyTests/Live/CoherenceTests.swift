@@ -38,7 +38,7 @@ struct CoherenceTests {
 
         /// Waits until copies of the clinic may be used.
         func join(_ tenant: TenantID) async throws {
-            try await coherence.begun.wait(until: .after(.seconds(30), from: Loop.shared.now))
+            try await coherence.begun.wait(until: .after(.seconds(30), from: Loop.now))
             _ = coherence.mayUseCopies(of: tenant)
             await coherence.registering?.value
             try #require(coherence.mayUseCopies(of: tenant))
@@ -131,7 +131,7 @@ struct CoherenceTests {
         let trusted = two.coherence.ledger.trustedUntil
         two.die()
         _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
-        #expect(Loop.shared.now >= trusted, "it might have used a copy all the while")
+        #expect(Loop.now >= trusted, "it might have used a copy all the while")
         #expect(one.coherence.metrics.expiredWaits.value == 1)
         // And once only.
         _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
@@ -166,7 +166,7 @@ struct CoherenceTests {
         let trusted = two.coherence.ledger.trustedUntil
         _ = try await one.redis.send(["FLUSHALL"], deadline: live.deadline)
         _ = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
-        #expect(Loop.shared.now >= trusted)
+        #expect(Loop.now >= trusted)
         // What was held before it forgot may be held still: nobody makes copies for a while.
         let three = try await Process(live, limits: limits)
         try await three.coherence.begun.wait(until: live.deadline)
@@ -191,7 +191,7 @@ struct CoherenceTests {
         try await offLoop { try server.kill() }
         let held = await one.coherence.hold(["a"], of: tenant, for: .seconds(5))
         #expect(!held.isTold)
-        #expect(Loop.shared.now >= trusted)
+        #expect(Loop.now >= trusted)
         #expect(!two.coherence.mayUseCopies(of: tenant))
         try await offLoop { try server.start() }
         one.coherence.release(held)
@@ -214,13 +214,13 @@ struct CoherenceTests {
         let limit = live.deadline
         while process.coherence.ledger.era == era {
             try await Loop.shared.sleep(for: .milliseconds(2))
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("goes on") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("goes on") }
         }
         #expect(process.coherence.process != name)
         #expect(process.dropped == [.all])
         while !process.coherence.mayUseCopies(of: tenant) {
             try await Loop.shared.sleep(for: .milliseconds(2))
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("no lease") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("no lease") }
         }
         #expect(!process.coherence.isCurrent(ticket, of: tenant, ["a"]))
         process.die()
@@ -300,7 +300,7 @@ struct CoherenceTests {
         try await two.join(tenant)
         try await live.setFull()
         let trusted = two.coherence.ledger.trustedUntil
-        while Loop.shared.now < trusted + .milliseconds(1) {
+        while Loop.now < trusted + .milliseconds(1) {
             try await Loop.shared.sleep(until: Deadline(trusted + .milliseconds(1)))
         }
         #expect(two.coherence.mayUseCopies(of: tenant), "its lease was renewed")

@@ -487,7 +487,7 @@ struct EventFeedTests {
             try await worker.feed.join(
                 Listener(), topics: ["a"], after: nil, request: EventJoinRequest(id: nil),
                 in: try worker.platform.context(LivePlatform.hillview).tenant,
-                deadline: .after(.milliseconds(50), from: Loop.shared.now))
+                deadline: .after(.milliseconds(50), from: Loop.now))
         }
         try await offLoop { try redis.server.start() }
         try await listener.wait(worker.deadline) { listener.missed.count == 2 }

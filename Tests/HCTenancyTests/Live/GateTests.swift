@@ -17,7 +17,7 @@ final class LiveRedis {
 
     private init(_ server: RedisServer) { self.server = server }
 
-    var deadline: Deadline { .after(.seconds(30), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(30), from: Loop.now) }
 
     let registry = MetricsRegistry()
     /// Of all clients.
@@ -93,7 +93,7 @@ struct GateTests {
         await worker.gate.pass(
             LimitRequest(
                 tenant: record, limits: .make(GateTests.plan), kind: .default, units: 1),
-            session: session, now: now, deadline: .after(.seconds(30), from: Loop.shared.now))
+            session: session, now: now, deadline: .after(.seconds(30), from: Loop.now))
     }
 
     private func ticket(_ lookup: SessionLookup) throws -> SessionLookup.FillTicket {
@@ -106,13 +106,13 @@ struct GateTests {
     private func fill(_ worker: Worker, ticket: SessionLookup.FillTicket) async {
         await worker.sessions.fill(
             session, of: Sample.record(), entry, ticket: ticket,
-            deadline: .after(.seconds(30), from: Loop.shared.now))
+            deadline: .after(.seconds(30), from: Loop.now))
     }
 
     private func revoke(_ worker: Worker) async -> Bool {
         await worker.sessions.revoke(
             session, prefixes: [Sample.record().redisPrefix],
-            deadline: .after(.seconds(30), from: Loop.shared.now))
+            deadline: .after(.seconds(30), from: Loop.now))
     }
 
     // MARK: Sessions
@@ -202,7 +202,7 @@ struct GateTests {
             ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], deadline: redis.deadline)
         let limit = redis.deadline
         while worker.client.connectedSince == before || worker.client.connectedSince == nil {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("not connected") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("not connected") }
             try await Loop.shared.lookAround()
         }
         let ticket = try ticket(await pass(worker, session: session).session)
@@ -241,7 +241,7 @@ struct GateTests {
                 Issue.record("a revoked session was admitted")
                 return
             }
-            guard !limit.isExpired(at: Loop.shared.now) else {
+            guard !limit.isExpired(at: Loop.now) else {
                 throw FixtureError("never delivered")
             }
             try await Loop.shared.sleep(for: .milliseconds(1))
@@ -270,7 +270,7 @@ struct GateTests {
             ).first
         }
         while await lookUp() != .revoked {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("never ended") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("never ended") }
             try await Loop.shared.lookAround()
         }
     }

@@ -36,7 +36,7 @@ struct LimitLiveTests {
                     kind: .default, units: cost.units, isExact: isExact,
                     user: user.map { UUID(high: 1, low: $0) }),
                 session: session, now: Timestamp(seconds: 1_780_000_000),
-                deadline: .after(time, from: Loop.shared.now)
+                deadline: .after(time, from: Loop.now)
             ).limit
         }
     }
@@ -358,7 +358,7 @@ struct LimitLiveTests {
         // The grace that is left is told though nobody asks for anything.
         let limit = redis.deadline
         while worker.metrics.graceLeft.value >= 29.7 || worker.metrics.graceLeft.value == 0 {
-            guard !limit.isExpired(at: Loop.shared.now) else {
+            guard !limit.isExpired(at: Loop.now) else {
                 throw FixtureError("the gauge stands still")
             }
             try await Loop.shared.sleep(for: .milliseconds(2))

@@ -164,7 +164,7 @@ final class LivePlatform {
     nonisolated var second: ShardDatabase { ground.second }
 
     /// Generous: a test that needs it has failed.
-    var deadline: Deadline { .after(.seconds(30), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(30), from: Loop.now) }
 
     func context(_ tenant: TenantID) throws -> TenantContext { try door.context(tenant: tenant) }
 

@@ -40,7 +40,7 @@ struct ReplicaLossTests {
         // Until the replica is known to have it.
         let before = replicated.replicaReads
         let limit = replicated.deadline
-        while replicated.replicaReads == before, !limit.isExpired(at: Loop.shared.now) {
+        while replicated.replicaReads == before, !limit.isExpired(at: Loop.now) {
             _ = try await replicated.names(try replicated.request(after: token))
         }
         try await offLoop { try services.killPostgres() }
@@ -129,7 +129,7 @@ struct ReplicaLossTests {
     /// The server's sessions outlive their parent for a moment and may still answer.
     private func untilLost(_ replicated: ReplicatedPlatform) async throws {
         let limit = replicated.deadline
-        while !limit.isExpired(at: Loop.shared.now) {
+        while !limit.isExpired(at: Loop.now) {
             do {
                 _ = try await replicated.names(try replicated.request(), from: .primary)
             } catch let error as TenancyError {

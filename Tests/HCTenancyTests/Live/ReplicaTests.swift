@@ -118,7 +118,7 @@ struct ReplicatedPlatform {
                 // A breaker that is open refuses without a wait: the loop would never come to its timers.
                 try await Loop.shared.lookAround()
             }
-            guard !limit.isExpired(at: Loop.shared.now) else {
+            guard !limit.isExpired(at: Loop.now) else {
                 throw FixtureError("still \(found) after \(replicaReads) reads of the replica")
             }
         }
@@ -221,7 +221,7 @@ struct ReplicaTests {
         let token = try #require(try await tokenOfWrite("Dr Late", replicated))
         let before = replicated.replicaReads
         let limit = replicated.deadline
-        while replicated.replicaReads == before, !limit.isExpired(at: Loop.shared.now) {
+        while replicated.replicaReads == before, !limit.isExpired(at: Loop.now) {
             let found = try await replicated.names(try replicated.request(after: token))
             #expect(found == ["Dr Late", "Dr Own"])
         }
@@ -282,7 +282,7 @@ struct ReplicaTests {
             let reader = try #require(replicated.platform.shards.replicas(of: ShardID("s1")))
             let before = replicated.replicaReads
             // In one tick with the choice: no sample comes between.
-            reader.sampled("r1", LogPosition(.max - 1), now: Loop.shared.now)
+            reader.sampled("r1", LogPosition(.max - 1), now: Loop.now)
             #expect(
                 try await replicated.names(try replicated.request(after: token)) == ["Dr Own"])
             #expect(replicated.replicaReads == before)

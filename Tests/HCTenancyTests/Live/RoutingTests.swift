@@ -125,14 +125,14 @@ struct RoutingTests {
         await #expect(throws: TenancyError.moving(retryAfter: .seconds(1))) {
             try await context.write(
                 [LivePlatform.addPractitioner("Dr Late", to: context.id)], audit: [],
-                deadline: .after(.milliseconds(60), from: Loop.shared.now))
+                deadline: .after(.milliseconds(60), from: Loop.now))
         }
         // The tier lets 64 wait.
         let outcomes = try await concurrently(80) { _ in
             do {
                 try await context.write(
                     [LivePlatform.addPractitioner("Dr Late", to: context.id)], audit: [],
-                    deadline: .after(.seconds(2), from: Loop.shared.now))
+                    deadline: .after(.seconds(2), from: Loop.now))
                 return "written"
             } catch {
                 return (error as? TenancyError)?.code ?? "\(error)"
@@ -274,7 +274,7 @@ extension LivePlatform {
     func until(_ condition: @LoopActor () -> Bool) async throws {
         let limit = deadline
         while !condition() {
-            guard !limit.isExpired(at: Loop.shared.now) else {
+            guard !limit.isExpired(at: Loop.now) else {
                 throw FixtureError("it never happened")
             }
             try await Loop.shared.sleep(for: .milliseconds(1))

@@ -28,7 +28,7 @@ struct ShardPoolTests {
                 AND state = 'active' AND query LIKE '%hc shard pool test%' AND pid <> pg_backend_pid()
             """) != "\(count)\n"
         {
-            try #require(!limit.isExpired(at: Loop.shared.now))
+            try #require(!limit.isExpired(at: Loop.now))
         }
     }
 
@@ -142,7 +142,7 @@ struct ShardPoolTests {
         #expect(late?.code == "overloaded")
         #expect(late?.retryAfter.map { $0 >= .seconds(1) && $0 <= .seconds(60) } == true)
         // With the request's own deadline before it, that is what has passed.
-        let own = Deadline.after(.milliseconds(5), from: Loop.shared.now)
+        let own = Deadline.after(.milliseconds(5), from: Loop.now)
         await #expect(throws: TenancyError.deadlineExceeded) {
             try await context.read([Self.one], deadline: own)
         }

@@ -29,7 +29,7 @@ struct SharedCacheTests {
         }
     }
 
-    private var deadline: Deadline { .after(.seconds(30), from: Loop.shared.now) }
+    private var deadline: Deadline { .after(.seconds(30), from: Loop.now) }
 
     private func answer(_ text: String) -> CacheAnswer {
         .value(CachedValue(bytes: Array(text.utf8), entityTag: "\"t\""))
@@ -70,7 +70,7 @@ struct SharedCacheTests {
             let look = await look(side, key, record)
             if case .missing(let ticket) = look { return ticket }
             try await Loop.shared.sleep(for: .milliseconds(2))
-            guard !limit.isExpired(at: Loop.shared.now) else {
+            guard !limit.isExpired(at: Loop.now) else {
                 throw FixtureError("never settled: \(look)")
             }
         }
@@ -167,7 +167,7 @@ struct SharedCacheTests {
             #expect(text(look) == nil)
             if case .missing = look { break }
             try await Loop.shared.sleep(for: .milliseconds(2))
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("held for ever") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("held for ever") }
         }
     }
 
@@ -219,7 +219,7 @@ struct SharedCacheTests {
         let limit = deadline
         while side.client.connectedSince == before || side.client.connectedSince == nil {
             try await Loop.shared.sleep(for: .milliseconds(1))
-            guard !limit.isExpired(at: Loop.shared.now) else { throw FixtureError("not connected") }
+            guard !limit.isExpired(at: Loop.now) else { throw FixtureError("not connected") }
         }
         #expect(isNone(await look(side)), "a hold may have been missed a moment ago")
         let ticket = try await settled(side)

@@ -11,7 +11,7 @@ struct WaitingTests {
     private let one = Sample.tenant(1)
     private let two = Sample.tenant(2)
 
-    private func after(_ duration: Duration) -> Deadline { .after(duration, from: Loop.shared.now) }
+    private func after(_ duration: Duration) -> Deadline { .after(duration, from: Loop.now) }
 
     // MARK: Parking
 
@@ -31,7 +31,7 @@ struct WaitingTests {
         lot.wake([one])
         for task in parked { #expect(try await task.value) }
         #expect(lot.count == 0)
-        #expect(!limit.isExpired(at: Loop.shared.now), "woken, not given up")
+        #expect(!limit.isExpired(at: Loop.now), "woken, not given up")
         #expect(try await lot.park(one, limit: 2, until: after(.milliseconds(1))), "nobody woke it")
         #expect(lot.count == 0)
     }

@@ -3,13 +3,13 @@
 # shellcheck disable=SC2154 # what bench sets
 
 bench_move() {
-    local name clinic rows=${HC_BENCH_MOVE_ROWS:-200000} moves=${HC_BENCH_MOVES:-20} rate=${HC_BENCH_MOVE_RATE:-300} each=2 clinics
+    local name clinic rows=${HC_BENCH_MOVE_ROWS:-200000} moves=${HC_BENCH_MOVES:-20} rate=${HC_BENCH_MOVE_RATE:-300} each=3 clinics
     positive HC_BENCH_MOVE_ROWS "$rows"
     positive HC_BENCH_MOVES "$moves"
     positive HC_BENCH_MOVE_RATE "$rate"
     [[ $(<"$HC_STATE/services/s1.server") != "$(<"$HC_STATE/services/s2.server")" ]] ||
         fail "s1 and s2 are on one server: remove $HC_STATE, made before HC_SHARD_SERVERS was 2"
-    # A clinic under such a load grows by a sixth and more while it is moved: when one has come and gone another one has its turn, for
+    # A clinic under such a load grows by a sixth and more while it is moved: after three moves another one has its turn, for
     # each is to have about as many rows as was said.
     clinics=(neighbour)
     for ((clinic = 1; clinic <= (moves + each - 1) / each; clinic++)); do clinics+=("moved$clinic"); done

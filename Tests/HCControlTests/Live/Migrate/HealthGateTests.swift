@@ -195,7 +195,7 @@ struct HealthGateTests {
                 "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
             let deadline = ground.deadline
             while try await ground.psql(superuser, look) != "1" {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "nobody waits")
+                try #require(!deadline.isExpired(at: Loop.now), "nobody waits")
             }
             var options = WaveRunner.Options()
             options.lockWaitMax = .zero

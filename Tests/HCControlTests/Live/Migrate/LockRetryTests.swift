@@ -56,7 +56,7 @@ struct LockRetryTests {
                 """
             let deadline = ground.deadline
             while try await ground.psql(ground.shards[0].superuser, refused) != "1" {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "nobody waits")
+                try #require(!deadline.isExpired(at: Loop.now), "nobody waits")
             }
             _ = try await offLoop { try reader.run("COMMIT") }
             #expect(try await run.value.map(\.name) == ["later"])

@@ -39,7 +39,7 @@ struct MeanwhileTests {
     private func wait(_ ground: WaveGround, _ query: String) async throws {
         let deadline = ground.deadline
         while try await ground.psql(ground.control.owner, query) != "1" {
-            try #require(!deadline.isExpired(at: Loop.shared.now), "\(query)")
+            try #require(!deadline.isExpired(at: Loop.now), "\(query)")
         }
     }
 

@@ -88,7 +88,7 @@ struct MigrationDownTests {
                 ground.shards[1].owner,
                 "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'") == "0"
             {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "nobody waits")
+                try #require(!deadline.isExpired(at: Loop.now), "nobody waits")
             }
             let early = await waveFailure { _ = try await waves().up() }
             #expect(early?.kind == .conflict && early?.code == "shard-migrating")
@@ -102,7 +102,7 @@ struct MigrationDownTests {
             _ = try await offLoop { try first.run("BEGIN; LOCK cache_tag IN ACCESS SHARE MODE") }
             let run = Loop.shared.makeTask { try await waves().up().count }
             while try await RolloutStore(plane: ground.plane()).last() == nil {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "no run begins")
+                try #require(!deadline.isExpired(at: Loop.now), "no run begins")
             }
             #expect(await alone()?.code == "rollout-running")
             _ = try await offLoop { try first.run("COMMIT") }
@@ -136,7 +136,7 @@ struct MigrationDownTests {
                 """
             let deadline = ground.deadline
             while try await ground.psql(ground.control.owner, held) != "0" {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "a session is left")
+                try #require(!deadline.isExpired(at: Loop.now), "a session is left")
             }
             _ = try await store.begin(
                 target: ground.catalog.shard[0], canary: "s01", shards: 1, owner: "ann")

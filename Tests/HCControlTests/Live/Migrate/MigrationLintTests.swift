@@ -518,7 +518,7 @@ struct MigrationLintTests {
     ) async throws -> Value {
         let threads = BlockingPool()
         let secrets = try await threads.run(
-            deadline: .after(.seconds(120), from: Loop.shared.now)
+            deadline: .after(.seconds(120), from: Loop.now)
         ) { try LocalServices.shared().secretsDirectory }
         let configuration = try PlatformConfiguration.load(
             Array(

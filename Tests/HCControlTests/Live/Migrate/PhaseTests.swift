@@ -295,7 +295,7 @@ struct PhaseTests {
                 "SELECT to_regclass('hc_backfill') IS NOT NULL AND EXISTS"
                     + " (SELECT FROM hc_backfill WHERE done_at IS NOT NULL)") != "t"
             {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "nothing is filled")
+                try #require(!deadline.isExpired(at: Loop.now), "nothing is filled")
             }
             #expect(
                 try await superuser(
@@ -332,7 +332,7 @@ struct PhaseTests {
                 ground,
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'hc-admin'"
             ) != "1" {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "no batch waits")
+                try #require(!deadline.isExpired(at: Loop.now), "no batch waits")
             }
             _ = try await RolloutStore(plane: ground.plane("bob")).abort(reason: nil)
             // Nobody has let go of the row, and it has not been given up.

@@ -85,7 +85,7 @@ final class WaveGround {
 
     nonisolated func id(_ number: Int) -> String { "s\(number < 10 ? "0" : "")\(number)" }
 
-    var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(60), from: Loop.now) }
 
     /// The catalog with one more migration of the shards.
     func catalog(

@@ -276,7 +276,7 @@ struct WaveRunnerTests {
                 "SELECT count(*) FROM migration_run WHERE shard_id = 's03' AND state = 'running'"
             let deadline = ground.deadline
             while try await ground.psql(ground.control.admin, begun) != "1" {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "the third is not begun")
+                try #require(!deadline.isExpired(at: Loop.now), "the third is not begun")
             }
             try await ground.psql(ground.shards[1].superuser, "GRANT SELECT ON hc_load TO hc_app")
             _ = try await offLoop { try holder.run("COMMIT") }
@@ -307,7 +307,7 @@ struct WaveRunnerTests {
                     """
                 let deadline = ground.deadline
                 while try await ground.psql(shard.superuser, others) != "0" {
-                    try #require(!deadline.isExpired(at: Loop.shared.now), "sessions are left")
+                    try #require(!deadline.isExpired(at: Loop.now), "sessions are left")
                 }
                 #expect(
                     try await ground.psql(
@@ -331,7 +331,7 @@ struct WaveRunnerTests {
             }
             let deadline = ground.deadline
             while try await RolloutStore(plane: ground.plane()).last() == nil {
-                try #require(!deadline.isExpired(at: Loop.shared.now), "nobody begins")
+                try #require(!deadline.isExpired(at: Loop.now), "nobody begins")
             }
             let error = await waveFailure {
                 _ = try await runner(ground, next, operator: "bob").up()

@@ -113,7 +113,7 @@ struct AgentCollectTests {
             while try await ground.psql(
                 ground.control.admin, "SELECT count(*) FROM shard_load") != "2"
             {
-                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             }
             task.cancel()
             _ = await task.result

@@ -93,7 +93,7 @@ final class MoveGround {
         ).platform
     }
 
-    var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(60), from: Loop.now) }
 
     /// From here on the files of a shard (1 or 2) lead to another server, which has its database and its roles.
     func lead(_ number: Int, to server: Conninfo) throws {
@@ -287,7 +287,7 @@ final class MoveGround {
     func untilTrue(_ shard: ShardDatabase, _ sql: String) async throws {
         let limit = deadline
         while try await psql(shard.superuser, sql) != "t" {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
         }
     }
 
@@ -370,7 +370,7 @@ final class MoveGround {
             shard.superuser,
             "SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots WHERE slot_name LIKE '\(slots)'"
         ) != "t" {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             try await psql(
                 shard.superuser,
                 "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")

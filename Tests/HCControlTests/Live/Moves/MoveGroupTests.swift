@@ -205,7 +205,7 @@ struct MoveGroupTests {
             WHERE datname = current_database() AND wait_event_type = 'Lock'
             """) != "\(count)"
         {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
         }
     }
 }

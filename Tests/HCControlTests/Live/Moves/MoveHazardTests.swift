@@ -259,7 +259,7 @@ struct MoveHazardTests {
                 return session
             }
             let limit = ground.deadline
-            while !move.state.isOver, !limit.isExpired(at: Loop.shared.now) {
+            while !move.state.isOver, !limit.isExpired(at: Loop.now) {
                 move = try await store.find(mover.id)
             }
             #expect(move.state == .done, "\(move.progress.text)")
@@ -319,7 +319,7 @@ struct MoveHazardTests {
             repeat {
                 slots = try await ground.psql(
                     ground.shards[0].superuser, "SELECT count(*) FROM pg_replication_slots")
-            } while slots != "0" && !limit.isExpired(at: Loop.shared.now)
+            } while slots != "0" && !limit.isExpired(at: Loop.now)
             #expect(slots == "0")
             #expect(try await store.find(mover.id).state == .aborting)
             try await offLoop { try services.restart() }
@@ -342,7 +342,7 @@ struct MoveHazardTests {
             var move = try await store.find(mover.id)
             let limit = ground.deadline
             while move.step == .closing, move.progress["waitingFor"]?.asString == nil,
-                !limit.isExpired(at: Loop.shared.now)
+                !limit.isExpired(at: Loop.now)
             {
                 move = try await store.find(mover.id)
             }

@@ -137,12 +137,12 @@ struct MovePauseTests {
                 plane: patient, move: move, origin: origin, destination: destination)
             #expect(
                 try await deaf.drain(
-                    barrier, deadline: .after(.milliseconds(50), from: Loop.shared.now))
+                    barrier, deadline: .after(.milliseconds(50), from: Loop.now))
                     == nil)
             let failure = await #expect(throws: PostgresError.self) {
                 try await verification.finish(
                     look, at: destination, of: move.tenant, plane: patient,
-                    deadline: .after(.milliseconds(50), from: Loop.shared.now))
+                    deadline: .after(.milliseconds(50), from: Loop.now))
             }
             guard case .deadlineExceeded? = failure?.kind else {
                 Issue.record("it ended otherwise: \(String(describing: failure))")

@@ -55,7 +55,7 @@ struct MoveWatchTests {
     private func until(_ ground: MoveGround, _ isSo: () -> Bool) async throws {
         let limit = ground.deadline
         while !isSo() {
-            guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+            guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             try await ground.psql(ground.shards[0].superuser, "SELECT 1")
         }
     }
@@ -268,7 +268,7 @@ struct MoveWatchTests {
             try await watch.awaitBarrier(2000, deadline: ground.deadline)
             await #expect(throws: DeadlineExceeded.self) {
                 try await watch.awaitBarrier(
-                    1000, deadline: .after(.milliseconds(20), from: Loop.shared.now))
+                    1000, deadline: .after(.milliseconds(20), from: Loop.now))
             }
             await watch.stop()
         }

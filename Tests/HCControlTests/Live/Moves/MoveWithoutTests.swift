@@ -108,7 +108,7 @@ struct MoveWithoutTests {
             let waiting = Loop.shared.makeTask { try await mover.run() }
             let limit = ground.deadline
             while try await store.find(move.id).progress["waitingFor"]?.asString == nil {
-                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             }
             #expect(try await store.find(move.id).isLeased)
             let undone = try await end(ground, without: "s2")

@@ -364,7 +364,7 @@ struct TenantDigestTests {
             let plan = try await shards.plan(rowsPerChunk: 4)
             await #expect(throws: PostgresError.self) {
                 try await TenantDigest(of: TwoShards.sunrise, on: shards.source).read(
-                    plan, deadline: .after(.zero, from: Loop.shared.now))
+                    plan, deadline: .after(.zero, from: Loop.now))
             }
         }
     }

@@ -27,7 +27,7 @@ final class TwoShards {
     static func make(_ sql: String, before: String = "") async throws -> TwoShards {
         let threads = BlockingPool()
         let (services, source, target) = try await threads.run(
-            deadline: .after(.seconds(120), from: Loop.shared.now)
+            deadline: .after(.seconds(120), from: Loop.now)
         ) {
             let services = try LocalServices.shared()
             let source = try services.makeShardDatabase()
@@ -62,10 +62,10 @@ final class TwoShards {
         try await PostgresConnection.connect(
             PostgresConfiguration(
                 connectionString: Sensitive("\(conninfo)"), applicationName: "control-test"),
-            deadline: .after(.seconds(30), from: Loop.shared.now))
+            deadline: .after(.seconds(30), from: Loop.now))
     }
 
-    var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(60), from: Loop.now) }
 
     func psql(_ database: ShardDatabase, _ sql: String) async throws {
         let services = services

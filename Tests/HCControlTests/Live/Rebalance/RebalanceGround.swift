@@ -25,7 +25,7 @@ final class RebalanceGround {
     static func make() async throws -> RebalanceGround {
         let threads = BlockingPool()
         let (services, control, shards) = try await threads.run(
-            deadline: .after(.seconds(120), from: Loop.shared.now)
+            deadline: .after(.seconds(120), from: Loop.now)
         ) {
             let services = try LocalServices.shared()
             let shards = [try services.makeShardDatabase(), try services.makeShardDatabase()]
@@ -110,12 +110,12 @@ final class RebalanceGround {
             """)
     }
 
-    var deadline: Deadline { .after(.seconds(60), from: Loop.shared.now) }
+    var deadline: Deadline { .after(.seconds(60), from: Loop.now) }
 
     @discardableResult
     func psql(_ database: Conninfo, _ sql: String) async throws -> String {
         let services = services
-        let text = try await threads.run(deadline: .after(.seconds(60), from: Loop.shared.now)) {
+        let text = try await threads.run(deadline: .after(.seconds(60), from: Loop.now)) {
             try services.psql(database, sql)
         }
         return text.last == "\n" ? String(text.dropLast()) : text

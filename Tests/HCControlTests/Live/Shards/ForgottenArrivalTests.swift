@@ -284,7 +284,7 @@ struct ForgottenArrivalTests {
             var reason = ""
             let limit = ground.deadline
             while !reason.contains("a standby of shard s2 to have what came") {
-                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
                 reason =
                     try await store.find(named: "sunrise").progress["waitingFor"]?.asString ?? ""
                 try await Loop.shared.lookAround()
@@ -318,7 +318,7 @@ struct ForgottenArrivalTests {
             var move = try await store.find(mover.id)
             var reason = ""
             while !reason.contains("slot standby_away"), !move.state.isOver {
-                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
                 move = try await store.find(mover.id)
                 reason = move.progress["waitingFor"]?.asString ?? ""
             }

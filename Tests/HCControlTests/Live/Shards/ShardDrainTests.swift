@@ -99,7 +99,7 @@ struct ShardDrainTests {
                 """
             let limit = ground.deadline
             while try await ground.psql(ground.control.superuser, waiting) == "0" {
-                guard !limit.isExpired(at: Loop.shared.now) else {
+                guard !limit.isExpired(at: Loop.now) else {
                     throw FixtureError("nobody waits for the drain")
                 }
             }
@@ -385,7 +385,7 @@ struct ShardDrainTests {
                 WHERE datname = current_database() AND wait_event_type = 'Lock'
                 """) != "2"
             {
-                guard !limit.isExpired(at: Loop.shared.now) else { throw DeadlineExceeded() }
+                guard !limit.isExpired(at: Loop.now) else { throw DeadlineExceeded() }
             }
             _ = try await offLoop { try holder.run("COMMIT") }
             var refusals: [ControlError] = []

@@ -28,7 +28,7 @@ struct ShardReconciliationTests {
         let context = try await ground.plane().context(tenant: tenant)
         return try await context.read(
             [Query("SELECT count(*) FROM practitioner WHERE tenant_id = $1", [.id(tenant)])],
-            deadline: .after(.seconds(5), from: Loop.shared.now))[0].single().int(0)
+            deadline: .after(.seconds(5), from: Loop.now))[0].single().int(0)
     }
 
     @Test(
