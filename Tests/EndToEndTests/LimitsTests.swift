@@ -14,7 +14,7 @@ extension EndToEnd {
             platform = try RunningPlatform.shared("limits", ["HC_WORKERS": "1"])
         }
 
-        /// A clinic whose accounts may ask 3,600 units an hour: in the time of a test few of them come back.
+        /// A clinic whose accounts may ask 360 units an hour: in the time of a test few of them come back.
         private func login() throws -> String {
             let metered = try JSONReader.parse(
                 """
@@ -22,7 +22,7 @@ extension EndToEnd {
                     {"name":"clinic","scope":"tenant","algorithm":"token-bucket",
                         "units":1000,"per":"1s","burst":10000},
                     {"name":"reading","scope":"user","classes":["default"],
-                        "algorithm":"sliding-window","units":3600,"per":"1h"}]}
+                        "algorithm":"sliding-window","units":360,"per":"1h"}]}
                 """)
             let file = try JSONReader.parse(
                 Array(Repository.contents(of: Repository.path("tenants/tiers.json")).utf8))
@@ -71,9 +71,9 @@ extension EndToEnd {
             #expect(rules.map { $0["scope"]?.asString } == ["tenant", "user"])
             #expect(
                 rules.map { $0["algorithm"]?.asString } == ["token-bucket", "sliding-window"])
-            #expect(rules.map { $0["units"]?.asInteger } == [1000, 3600])
+            #expect(rules.map { $0["units"]?.asInteger } == [1000, 360])
             #expect(rules.map { $0["per"]?.asString } == ["1s", "1h"])
-            #expect(rules.map { $0["capacity"]?.asInteger } == [10000, 3600])
+            #expect(rules.map { $0["capacity"]?.asInteger } == [10000, 360])
             #expect(rules[1]["classes"] == ["default"])
             let costs = try #require(try first.json["costs"])
             #expect(costs["read"] == 1 && costs["search"] == 10 && costs["write"] == 20)
@@ -82,13 +82,13 @@ extension EndToEnd {
             // Both rules speak of the request, and of the second less is left.
             #expect(
                 first.header("RateLimit-Policy")
-                    == #""clinic";q=10000;w=10, "reading";q=3600;w=3600"#)
+                    == #""clinic";q=10000;w=10, "reading";q=360;w=3600"#)
             for _ in 0..<8 {
                 let answer = try ask()
                 let field = try #require(answer.header("RateLimit"))
                 #expect(field.hasPrefix("\"reading\";r=\(try left(answer));t="), "\(field)")
             }
-            // One unit each; in a second at most one comes back.
+            // One unit each; in ten seconds at most one comes back.
             let used = try left(first) - left(try ask())
             #expect((5...9).contains(used), "\(used)")
 
