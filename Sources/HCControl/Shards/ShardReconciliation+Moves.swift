@@ -113,22 +113,18 @@ extension ShardReconciliation {
     /// Past its commit point a move goes on for ever: this process leaves it when the time is over.
     private func run(_ mover: Mover, on own: ControlPlane, until limit: Deadline) async throws {
         let running = Loop.shared.makeTask { try await mover.run() }
-        let ending = Loop.shared.makeTask { [plane] in
-            do {
-                try await Loop.shared.sleep(for: limit.remaining(at: plane.clocks.monotonic()))
-            } catch {
-                return
-            }
+        let leaving = Loop.shared.makeTask { () -> Bool in
+            do { try await Loop.shared.sleep(until: limit) } catch { return false }
             running.cancel()
             // What waits for a server's answer hears that there is none.
             await own.close()
+            return true
         }
         let end = await running.result
-        ending.cancel()
-        await ending.value
-        guard case .failure(let error) = end, !limit.isExpired(at: plane.clocks.monotonic()),
-            !(error is ArrivalForgotten)
-        else { return }
+        leaving.cancel()
+        // By who ended it and not by the clock, which the loop's time may be ahead of or behind.
+        let isLeft = try await leaving.value
+        guard case .failure(let error) = end, !isLeft, !(error is ArrivalForgotten) else { return }
         throw error
     }
 
