@@ -214,7 +214,7 @@ package enum ServerProgram {
         Loop.shared.spawn {
             do {
                 try await body()
-                LogOutput.standardError.flush()
+                LogOutput.flush()
                 exit(0)
             } catch {
                 refuse("\(error)")
@@ -223,12 +223,12 @@ package enum ServerProgram {
     }
 
     private static func makeLogger(_ configuration: AppConfiguration, process: String) -> Logger {
-        Logger(level: configuration.logLevel, clocks: .system) { LogOutput.standardError.write($0) }
+        Logger(level: configuration.logLevel, clocks: .system, sink: LogOutput.write)
             .with([("process", .string(process)), ("pid", .integer(Int(getpid())))])
     }
 
     private static func refuse(_ reason: String) -> Never {
-        LogOutput.standardError.flush()
+        LogOutput.flush()
         writeError("hc-server: \(reason)")
         exit(1)
     }

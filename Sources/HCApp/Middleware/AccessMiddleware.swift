@@ -67,9 +67,17 @@ final class AccessMiddleware: Middleware {
                 class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
                 isExact: limits.isExact, at: now)
         else { return false }
+        return try admit(claims, answer, request, context, tenant, at: now)
+    }
+
+    private func admit(
+        _ claims: AccessClaims, _ answer: GateAnswer, _ request: HTTPRequest,
+        _ context: RequestContext, _ tenant: TenantContext, at now: Timestamp
+    ) throws -> Bool {
         try admit(answer.limit, context)
         guard case .active(let entry) = answer.session else { return false }
         context.actor = try auth.admit(claims, entry, requestID: request.id, at: now)
+        ReadAfterMiddleware.begin(request, tenant, session: claims.session)
         return true
     }
 
@@ -93,6 +101,7 @@ final class AccessMiddleware: Middleware {
         context.actor = try await auth.admit(
             claims, answer.session, in: tenant, requestID: request.id,
             deadline: request.deadline)
+        ReadAfterMiddleware.begin(request, tenant, session: claims.session)
     }
 
     private func claims(

@@ -25,14 +25,16 @@ final class ObservationMiddleware: Middleware {
     func leave(
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
-        if let limit = context.limit {
-            response.headers.append(.rateLimitPolicy, limit.policyField)
-            limit.withLimitField { response.headers.append(.rateLimit, $0) }
-        }
+        if let limit = context.limit.take() { tell(limit, in: &response.headers) }
         let elapsed = clocks.monotonic() - request.receivedAt
         latency(of: context.match).observe(elapsed)
         log(request, context, response, elapsed)
         return .done
+    }
+
+    private func tell(_ limit: RateDecision, in headers: inout HTTPHeaders) {
+        headers.append(.rateLimitPolicy, limit.policyField)
+        limit.withLimitField { headers.append(.rateLimit, $0) }
     }
 
     private func log(
@@ -46,7 +48,7 @@ final class ObservationMiddleware: Middleware {
             line.add("route", context.match.route?.name ?? "none")
             line.add("status", response.status.code)
             line.add("microseconds", Int(elapsed.inMicroseconds))
-            if let tenant = context.tenant { line.add("tenant", tenant.id) }
+            if let tenant = context.tenant?.tenant.id { line.add("tenant", tenant) }
             if let code = response.problemCode { line.add("code", code) }
         }
     }

@@ -8,20 +8,18 @@ import HCTenancy
 /// Within a session this needs nothing of the client. An answer to a write also carries `HC-Read-After`: sent along with
 /// a request of another session, it makes that one find the write too.
 struct ReadAfterMiddleware: Middleware {
-    static let field: HTTPFieldName = "HC-Read-After"
-
     func applies(to route: RouteDescription?) -> Bool {
         route.map { $0.access != .open } ?? false
     }
 
-    func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
-        guard let tenant = context.tenant, let actor = context.actor else { return .next }
+    /// To be called when it is known whose session it is.
+    @LoopActor
+    static func begin(_ request: HTTPRequest, _ tenant: TenantContext, session: SessionID) {
         // Several fields are one text that opens as no token: then the primary answers.
         let token =
-            request.headers.contains(ReadAfterMiddleware.field)
-            ? request.headers.values(ReadAfterMiddleware.field).joined(separator: ",") : nil
-        tenant.setReader(session: actor.sessionID, after: token)
-        return .next
+            request.headers.contains(.hcReadAfter)
+            ? request.headers.values(.hcReadAfter).joined(separator: ",") : nil
+        tenant.setReader(session: session, after: token)
     }
 
     func leave(
@@ -33,7 +31,7 @@ struct ReadAfterMiddleware: Middleware {
                 return answer
             }
             var answer = answer
-            answer.headers.append(ReadAfterMiddleware.field, token)
+            answer.headers.append(.hcReadAfter, token)
             return answer
         }
     }

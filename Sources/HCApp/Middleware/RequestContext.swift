@@ -14,7 +14,7 @@ final class RequestContext {
     var tenant: TenantContext?
     /// Set by `AccessMiddleware` on routes that need a login.
     var actor: Actor?
-    /// What the limit said; its headers go onto the answer, whatever that is.
+    /// What the limit said; `ObservationMiddleware` takes it, for its headers go onto the answer, whatever that is.
     var limit: RateDecision?
 
     nonisolated init(match: RouteMatch) {

@@ -32,11 +32,12 @@ struct RouteTable {
         }
     }
 
-    /// A route for those who are logged in that mostly waits for nothing and takes no content.
+    /// A route for those who are logged in that mostly waits for nothing and takes neither content nor parameters.
     mutating func addImmediate(
         _ method: HTTPMethod, _ pattern: String, _ name: String, permission: Permission?,
         class routeClass: RouteClass, lane: RequestLane? = nil, _ summary: String,
-        _ handler: @escaping @LoopActor (ClinicRequest) throws -> ImmediateAnswer
+        _ handler:
+            @escaping @LoopActor (HTTPRequest, TenantContext, Actor) throws -> ImmediateAnswer
     ) {
         let route = RouteDescription(
             method, pattern, name: name,
@@ -44,7 +45,10 @@ struct RouteTable {
             limitClass: routeClass.rawValue, lane: lane ?? routeClass.lane, bodyBytesMax: 0,
             summary: summary)
         router.addImmediate(route) { request, context in
-            try handler(try ClinicRequest(request, context, bodyBytesMax: 0))
+            guard let tenant = context.tenant, let actor = context.actor else {
+                throw ClinicError(.unauthenticated)
+            }
+            return try handler(request, tenant, actor)
         }
     }
 

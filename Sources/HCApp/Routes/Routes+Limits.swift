@@ -8,16 +8,13 @@ extension Routes {
         table.addImmediate(
             .get, "/v1/limits", "readLimits", permission: nil, class: .read,
             "The clinic's tier, its rules, and what is left of each."
-        ) { request in
-            let (user, address) = (
-                request.actor.accountID?.uuid, LimitAddress(request.http.remoteAddress)
-            )
-            if let report = request.tenant.knownLimitReport(user: user, address: address) {
+        ) { request, tenant, actor in
+            let user = actor.accountID?.uuid
+            let address = LimitAddress(request.remoteAddress)
+            if let report = tenant.knownLimitReport(user: user, address: address) {
                 return .ready(answer(report))
             }
-            return .pending {
-                answer(await request.tenant.limitReport(user: user, address: address))
-            }
+            return .pending { answer(await tenant.limitReport(user: user, address: address)) }
         }
     }
 
@@ -29,7 +26,7 @@ extension Routes {
         json.key("costs" as StaticString)
         json.raw(costs)
         json.endObject()
-        return .json(json.finish())
+        return .json((consume json).finish())
     }
 
     /// The units of each class of request: the same for everybody.

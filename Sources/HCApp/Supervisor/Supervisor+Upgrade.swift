@@ -133,7 +133,7 @@ extension Supervisor {
                     ("file", .string(candidate.program.path)),
                     ("identity", .string("\(candidate.program.identity)")),
                 ])
-            LogOutput.standardError.flush()
+            LogOutput.flush()
             try FaultPoint.reach("upgrade.before-replace")
             try ProcessImage.replace(
                 by: candidate.program,

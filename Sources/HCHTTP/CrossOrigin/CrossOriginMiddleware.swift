@@ -93,11 +93,11 @@ package final class CrossOriginMiddleware<Context: RequestState>: Middleware {
 /// What a page may send and see beyond what every page may (Fetch 2.2.2).
 package struct CrossOriginFields: Sendable {
     package var allowed: [HTTPFieldName] = [
-        .accept, .acceptLanguage, .authorization, .contentEncoding, .contentType, "HC-Read-After",
+        .accept, .acceptLanguage, .authorization, .contentEncoding, .contentType, .hcReadAfter,
         .idempotencyKey, .ifMatch, .ifNoneMatch, .traceparent, .tracestate, .xRequestId,
     ]
     package var exposed: [HTTPFieldName] = [
-        .contentDisposition, .etag, "HC-Read-After", "Idempotency-Replayed", .link, .location,
+        .contentDisposition, .etag, .hcReadAfter, "Idempotency-Replayed", .link, .location,
         .rateLimit,
         .rateLimitPolicy, .retryAfter, .wwwAuthenticate, .xRequestId,
     ]

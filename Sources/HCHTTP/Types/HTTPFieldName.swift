@@ -8,8 +8,9 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
     /// No field that anybody uses comes near it; a request with a longer name is 431.
     package static let bytesMax = 256
 
-    package let text: String
     let known: KnownField
+    /// Empty for a known name, so that nothing is counted when one is handed on.
+    private let other: String
 
     /// - Precondition: `text` is a token (RFC 9110 5.6.2): a name in our own source, never a client's.
     package init(stringLiteral text: String) {
@@ -33,13 +34,16 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
             precondition(bytes.allSatisfy(ByteClass.isToken) && !bytes.isEmpty, "not a field name")
             return KnownField(UnsafeRawBufferPointer(bytes))
         }
-        self.text = text
+        other = known == .other ? text : ""
     }
 
     init(_ known: KnownField) {
         self.known = known
-        text = known.text.description
+        other = ""
     }
+
+    /// A known name as this server spells it.
+    package var text: String { known == .other ? other : known.text.description }
 
     package var description: String { text }
 
@@ -51,12 +55,12 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
             return body(
                 UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
         }
-        return text.withBytes { body(UnsafeRawBufferPointer($0)) }
+        return other.withBytes { body(UnsafeRawBufferPointer($0)) }
     }
 
     package static func == (left: HTTPFieldName, right: HTTPFieldName) -> Bool {
         if left.known != .other || right.known != .other { return left.known == right.known }
-        return left.text.lowercased() == right.text.lowercased()
+        return left.other.lowercased() == right.other.lowercased()
     }
 
     package func hash(into hasher: inout Hasher) {
@@ -64,66 +68,77 @@ package struct HTTPFieldName: Sendable, Hashable, ExpressibleByStringLiteral,
     }
 }
 
+// Computed: what is stored is made once, and whoever asks for it has to see to that.
 extension HTTPFieldName {
-    package static let accept = HTTPFieldName(KnownField.accept)
-    package static let acceptEncoding = HTTPFieldName(KnownField.acceptEncoding)
-    package static let acceptLanguage = HTTPFieldName(KnownField.acceptLanguage)
-    package static let allow = HTTPFieldName(KnownField.allow)
-    package static let authorization = HTTPFieldName(KnownField.authorization)
-    package static let cacheControl = HTTPFieldName(KnownField.cacheControl)
-    package static let connection = HTTPFieldName(KnownField.connection)
-    package static let contentDisposition = HTTPFieldName(KnownField.contentDisposition)
-    package static let contentEncoding = HTTPFieldName(KnownField.contentEncoding)
-    package static let contentLanguage = HTTPFieldName(KnownField.contentLanguage)
-    package static let contentLength = HTTPFieldName(KnownField.contentLength)
-    package static let contentRange = HTTPFieldName(KnownField.contentRange)
-    package static let contentSecurityPolicy = HTTPFieldName(KnownField.contentSecurityPolicy)
-    package static let contentType = HTTPFieldName(KnownField.contentType)
-    package static let cookie = HTTPFieldName(KnownField.cookie)
-    package static let crossOriginOpenerPolicy = HTTPFieldName(KnownField.crossOriginOpenerPolicy)
-    package static let crossOriginResourcePolicy = HTTPFieldName(
-        KnownField.crossOriginResourcePolicy)
-    package static let date = HTTPFieldName(KnownField.date)
-    package static let etag = HTTPFieldName(KnownField.etag)
-    package static let expect = HTTPFieldName(KnownField.expect)
-    package static let forwarded = HTTPFieldName(KnownField.forwarded)
-    package static let host = HTTPFieldName(KnownField.host)
-    package static let idempotencyKey = HTTPFieldName(KnownField.idempotencyKey)
-    package static let ifMatch = HTTPFieldName(KnownField.ifMatch)
-    package static let ifModifiedSince = HTTPFieldName(KnownField.ifModifiedSince)
-    package static let ifNoneMatch = HTTPFieldName(KnownField.ifNoneMatch)
-    package static let keepAlive = HTTPFieldName(KnownField.keepAlive)
-    package static let lastModified = HTTPFieldName(KnownField.lastModified)
-    package static let link = HTTPFieldName(KnownField.link)
-    package static let location = HTTPFieldName(KnownField.location)
-    package static let maxForwards = HTTPFieldName(KnownField.maxForwards)
-    package static let origin = HTTPFieldName(KnownField.origin)
-    package static let permissionsPolicy = HTTPFieldName(KnownField.permissionsPolicy)
-    package static let pragma = HTTPFieldName(KnownField.pragma)
-    package static let range = HTTPFieldName(KnownField.range)
-    package static let rateLimit = HTTPFieldName(KnownField.rateLimit)
-    package static let rateLimitPolicy = HTTPFieldName(KnownField.rateLimitPolicy)
-    package static let referer = HTTPFieldName(KnownField.referer)
-    package static let referrerPolicy = HTTPFieldName(KnownField.referrerPolicy)
-    package static let retryAfter = HTTPFieldName(KnownField.retryAfter)
-    package static let server = HTTPFieldName(KnownField.server)
-    package static let setCookie = HTTPFieldName(KnownField.setCookie)
-    package static let strictTransportSecurity = HTTPFieldName(KnownField.strictTransportSecurity)
-    package static let te = HTTPFieldName(KnownField.te)
-    package static let traceparent = HTTPFieldName(KnownField.traceparent)
-    package static let tracestate = HTTPFieldName(KnownField.tracestate)
-    package static let trailer = HTTPFieldName(KnownField.trailer)
-    package static let transferEncoding = HTTPFieldName(KnownField.transferEncoding)
-    package static let upgrade = HTTPFieldName(KnownField.upgrade)
-    package static let userAgent = HTTPFieldName(KnownField.userAgent)
-    package static let vary = HTTPFieldName(KnownField.vary)
-    package static let wwwAuthenticate = HTTPFieldName(KnownField.wwwAuthenticate)
-    package static let xContentTypeOptions = HTTPFieldName(KnownField.xContentTypeOptions)
-    package static let xForwardedFor = HTTPFieldName(KnownField.xForwardedFor)
-    package static let xForwardedHost = HTTPFieldName(KnownField.xForwardedHost)
-    package static let xForwardedProto = HTTPFieldName(KnownField.xForwardedProto)
-    package static let xFrameOptions = HTTPFieldName(KnownField.xFrameOptions)
-    package static let xRequestId = HTTPFieldName(KnownField.xRequestId)
-    package static let accessControlAllowOrigin = HTTPFieldName(KnownField.accessControlAllowOrigin)
-    package static let proxyAuthorization = HTTPFieldName(KnownField.proxyAuthorization)
+    package static var accept: HTTPFieldName { HTTPFieldName(.accept) }
+    package static var acceptEncoding: HTTPFieldName { HTTPFieldName(.acceptEncoding) }
+    package static var acceptLanguage: HTTPFieldName { HTTPFieldName(.acceptLanguage) }
+    package static var allow: HTTPFieldName { HTTPFieldName(.allow) }
+    package static var authorization: HTTPFieldName { HTTPFieldName(.authorization) }
+    package static var cacheControl: HTTPFieldName { HTTPFieldName(.cacheControl) }
+    package static var connection: HTTPFieldName { HTTPFieldName(.connection) }
+    package static var contentDisposition: HTTPFieldName { HTTPFieldName(.contentDisposition) }
+    package static var contentEncoding: HTTPFieldName { HTTPFieldName(.contentEncoding) }
+    package static var contentLanguage: HTTPFieldName { HTTPFieldName(.contentLanguage) }
+    package static var contentLength: HTTPFieldName { HTTPFieldName(.contentLength) }
+    package static var contentRange: HTTPFieldName { HTTPFieldName(.contentRange) }
+    package static var contentSecurityPolicy: HTTPFieldName {
+        HTTPFieldName(.contentSecurityPolicy)
+    }
+    package static var contentType: HTTPFieldName { HTTPFieldName(.contentType) }
+    package static var cookie: HTTPFieldName { HTTPFieldName(.cookie) }
+    package static var crossOriginOpenerPolicy: HTTPFieldName {
+        HTTPFieldName(.crossOriginOpenerPolicy)
+    }
+    package static var crossOriginResourcePolicy: HTTPFieldName {
+        HTTPFieldName(.crossOriginResourcePolicy)
+    }
+    package static var date: HTTPFieldName { HTTPFieldName(.date) }
+    package static var etag: HTTPFieldName { HTTPFieldName(.etag) }
+    package static var expect: HTTPFieldName { HTTPFieldName(.expect) }
+    package static var forwarded: HTTPFieldName { HTTPFieldName(.forwarded) }
+    package static var host: HTTPFieldName { HTTPFieldName(.host) }
+    package static var idempotencyKey: HTTPFieldName { HTTPFieldName(.idempotencyKey) }
+    package static var ifMatch: HTTPFieldName { HTTPFieldName(.ifMatch) }
+    package static var ifModifiedSince: HTTPFieldName { HTTPFieldName(.ifModifiedSince) }
+    package static var ifNoneMatch: HTTPFieldName { HTTPFieldName(.ifNoneMatch) }
+    package static var keepAlive: HTTPFieldName { HTTPFieldName(.keepAlive) }
+    package static var lastModified: HTTPFieldName { HTTPFieldName(.lastModified) }
+    package static var link: HTTPFieldName { HTTPFieldName(.link) }
+    package static var location: HTTPFieldName { HTTPFieldName(.location) }
+    package static var maxForwards: HTTPFieldName { HTTPFieldName(.maxForwards) }
+    package static var origin: HTTPFieldName { HTTPFieldName(.origin) }
+    package static var permissionsPolicy: HTTPFieldName { HTTPFieldName(.permissionsPolicy) }
+    package static var pragma: HTTPFieldName { HTTPFieldName(.pragma) }
+    package static var range: HTTPFieldName { HTTPFieldName(.range) }
+    package static var rateLimit: HTTPFieldName { HTTPFieldName(.rateLimit) }
+    package static var rateLimitPolicy: HTTPFieldName { HTTPFieldName(.rateLimitPolicy) }
+    package static var referer: HTTPFieldName { HTTPFieldName(.referer) }
+    package static var referrerPolicy: HTTPFieldName { HTTPFieldName(.referrerPolicy) }
+    package static var retryAfter: HTTPFieldName { HTTPFieldName(.retryAfter) }
+    package static var server: HTTPFieldName { HTTPFieldName(.server) }
+    package static var setCookie: HTTPFieldName { HTTPFieldName(.setCookie) }
+    package static var strictTransportSecurity: HTTPFieldName {
+        HTTPFieldName(.strictTransportSecurity)
+    }
+    package static var te: HTTPFieldName { HTTPFieldName(.te) }
+    package static var traceparent: HTTPFieldName { HTTPFieldName(.traceparent) }
+    package static var tracestate: HTTPFieldName { HTTPFieldName(.tracestate) }
+    package static var trailer: HTTPFieldName { HTTPFieldName(.trailer) }
+    package static var transferEncoding: HTTPFieldName { HTTPFieldName(.transferEncoding) }
+    package static var upgrade: HTTPFieldName { HTTPFieldName(.upgrade) }
+    package static var userAgent: HTTPFieldName { HTTPFieldName(.userAgent) }
+    package static var vary: HTTPFieldName { HTTPFieldName(.vary) }
+    package static var wwwAuthenticate: HTTPFieldName { HTTPFieldName(.wwwAuthenticate) }
+    package static var xContentTypeOptions: HTTPFieldName { HTTPFieldName(.xContentTypeOptions) }
+    package static var xForwardedFor: HTTPFieldName { HTTPFieldName(.xForwardedFor) }
+    package static var xForwardedHost: HTTPFieldName { HTTPFieldName(.xForwardedHost) }
+    package static var xForwardedProto: HTTPFieldName { HTTPFieldName(.xForwardedProto) }
+    package static var xFrameOptions: HTTPFieldName { HTTPFieldName(.xFrameOptions) }
+    package static var xRequestId: HTTPFieldName { HTTPFieldName(.xRequestId) }
+    package static var accessControlAllowOrigin: HTTPFieldName {
+        HTTPFieldName(.accessControlAllowOrigin)
+    }
+    package static var proxyAuthorization: HTTPFieldName { HTTPFieldName(.proxyAuthorization) }
+    package static var hcReadAfter: HTTPFieldName { HTTPFieldName(.hcReadAfter) }
 }

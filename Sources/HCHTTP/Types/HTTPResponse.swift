@@ -62,9 +62,13 @@ package struct HTTPResponse: Sendable {
     }
 
     /// A JSON document that a `JSONWriter` wrote.
-    package static func json(_ document: ByteBuffer) -> HTTPResponse { json(.ok, document) }
+    package static func json(_ document: consuming ByteBuffer) -> HTTPResponse {
+        json(.ok, document)
+    }
 
-    package static func json(_ status: HTTPStatus, _ document: ByteBuffer) -> HTTPResponse {
+    package static func json(
+        _ status: HTTPStatus, _ document: consuming ByteBuffer
+    ) -> HTTPResponse {
         var response = HTTPResponse(status, body: .buffer(document))
         response.headers.append(.contentType, "application/json" as StaticString)
         return response

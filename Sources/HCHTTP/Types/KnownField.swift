@@ -62,6 +62,7 @@ enum KnownField: UInt8, CaseIterable, Sendable {
     case xRequestId
     case accessControlAllowOrigin
     case proxyAuthorization
+    case hcReadAfter
 
     /// As it is written in an answer.
     var text: StaticString {
@@ -127,6 +128,7 @@ enum KnownField: UInt8, CaseIterable, Sendable {
         case .xRequestId: "X-Request-Id"
         case .accessControlAllowOrigin: "Access-Control-Allow-Origin"
         case .proxyAuthorization: "Proxy-Authorization"
+        case .hcReadAfter: "HC-Read-After"
         }
     }
 
@@ -247,6 +249,8 @@ enum KnownField: UInt8, CaseIterable, Sendable {
             case 0x63:
                 if name.isEqualIgnoringCase(to: "cache-control") { self = .cacheControl }
                 if name.isEqualIgnoringCase(to: "content-range") { self = .contentRange }
+            case 0x68:
+                if name.isEqualIgnoringCase(to: "hc-read-after") { self = .hcReadAfter }
             case 0x69:
                 if name.isEqualIgnoringCase(to: "if-none-match") { self = .ifNoneMatch }
             case 0x6C:
