@@ -19,8 +19,9 @@ extension Routes {
     }
 
     private static func answer(_ report: LimitReport) -> HTTPResponse {
-        // Of a usual tier the answer has some 1.4 KB.
-        var json = JSONWriter(appendingTo: ByteBuffer(reserving: 2048))
+        // A rule is told in some 200 bytes.
+        let bytes = 512 + 256 * report.entries.count
+        var json = JSONWriter(appendingTo: ByteBuffer(reserving: bytes))
         json.beginObject()
         report.write(to: &json)
         json.key("costs" as StaticString)

@@ -11,7 +11,7 @@ package final class Application<Context: RequestState>: HTTPResponder {
     private let endpoints: [Endpoint?]
     private let notFound: Endpoint
     private let serverOptions: Endpoint
-    private let makeContext: @LoopActor (HTTPRequest, RouteMatch) -> Context
+    private let makeContext: @LoopActor (HTTPRequest, consuming RouteMatch) -> Context
 
     /// - Parameters:
     ///   - middleware: the first is the outermost: it sees each request first and its answer last.
@@ -19,7 +19,7 @@ package final class Application<Context: RequestState>: HTTPResponder {
     ///   - problem: the one table from errors to refusals; it is also the place to log an error that is a bug.
     package init(
         _ router: Router<Context>, middleware: [any Middleware<Context>],
-        makeContext: @escaping @LoopActor (HTTPRequest, RouteMatch) -> Context,
+        makeContext: @escaping @LoopActor (HTTPRequest, consuming RouteMatch) -> Context,
         problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
     ) {
         func compose(
@@ -75,8 +75,8 @@ package final class Application<Context: RequestState>: HTTPResponder {
     package func answer(_ request: HTTPRequest) -> HTTPAnswer {
         var segments: [Range<Int>] = []
         let endpoint = find(request, &segments)
-        let match = match(request, endpoint, segments)
-        return endpoint.chain.answer(request, makeContext(request, match))
+        let context = makeContext(request, match(request, endpoint, segments))
+        return endpoint.chain.answer(request, context)
     }
 
     /// - Parameter segments: becomes the raw segments that stand for parameters.

@@ -19,8 +19,7 @@ final class StageChain {
     fileprivate typealias Wait = @LoopActor () async -> HTTPResponse
 
     private let stages: [Stage]
-    private let first: Step
-    private let code: Code
+    private let first: any Step
     private let problem: ProblemOf
 
     /// - Parameters:
@@ -31,17 +30,19 @@ final class StageChain {
     ) {
         // Boxed once: an existential is copied each time that it is taken out of an array.
         var made: [Stage] = []
+        var next = code.step
         for (place, stage) in stages.enumerated().reversed() {
-            made.append(StageChain.box(stage, at: place, before: made.last ?? Step()))
+            let box = StageChain.box(stage, at: place, before: next)
+            made.append(box)
+            next = box
         }
         self.stages = made.reversed()
-        first = made.last ?? Step()
-        self.code = code
+        first = next
         self.problem = { problem($0, $1, unsafeDowncast($2, to: Kind.self)) }
     }
 
     private static func box<Kind>(
-        _ stage: some Middleware<Kind>, at place: Int, before next: Step
+        _ stage: some Middleware<Kind>, at place: Int, before next: any Step
     ) -> Stage {
         StageBox(stage, at: place, before: next)
     }
@@ -54,27 +55,6 @@ final class StageChain {
 
     /// Never sent: every way that does not wait sets another.
     private static var unanswered: HTTPResponse { HTTPResponse(.internalServerError) }
-
-    fileprivate func run(
-        _ request: HTTPRequest, _ context: Context, _ response: inout HTTPResponse
-    ) -> Wait? {
-        switch code {
-        case .immediate(let run):
-            do {
-                switch try run(request, context) {
-                case .ready(let made):
-                    response = made
-                    return nil
-                case .pending(let work):
-                    return { await self.run({ _, _ in try await work() }, request, context) }
-                }
-            } catch {
-                response = refusal(error, request, context)
-                return nil
-            }
-        case .suspending(let run): return { await self.run(run, request, context) }
-        }
-    }
 
     fileprivate func resume(
         _ request: HTTPRequest, _ context: Context,
@@ -95,7 +75,7 @@ final class StageChain {
         return await leave(request, context, response, below: place + 1)
     }
 
-    private func run(
+    fileprivate func run(
         _ run: @LoopActor (HTTPRequest, Context) async throws -> HTTPResponse,
         _ request: HTTPRequest, _ context: Context
     ) async -> HTTPResponse {
@@ -141,14 +121,22 @@ extension StageChain.Code {
     init<Kind: RequestState>(_ handler: @escaping Handler<Kind>) {
         self = .suspending { try await handler($0, unsafeDowncast($1, to: Kind.self)) }
     }
+
+    /// Behind the last stage.
+    @LoopActor fileprivate var step: any Step {
+        switch self {
+        case .immediate(let run): ImmediateStep(run)
+        case .suspending(let run): SuspendingStep(run)
+        }
+    }
 }
 
-/// What a request passes: a stage and all that lies further in, or, as it is here, only the route's own code.
+/// What a request passes: a stage and all that lies further in, or the route's own code.
 ///
 /// From step to step, as they follow each other, and with the answer in one place: a step that is taken out of an array or
 /// of an optional is counted, and so is all that a copy of the answer refers to.
 @LoopActor
-private class Step {
+private protocol Step: AnyObject, Sendable {
     /// Goes on to the route's own code, and back.
     ///
     /// - Parameter response: becomes the answer as this step, and all further in, have left it.
@@ -156,8 +144,47 @@ private class Step {
     func pass(
         _ request: HTTPRequest, _ context: any RequestState, in chain: StageChain,
         _ response: inout HTTPResponse
+    ) -> StageChain.Wait?
+}
+
+private final class ImmediateStep: Step {
+    private let run: @LoopActor (HTTPRequest, StageChain.Context) throws -> ImmediateAnswer
+
+    init(_ run: @escaping @LoopActor (HTTPRequest, StageChain.Context) throws -> ImmediateAnswer) {
+        self.run = run
+    }
+
+    func pass(
+        _ request: HTTPRequest, _ context: StageChain.Context, in chain: StageChain,
+        _ response: inout HTTPResponse
     ) -> StageChain.Wait? {
-        chain.run(request, context, &response)
+        do {
+            switch try run(request, context) {
+            case .ready(let made): response = made
+            case .pending(let work):
+                return { await chain.run({ _, _ in try await work() }, request, context) }
+            }
+        } catch {
+            response = chain.refusal(error, request, context)
+        }
+        return nil
+    }
+}
+
+private final class SuspendingStep: Step {
+    private let run: @LoopActor (HTTPRequest, StageChain.Context) async throws -> HTTPResponse
+
+    init(
+        _ run: @escaping @LoopActor (HTTPRequest, StageChain.Context) async throws -> HTTPResponse
+    ) {
+        self.run = run
+    }
+
+    func pass(
+        _ request: HTTPRequest, _ context: StageChain.Context, in chain: StageChain,
+        _ response: inout HTTPResponse
+    ) -> StageChain.Wait? {
+        { [run] in await chain.run(run, request, context) }
     }
 }
 
@@ -165,14 +192,14 @@ private class Step {
 private class Stage: Step {
     let place: Int
     /// What lies further in.
-    let next: Step
+    let next: any Step
 
-    init(at place: Int, before next: Step) {
+    init(at place: Int, before next: any Step) {
         self.place = place
         self.next = next
     }
 
-    final override func pass(
+    final func pass(
         _ request: HTTPRequest, _ context: any RequestState, in chain: StageChain,
         _ response: inout HTTPResponse
     ) -> StageChain.Wait? {
@@ -212,7 +239,7 @@ private class Stage: Step {
 private final class StageBox<Content: Middleware>: Stage {
     private let content: Content
 
-    init(_ content: Content, at place: Int, before next: Step) {
+    init(_ content: Content, at place: Int, before next: any Step) {
         self.content = content
         super.init(at: place, before: next)
     }
