@@ -17,7 +17,7 @@ package final class ClinicServices {
     let dependencies: ClinicDependencies
 
     package nonisolated init(
-        _ dependencies: ClinicDependencies, metrics: MetricsRegistry = MetricsRegistry()
+        _ dependencies: ClinicDependencies, metrics: MetricsRegistry = .unread
     ) {
         self.dependencies = dependencies
         let passwords = PasswordService(dependencies)

@@ -23,7 +23,7 @@ final class ControlDoor {
         } catch {
             throw ControlError(.failed, code: "bad-master-key", "\(error)")
         }
-        let metrics = TenancyMetrics(MetricsRegistry())
+        let metrics = TenancyMetrics(.unread)
         directory = DirectoryFollower(
             DirectoryConfiguration(
                 applicationName: "hc-admin", file: nil,
@@ -39,7 +39,7 @@ final class ControlDoor {
         door = TenantDoor(
             directory: directory, shards: shards, redis: redis, master: master, processes: 1,
             clocks: clocks, logger: .silent, metrics: metrics,
-            copies: CoherenceSetup(metrics: CoherenceMetrics(MetricsRegistry()), reader: nil))
+            copies: CoherenceSetup(metrics: CoherenceMetrics(.unread), reader: nil))
         redis.start()
     }
 

@@ -26,7 +26,7 @@
         readIndex = 0
     }
 
-    package var readableCount: Int { storage.count - readIndex }
+    @inlinable package var readableCount: Int { storage.count - readIndex }
     package var isEmpty: Bool { storage.count == readIndex }
     package var capacity: Int { storage.capacity }
 

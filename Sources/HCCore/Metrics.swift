@@ -1,27 +1,38 @@
 import Synchronization
 
 /// A number that only grows: requests, bytes, refusals. Any thread; relaxed, so it orders nothing.
-package final class Counter: Sendable {
-    private let cell = Atomic<UInt64>(0)
+///
+/// Metrics are places in memory and never given back, for a process has a bounded number of names: a value that says
+/// where costs whoever counts no reference count, and each request is counted in a dozen of them.
+package struct Counter: Sendable {
+    // Nobody frees it, and the atomic is safe from any thread.
+    private nonisolated(unsafe) let cell: UnsafeMutablePointer<Atomic<UInt64>>
 
-    package init() {}
+    package init() {
+        cell = .allocate(capacity: 1)
+        cell.initialize(to: Atomic(0))
+    }
 
     /// - Parameter amount: not negative.
     package func increment(by amount: Int = 1) {
-        cell.wrappingAdd(UInt64(amount), ordering: .relaxed)
+        cell.pointee.wrappingAdd(UInt64(amount), ordering: .relaxed)
     }
 
-    package var value: UInt64 { cell.load(ordering: .relaxed) }
+    package var value: UInt64 { cell.pointee.load(ordering: .relaxed) }
 }
 
 /// A number that goes up and down: connections, queue length, seconds of lag. Any thread; relaxed.
-package final class Gauge: Sendable {
-    private let bits = Atomic<UInt64>(Double(0).bitPattern)
+package struct Gauge: Sendable {
+    // As a counter's.
+    private nonisolated(unsafe) let bits: UnsafeMutablePointer<Atomic<UInt64>>
 
-    package init() {}
+    package init() {
+        bits = .allocate(capacity: 1)
+        bits.initialize(to: Atomic(Double(0).bitPattern))
+    }
 
     package func set(_ value: Double) {
-        bits.store(value.bitPattern, ordering: .relaxed)
+        bits.pointee.store(value.bitPattern, ordering: .relaxed)
     }
 
     package func set(_ value: Int) {
@@ -29,17 +40,17 @@ package final class Gauge: Sendable {
     }
 
     package func add(_ change: Int) {
-        var old = bits.load(ordering: .relaxed)
+        var old = bits.pointee.load(ordering: .relaxed)
         while true {
             let new = (Double(bitPattern: old) + Double(change)).bitPattern
-            let (exchanged, original) = bits.weakCompareExchange(
+            let (exchanged, original) = bits.pointee.weakCompareExchange(
                 expected: old, desired: new, ordering: .relaxed)
             if exchanged { return }
             old = original
         }
     }
 
-    package var value: Double { Double(bitPattern: bits.load(ordering: .relaxed)) }
+    package var value: Double { Double(bitPattern: bits.pointee.load(ordering: .relaxed)) }
 }
 
 /// The upper bounds of a histogram's buckets: 1, 2, … 9 times each power of ten, so that a quantile is
@@ -101,30 +112,26 @@ package struct HistogramLayout: Hashable, Sendable {
 
 /// How values are spread: latencies, sizes. Any thread; relaxed, so a snapshot taken meanwhile may have
 /// a value in its bucket and not yet in the sum.
-package final class Histogram: Sendable {
+package struct Histogram: Sendable {
     package let layout: HistogramLayout
-    private let sum = Atomic<Int64>(0)
-
-    // Written once in init; the atomics behind it are safe from any thread, and nobody reads it after
-    // deinit, which is the only place that frees it.
+    // As a counter's.
+    private nonisolated(unsafe) let sum: UnsafeMutablePointer<Atomic<Int64>>
+    // As a counter's.
     private nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
 
     package init(layout: HistogramLayout) {
         self.layout = layout
+        sum = .allocate(capacity: 1)
+        sum.initialize(to: Atomic(0))
         buckets = .allocate(capacity: layout.bucketCount)
         for bucket in 0..<layout.bucketCount { (buckets + bucket).initialize(to: Atomic(0)) }
-    }
-
-    deinit {
-        buckets.deinitialize(count: layout.bucketCount)
-        buckets.deallocate()
     }
 
     /// Counts a value in the layout's observed unit; negative counts as zero.
     package func observe(_ value: Int64) {
         let value = max(0, value)
         buckets[layout.bucket(of: value)].wrappingAdd(1, ordering: .relaxed)
-        sum.wrappingAdd(value, ordering: .relaxed)
+        sum.pointee.wrappingAdd(value, ordering: .relaxed)
     }
 
     package func observe(_ value: Int) {
@@ -140,7 +147,7 @@ package final class Histogram: Sendable {
         HistogramValue(
             layout: layout,
             counts: (0..<layout.bucketCount).map { buckets[$0].load(ordering: .relaxed) },
-            sum: sum.load(ordering: .relaxed)
+            sum: sum.pointee.load(ordering: .relaxed)
         )
     }
 }

@@ -25,6 +25,9 @@ package final class MetricsRegistry: Sendable {
 
     package static let overflowName = "hc_metrics_label_overflow_total"
 
+    /// For those whose numbers nobody looks at: one for all of them, for metrics are never given back.
+    package static let unread = MetricsRegistry()
+
     package init(labelSetsMax: Int = 200) {
         precondition(labelSetsMax > 0, "a family has room for something")
         self.labelSetsMax = labelSetsMax

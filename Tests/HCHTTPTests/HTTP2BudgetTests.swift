@@ -305,7 +305,7 @@ struct HTTP2BudgetTests {
         driver.session.answer(
             0, HTTPResponse(.ok), status: 200,
             content: .whole(.bytes([UInt8](repeating: 1, count: 10_000_000))), length: 10_000_000,
-            id: nil, date: [], common: HTTPHeaders(), fields)
+            id: nil, date: DateLine(.epoch), common: HTTPHeaders(), fields)
         driver.session.pull(upTo: 65_536)
         #expect(driver.session.pendingCount < 65_536 + 16_384 + 1024)
         driver.session.pull(upTo: 65_536)

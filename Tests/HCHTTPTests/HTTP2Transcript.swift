@@ -102,7 +102,8 @@ final class HTTP2Driver {
         if case .stream = response.body { content = .open }
         session.answer(
             slot, response, status: response.status.code, content: content,
-            length: response.body.count, id: nil, date: [], common: HTTPHeaders(), fields)
+            length: response.body.count, id: nil, date: DateLine(.epoch), common: HTTPHeaders(),
+            fields)
         settle([])
     }
 

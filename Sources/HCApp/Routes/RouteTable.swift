@@ -120,7 +120,7 @@ enum Routes {
             to: &table, services,
             sockets
                 ?? WebSocketEndpoint(
-                    eventSockets, metrics: WebSocketMetrics(MetricsRegistry()), clocks: clocks))
+                    eventSockets, metrics: WebSocketMetrics(.unread), clocks: clocks))
         return table.router
     }
 }

@@ -52,13 +52,13 @@ final class OperatorListener {
             return .json(json.finish())
         }
         let compression = CompressionMiddleware<OperatorContext>(
-            EncoderPool(), metrics: CompressionMetrics(MetricsRegistry()))
+            EncoderPool(), metrics: CompressionMetrics(.unread))
         let application = Application(
             router, middleware: [compression], makeContext: { _, _ in OperatorContext() },
             problem: { _, _, _ in .internalError })
         server = HTTPServer(
             HTTPServerConfiguration(), responder: application,
-            metrics: HTTPServerMetrics(MetricsRegistry()), clocks: clocks)
+            metrics: HTTPServerMetrics(.unread), clocks: clocks)
         secure = try SecureListener.operators(
             platform, registry: registry, clocks: clocks, logger: logger)
         if let secure {

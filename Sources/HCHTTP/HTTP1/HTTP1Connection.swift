@@ -137,7 +137,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
                 if output.count > sentCount { return consumed }
             }
             let before = consumed
-            switch machine.next(input, consumed: &consumed) {
+            let action = machine.next(input, consumed: &consumed)
+            switch consume action {
             case .needMore, .pause:
                 if !handOver(isFollowed: consumed < input.count) { return consumed }
             case .request(let head): receive(head)
@@ -179,7 +180,7 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         server.configuration.http2CleartextIsEnabled && !origin.isSecure
     }
 
-    private func receive(_ head: HTTP1Head) {
+    private func receive(_ head: consuming HTTP1Head) {
         exchange &+= 1
         let now = server.now
         stateTimeout = .never
@@ -187,15 +188,10 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         requestTimeout = now + server.configuration.requestTimeout
         pace = BodyPace()
         discardedCount = 0
-        let content: RequestBody
         switch head.framing {
-        case .none: content = .empty
-        case .length(let count):
-            content = RequestBody(announcedCount: count, source: self)
-            body = content
-        case .chunked:
-            content = RequestBody(announcedCount: nil, source: self)
-            body = content
+        case .none: body = nil
+        case .length(let count): body = RequestBody(announcedCount: count, source: self)
+        case .chunked: body = RequestBody(announcedCount: nil, source: self)
         }
         let id = server.requestID(of: head.headers)
         let origin: RequestOrigin
@@ -209,10 +205,8 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             return answer(error.problem.response(for: id), exchange)
         }
         request = HTTPRequest(
-            method: head.method, version: head.version, target: head.target,
-            headers: head.headers, host: origin.host, id: id,
-            remoteAddress: origin.address, isSecure: origin.isSecure, receivedAt: now,
-            deadline: Deadline(requestTimeout), body: content, upgrade: head.upgrade)
+            head, from: origin, id: id, receivedAt: now, deadline: Deadline(requestTimeout),
+            body: body)
         isHandedOver = false
         server.metrics.requests.increment()
     }
@@ -414,12 +408,10 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
         }
         var output = takeOutput()
         defer { self.output = output }
-        let request = request
-        HTTP1Writer.writeHead(
+        server.writeHead(
             response, plan, trailers: plan.sendsContent ? trailers : [],
-            id: request?.id ?? server.lastRequestID, date: server.dateLine,
-            common: server.commonHeaders(isSecure: request?.isSecure ?? origin.isSecure),
-            into: &output)
+            id: request?.id ?? server.lastRequestID,
+            isSecure: request?.isSecure ?? origin.isSecure, into: &output)
         server.metrics.responded(response.status)
         guard plan.sendsContent else { return nil }
         guard let content = response.body.stream else {
@@ -534,10 +526,13 @@ final class HTTP1Connection: HTTPServerConnection, ByteStreamDelegate, RequestBo
             sent()
             return
         }
-        let (pending, sentBefore) = (output, sentCount)
+        let sentBefore = sentCount
+        // As in `takeOutput`: not lent from here while the stream works on it.
+        let pending = Swift.exchange(&output, with: [])
         let taken = pending.withBytes { bytes -> StreamWrite in
             stream.write(bytes.slice(sentBefore..<bytes.count))
         }
+        output = consume pending
         switch taken {
         case .wrote(let count):
             sentCount += count

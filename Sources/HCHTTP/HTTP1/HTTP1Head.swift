@@ -1,3 +1,6 @@
+import HCCore
+import HCIO
+
 /// A request's head, checked: nothing in it is ambiguous any more.
 package struct HTTP1Head: Sendable {
     package enum Framing: Sendable, Equatable {
@@ -25,5 +28,20 @@ package struct HTTP1Head: Sendable {
             headers.hasToken(.connection, "upgrade"), headers.hasToken(.upgrade, "websocket")
         else { return nil }
         return .webSocket(.upgradeField)
+    }
+}
+
+extension HTTPRequest {
+    /// Takes the head apart: what it refers to is handed on and not counted anew.
+    convenience init(
+        _ head: consuming HTTP1Head, from origin: consuming RequestOrigin, id: RequestID,
+        receivedAt: MonotonicTime, deadline: Deadline, body: RequestBody?
+    ) {
+        let upgrade = head.upgrade
+        self.init(
+            method: head.method, version: head.version, target: head.target,
+            headers: head.headers, host: origin.host, id: id, remoteAddress: origin.address,
+            isSecure: origin.isSecure, receivedAt: receivedAt, deadline: deadline, body: body,
+            upgrade: upgrade)
     }
 }

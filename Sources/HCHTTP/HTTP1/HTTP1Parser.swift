@@ -253,7 +253,8 @@ struct HTTP1Parser: Sendable {
             section, fields: fields, knownFields: knownFields, version: version)
 
         let bytes = [UInt8](section[..<lineStart])
-        let headers = HTTPHeaders(head: bytes, fields: fields, knownFields: knownFields)
+        let headers = HTTPHeaders(
+            head: bytes, fields: exchange(&fields, with: []), knownFields: knownFields)
         let keepAlive =
             version == .http11
             ? !headers.hasToken(.connection, "close")

@@ -13,10 +13,9 @@ enum HTTP1Writer {
 
     /// - Parameters:
     ///   - trailers: the names of the fields that may follow the content.
-    ///   - date: the line "Date: …" with its CRLF.
     static func writeHead(
         _ response: HTTPResponse, _ plan: HTTP1ConnectionMachine.AnswerPlan,
-        trailers: [HTTPFieldName], id: RequestID?, date: [UInt8], common: HTTPHeaders,
+        trailers: [HTTPFieldName], id: RequestID?, date: DateLine, common: HTTPHeaders,
         into output: inout [UInt8]
     ) {
         // The closures below know the status only: one that refers to the answer has a copy of it made.
@@ -29,7 +28,7 @@ enum HTTP1Writer {
             line.append(reason)
             line.append("\r\n")
         }
-        output.append(bytes: date)
+        date.withLine { output.append(contentsOf: $0) }
         if response.headers.knownFields & ownFields == 0 {
             response.headers.write(into: &output)
         } else {

@@ -39,11 +39,10 @@ final class HTTP2FieldList {
     ///
     /// - Parameters:
     ///   - length: of the content, if the answer is to tell it.
-    ///   - date: the line "Date: …" with its CRLF.
     ///   - common: fields of every answer; what the answer has itself goes first.
     ///   - trailers: the names of the fields that may follow the content.
     func withFields(
-        of response: HTTPResponse, status: Int, length: Int?, id: RequestID?, date: [UInt8],
+        of response: HTTPResponse, status: Int, length: Int?, id: RequestID?, date: DateLine,
         common: HTTPHeaders, trailers: [HTTPFieldName] = [],
         _ body: (UnsafePointer<nghttp2_nv>, Int) -> Void
     ) {
@@ -53,13 +52,9 @@ final class HTTP2FieldList {
         reset(reserving: otherBytes)
         headers.bytes.withUnsafeBytes { own in
             common.bytes.withUnsafeBytes { shared in
-                date.withUnsafeBytes { date in
+                date.withText { date in
                     add(status)
-                    if date.count > 8 {
-                        add(
-                            Self.names[.date],
-                            UnsafeRawBufferPointer(rebasing: date[6..<date.count - 2]))
-                    }
+                    add(Self.names[.date], date)
                     for field in headers.fields where field.known.bit & Self.ownFields == 0 {
                         add(field, in: own)
                     }

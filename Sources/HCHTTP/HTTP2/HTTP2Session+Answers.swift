@@ -21,7 +21,7 @@ extension HTTP2Session {
     /// - Precondition: the stream is open and was not answered.
     func answer(
         _ slot: Int, _ response: HTTPResponse, status: Int, content: Content, length: Int?,
-        id: RequestID?, date: [UInt8], common: HTTPHeaders, _ list: HTTP2FieldList
+        id: RequestID?, date: DateLine, common: HTTPHeaders, _ list: HTTP2FieldList
     ) {
         guard !hasFailed, slots[slot].isOpen, !slots[slot].isReset else { return }
         var hasContent = true

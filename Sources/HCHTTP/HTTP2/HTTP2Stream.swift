@@ -42,9 +42,9 @@ final class HTTP2Stream: RequestBodySource {
 
     // MARK: The request
 
-    func makeBody(_ head: HTTP2Head) -> RequestBody {
-        // What comes on a tunnel is no content.
-        guard !head.isComplete, head.upgrade == nil else { return .empty }
+    /// - Returns: nil if no content comes. What comes on a tunnel is none.
+    func makeBody(_ head: HTTP2Head) -> RequestBody? {
+        guard !head.isComplete, head.upgrade == nil else { return nil }
         let made = RequestBody(announcedCount: head.announcedCount, source: self)
         body = made
         expectsContinue = head.expectsContinue
@@ -190,7 +190,7 @@ final class HTTP2Stream: RequestBodySource {
         server.metrics.responded(status)
         session.answer(
             slot, response, status: status.code, content: content, length: count, id: id,
-            date: server.dateLine,
+            date: server.date,
             common: server.commonHeaders(
                 isSecure: request?.isSecure ?? connection.origin.isSecure), server.http2Fields)
         writer = made

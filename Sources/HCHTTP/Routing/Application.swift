@@ -8,10 +8,10 @@ package final class Application<Context: RequestState>: HTTPResponder {
     package let routes: [RouteDescription]
     private let trie: RouteTrie
     /// For each node of the trie one for each method; nil where no pattern ends.
-    private let endpoints: [Endpoint?]
-    private let notFound: Endpoint
-    private let serverOptions: Endpoint
-    private let makeContext: @LoopActor (HTTPRequest, consuming RouteMatch) -> Context
+    private let endpoints: [StageChain?]
+    private let notFound: StageChain
+    private let serverOptions: StageChain
+    private let makeContext: @LoopActor (HTTPRequest, consuming RouteMatch) -> any RequestState
 
     /// - Parameters:
     ///   - middleware: the first is the outermost: it sees each request first and its answer last.
@@ -23,27 +23,28 @@ package final class Application<Context: RequestState>: HTTPResponder {
         problem: @escaping @LoopActor (any Error, HTTPRequest, Context) -> Problem
     ) {
         func compose(
-            _ route: RouteDescription?, _ code: StageChain.Code
+            _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
+            _ code: StageChain.Code
         ) -> StageChain {
             StageChain(
-                for: Context.self, middleware.filter { $0.applies(to: route) }, code, problem)
+                for: Context.self, RouteMatch(outcome, route, at: place),
+                middleware.filter { $0.applies(to: route) }, code, problem)
         }
 
         routes = router.routes
         self.makeContext = makeContext
-        notFound = Endpoint(
-            .notFound, nil, compose(nil, .immediate { _, _ in throw Problem.notFound }))
+        notFound = compose(.notFound, nil, .immediate { _, _ in throw Problem.notFound })
         let all = HTTPMethod.allCases.map(\.name).joined(separator: ", ")
-        serverOptions = Endpoint(
-            .options, nil, compose(nil, .immediate { _, _ in .ready(Application.allow(all)) }))
+        serverOptions = compose(
+            .options, nil, .immediate { _, _ in .ready(Application.allow(all)) })
 
         var trie = RouteTrie()
         let nodes = router.entries.map { trie.insert($0.route.segments) }
         let methodCount = HTTPMethod.count
-        var table: [Endpoint?] = Array(
+        var table: [StageChain?] = Array(
             repeating: nil, count: trie.nodeCount * methodCount)
         for (place, (entry, node)) in zip(router.entries, nodes).enumerated() {
-            let made = Endpoint(.route, entry.route, at: place, compose(entry.route, entry.code))
+            let made = compose(.route, entry.route, at: place, entry.code)
             table[node * methodCount + Int(entry.route.method.rawValue)] = made
         }
         for node in Set(nodes) {
@@ -56,13 +57,11 @@ package final class Application<Context: RequestState>: HTTPResponder {
                 method == .options || table[first + Int(method.rawValue)] != nil
             }
             let allow = methods.map(\.name).joined(separator: ", ")
-            let refusal = Endpoint(
+            let refusal = compose(
                 .methodNotAllowed, nil,
-                compose(
-                    nil, .immediate { _, _ in throw Problem.methodNotAllowed(allow: allow) }))
-            let options = Endpoint(
-                .options, nil, compose(nil, .immediate { _, _ in .ready(Application.allow(allow)) })
-            )
+                .immediate { _, _ in throw Problem.methodNotAllowed(allow: allow) })
+            let options = compose(
+                .options, nil, .immediate { _, _ in .ready(Application.allow(allow)) })
             for method in HTTPMethod.allCases {
                 let place = first + Int(method.rawValue)
                 if table[place] == nil { table[place] = method == .options ? options : refusal }
@@ -74,48 +73,19 @@ package final class Application<Context: RequestState>: HTTPResponder {
 
     package func answer(_ request: HTTPRequest) -> HTTPAnswer {
         var segments: [Range<Int>] = []
-        let endpoint = find(request, &segments)
-        let context = makeContext(request, match(request, endpoint, segments))
-        return endpoint.chain.answer(request, context)
+        let chain = find(request, &segments)
+        let context = makeContext(request, chain.match(request, segments))
+        return chain.answer(request, context)
     }
 
     /// - Parameter segments: becomes the raw segments that stand for parameters.
-    private func find(_ request: HTTPRequest, _ segments: inout [Range<Int>]) -> Endpoint {
+    private func find(_ request: HTTPRequest, _ segments: inout [Range<Int>]) -> StageChain {
         if request.target.isAsterisk { return serverOptions }
         guard let node = trie.find(request.target, parameters: &segments) else { return notFound }
         return endpoints[node * HTTPMethod.count + Int(request.method.rawValue)] ?? notFound
     }
 
-    private func match(
-        _ request: HTTPRequest, _ endpoint: Endpoint, _ segments: [Range<Int>]
-    ) -> RouteMatch {
-        // The path's parameters are the route's: OPTIONS and 405 have no route.
-        guard !endpoint.parameterNames.isEmpty else { return endpoint.match }
-        let values = request.target.bytes.withUnsafeBytes { bytes in
-            segments.map { PercentCoding.decode(bytes.slice($0)) }
-        }
-        return endpoint.match.with(
-            PathParameters(names: endpoint.parameterNames, values: values))
-    }
-
     private static func allow(_ methods: String) -> HTTPResponse {
         HTTPResponse(.noContent, headers: HTTPHeaders([(.allow, methods)]))
-    }
-}
-
-/// What answers at one place of the table.
-private final class Endpoint: Sendable {
-    /// Made once; of a path that has parameters all but those.
-    let match: RouteMatch
-    let parameterNames: [String]
-    let chain: StageChain
-
-    init(
-        _ outcome: RouteMatch.Outcome, _ route: RouteDescription?, at place: Int? = nil,
-        _ chain: StageChain
-    ) {
-        match = RouteMatch(outcome, route, at: place)
-        parameterNames = route?.parameterNames ?? []
-        self.chain = chain
     }
 }

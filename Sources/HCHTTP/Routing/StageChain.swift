@@ -1,6 +1,6 @@
 import HCIO
 
-/// The stages around one route, the outermost first, and the route's own code.
+/// What answers at one place of the table: the stages around one route, the outermost first, and the route's own code.
 ///
 /// It does not know the type of the context: code for any type, which other rooms' types would run, looks up what it has
 /// to know about them each time. That every stage and handler here is made for the type of the contexts that come is seen
@@ -18,14 +18,18 @@ final class StageChain {
 
     fileprivate typealias Wait = @LoopActor () async -> HTTPResponse
 
+    /// Made once; of a path that has parameters all but those.
+    private let match: RouteMatch
+    private let parameterNames: [String]
     private let stages: [Stage]
     private let first: any Step
     private let problem: ProblemOf
 
     /// - Parameters:
     ///   - kind: of the contexts that `answer` will be given, always.
+    ///   - match: without the values of parameters.
     init<Kind: RequestState>(
-        for kind: Kind.Type, _ stages: [any Middleware<Kind>], _ code: Code,
+        for kind: Kind.Type, _ match: RouteMatch, _ stages: [any Middleware<Kind>], _ code: Code,
         _ problem: @escaping @LoopActor (any Error, HTTPRequest, Kind) -> Problem
     ) {
         // Boxed once: an existential is copied each time that it is taken out of an array.
@@ -36,6 +40,8 @@ final class StageChain {
             made.append(box)
             next = box
         }
+        self.match = match
+        parameterNames = match.route?.parameterNames ?? []
         self.stages = made.reversed()
         first = next
         self.problem = { problem($0, $1, unsafeDowncast($2, to: Kind.self)) }
@@ -45,6 +51,16 @@ final class StageChain {
         _ stage: some Middleware<Kind>, at place: Int, before next: any Step
     ) -> Stage {
         StageBox(stage, at: place, before: next)
+    }
+
+    /// - Parameter segments: of the path, that stand for parameters.
+    func match(_ request: HTTPRequest, _ segments: [Range<Int>]) -> RouteMatch {
+        // The path's parameters are the route's: OPTIONS and 405 have no route.
+        guard !parameterNames.isEmpty else { return match }
+        let values = request.target.bytes.withUnsafeBytes { bytes in
+            segments.map { PercentCoding.decode(bytes.slice($0)) }
+        }
+        return match.with(PathParameters(names: parameterNames, values: values))
     }
 
     func answer(_ request: HTTPRequest, _ context: Context) -> HTTPAnswer {
@@ -189,6 +205,7 @@ private final class SuspendingStep: Step {
 }
 
 /// A stage of whatever type.
+@LoopActor
 private class Stage: Step {
     let place: Int
     /// What lies further in.

@@ -48,7 +48,7 @@ package final class HTTPServer {
     private(set) var now: MonotonicTime
     private var wallClock: Timestamp
     private var nextWallClock: MonotonicTime
-    private var date = DateLine()
+    private(set) var date: DateLine
     private var ids: RequestIDGenerator
     /// The id that was made last: an answer to what is no request has one too.
     private(set) var lastRequestID: RequestID?
@@ -78,6 +78,7 @@ package final class HTTPServer {
             trusted: configuration.trustedProxies)
         now = clocks.monotonic()
         wallClock = clocks.now()
+        date = DateLine(wallClock)
         nextWallClock = now
         var random = SystemRandomNumberGenerator()
         ids = RequestIDGenerator(seed: random.next())
@@ -309,7 +310,6 @@ package final class HTTPServer {
     }
 
     private var wallClockReadAt = MonotonicTime.zero
-    var dateLine: [UInt8] { date.bytes }
 
     /// Entries in the wheel.
     var armedCount: Int { wheel.count }
@@ -346,6 +346,23 @@ package final class HTTPServer {
     /// The fields of every answer. By TLS the client is told to come by TLS only (RFC 6797 7.2: and never without).
     func commonHeaders(isSecure: Bool) -> HTTPHeaders {
         isSecure ? secureHeaders : configuration.commonHeaders
+    }
+
+    /// Writes the head of an answer of HTTP/1. Here, where the fields of every answer are: they are lent to who writes
+    /// them, and what is handed out is counted.
+    func writeHead(
+        _ response: HTTPResponse, _ plan: HTTP1ConnectionMachine.AnswerPlan,
+        trailers: [HTTPFieldName], id: RequestID?, isSecure: Bool, into output: inout [UInt8]
+    ) {
+        if isSecure {
+            HTTP1Writer.writeHead(
+                response, plan, trailers: trailers, id: id, date: date, common: secureHeaders,
+                into: &output)
+        } else {
+            HTTP1Writer.writeHead(
+                response, plan, trailers: trailers, id: id, date: date,
+                common: configuration.commonHeaders, into: &output)
+        }
     }
 
     /// Asked of the server, for both protocols: what answers need not be kept alive for the question then.

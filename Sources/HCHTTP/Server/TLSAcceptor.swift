@@ -14,15 +14,13 @@ extension HTTPServer {
             .badRequest, code: "tls-required", title: "Bad Request",
             detail: "This port speaks TLS: write https instead of http."
         ).response(for: nil)
-        var date = DateLine()
-        date.update(now)
         var output: [UInt8] = []
         HTTP1Writer.writeHead(
             response,
             HTTP1ConnectionMachine.AnswerPlan(
                 framing: .length(response.body.count ?? 0), sendsContent: true,
                 connectionField: .close),
-            trailers: [], id: nil, date: date.bytes,
+            trailers: [], id: nil, date: DateLine(now),
             common: HTTPServerConfiguration.securityHeaders, into: &output)
         response.body.write(into: &output)
         return output

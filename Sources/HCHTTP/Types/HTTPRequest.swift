@@ -18,14 +18,14 @@ package final class HTTPRequest: Sendable {
     package let receivedAt: MonotonicTime
     /// When the server stops waiting for the answer: every wait made for this request takes it.
     package let deadline: Deadline
-    package let body: RequestBody
+    private let content: RequestBody?
     /// What the client would rather speak than HTTP; nil for nearly every request.
     package let upgrade: HTTPUpgrade?
 
     package init(
         method: HTTPMethod, version: HTTPVersion, target: RequestTarget, headers: HTTPHeaders,
         host: String, id: RequestID, remoteAddress: SocketAddress, isSecure: Bool,
-        receivedAt: MonotonicTime, deadline: Deadline, body: RequestBody,
+        receivedAt: MonotonicTime, deadline: Deadline, body: RequestBody?,
         upgrade: HTTPUpgrade? = nil
     ) {
         self.method = method
@@ -38,9 +38,12 @@ package final class HTTPRequest: Sendable {
         self.isSecure = isSecure
         self.receivedAt = receivedAt
         self.deadline = deadline
-        self.body = body
+        content = body
         self.upgrade = upgrade
     }
+
+    /// Empty if none was announced.
+    @LoopActor package var body: RequestBody { content ?? .empty }
 
     package var path: String { target.path }
 

@@ -41,7 +41,7 @@ package import HCIO
 
     package init(
         configuration: RedisConfiguration, connector: @escaping RedisConnector,
-        logger: Logger = .silent, metrics: MetricsRegistry = MetricsRegistry()
+        logger: Logger = .silent, metrics: MetricsRegistry = .unread
     ) {
         self.configuration = configuration
         connect = connector

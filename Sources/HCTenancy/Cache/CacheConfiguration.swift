@@ -56,7 +56,7 @@ package struct CacheSetup: Sendable {
 
     package init(
         _ configuration: CacheConfiguration = CacheConfiguration(),
-        metrics: CacheMetrics = CacheMetrics(MetricsRegistry())
+        metrics: CacheMetrics = CacheMetrics(.unread)
     ) {
         self.configuration = configuration
         self.metrics = metrics

@@ -30,7 +30,7 @@ package struct DirectoryMeasurement: Sendable {
             conninfo: { try configuration.conninfo("control.router") })
         settings.loadTimeout = .seconds(300)
         let follower = DirectoryFollower(
-            settings, clocks: clocks, logger: .silent, metrics: TenancyMetrics(MetricsRegistry()),
+            settings, clocks: clocks, logger: .silent, metrics: TenancyMetrics(.unread),
             blocking: BlockingPool())
         let before = try residentBytes()
         var start = clocks.monotonic()

@@ -23,7 +23,7 @@ package final class LimitProbe {
     private let user = UUID(high: 1, low: 1)
 
     /// - Parameter redis: connected. The probe's keys are those of a clinic that does not exist; they expire at once.
-    package init(redis: RedisClient, metrics: MetricsRegistry = MetricsRegistry()) {
+    package init(redis: RedisClient, metrics: MetricsRegistry = .unread) {
         let tenancy = TenancyMetrics(metrics)
         gate = Gate(
             redis: redis,

@@ -11,7 +11,7 @@ extension RedisClient {
     @LoopActor
     package convenience init(
         _ redis: PlatformConfiguration.Redis, name: String, blocking: BlockingPool, logger: Logger,
-        metrics: MetricsRegistry = MetricsRegistry()
+        metrics: MetricsRegistry = .unread
     ) throws {
         let connector: RedisConnector
         switch redis.address {

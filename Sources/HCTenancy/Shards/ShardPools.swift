@@ -67,7 +67,7 @@ package final class ShardPools {
         self.metrics = metrics
         schemas = ShardSchemas(
             range: configuration.schemas, logger: logger,
-            registry: configuration.metrics ?? MetricsRegistry())
+            registry: configuration.metrics ?? .unread)
         schemas.open = { [weak self] in self.map { Set($0.entries.keys) } ?? [] }
         schemas.look = { [weak self] shard, deadline in
             guard let self else { throw CancellationError() }
@@ -124,18 +124,15 @@ package final class ShardPools {
                 replicas: configuration.replicas, pools: configuration.pools,
                 applicationName: configuration.applicationName,
                 connectTimeout: configuration.connectTimeout, conninfo: configuration.conninfo,
-                registry: configuration.metrics ?? ownRegistry),
+                registry: configuration.metrics ?? .unread),
             logger: logger, metrics: metrics)
         readers[shard] = reader
         return reader
     }
 
-    /// For programs that show no metrics.
-    private lazy var ownRegistry = MetricsRegistry()
-
     var lagMax: Duration { configuration.replicas.lagMax }
 
-    private(set) lazy var marksLost = (configuration.metrics ?? ownRegistry).counter(
+    private(set) lazy var marksLost = (configuration.metrics ?? .unread).counter(
         "hc_replica_marks_lost_total",
         "Writes of which Redis could not be told, for their sessions' reads of replicas")
 
@@ -223,7 +220,7 @@ package final class ShardPools {
 
     /// Reports what clinics use of the shards.
     package private(set) lazy var reporter = LoadReporter(
-        shards: self, logger: logger, metrics: LoadMetrics(configuration.metrics ?? ownRegistry))
+        shards: self, logger: logger, metrics: LoadMetrics(configuration.metrics ?? .unread))
 
     /// Refuses new work and waits for what is under way, until the deadline.
     package func shutDown(deadline: Deadline) async {
