@@ -82,9 +82,18 @@ package struct LogLine: ~Copyable {
     }
 
     package mutating func add(_ name: StaticString, _ value: RequestID) {
-        key(name, room: RequestID.receivedBytesMax + 2)
+        add(name, atMost: RequestID.receivedBytesMax) { value.write(to: $0) }
+    }
+
+    /// - Parameter write: writes a text of at most `bytesMax` bytes, none of which needs an escape, to the beginning of the
+    ///   memory that it is lent, and returns how many bytes it has.
+    package mutating func add(
+        _ name: StaticString, atMost bytesMax: Int,
+        _ write: (UnsafeMutableRawBufferPointer) -> Int
+    ) {
+        key(name, room: bytesMax + 2)
         text.append(UInt8(ascii: "\""))
-        text.append(upTo: RequestID.receivedBytesMax) { value.write(to: $0) }
+        text.append(upTo: bytesMax, write)
         text.append(UInt8(ascii: "\""))
     }
 

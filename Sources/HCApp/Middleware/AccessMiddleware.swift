@@ -27,9 +27,10 @@ final class AccessMiddleware: Middleware {
     }
 
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
-        guard let place = context.match.place, let tenant = context.tenant else { return .next }
+        guard let place = context.match.place else { return .next }
         let limits = limits[place]
-        if try passNow(request, context, limits, tenant) { return .next }
+        let isPassed = try context.withTenant { try passNow(request, context, limits, $0) }
+        guard isPassed == false, let tenant = context.tenant else { return .next }
         return .pending { [self] in
             try await pass(request, context, limits, tenant)
             return nil

@@ -43,12 +43,12 @@ final class ObservationMiddleware: Middleware {
     ) {
         logger.log(.info, "request") { line in
             line.add("requestId", request.id)
-            line.add("client", request.remoteAddress.host)
+            line.add("client", hostOf: request.remoteAddress)
             line.add("method", request.method.name)
             line.add("route", context.match.route?.name ?? "none")
             line.add("status", response.status.code)
             line.add("microseconds", Int(elapsed.inMicroseconds))
-            if let tenant = context.tenant?.tenant.id { line.add("tenant", tenant) }
+            if let tenant = context.withTenant({ $0.tenant.id }) { line.add("tenant", tenant) }
             if let code = response.problemCode { line.add("code", code) }
         }
     }

@@ -25,7 +25,9 @@ struct ReadAfterMiddleware: Middleware {
     func leave(
         _ request: HTTPRequest, _ context: RequestContext, _ response: inout HTTPResponse
     ) -> StageExit {
-        guard let reading = context.tenant, reading.hasWritten else { return .done }
+        guard context.withTenant({ $0.hasWritten }) == true, let reading = context.tenant else {
+            return .done
+        }
         return .pending { answer in
             guard let token = await reading.finishReading(deadline: request.deadline) else {
                 return answer

@@ -11,7 +11,7 @@ struct TenantMiddleware: Middleware {
     }
 
     func enter(_ request: HTTPRequest, _ context: RequestContext) throws -> StageEntry {
-        context.tenant = try door.context(host: request.host)
+        context.found(try door.context(host: request.host))
         return .next
     }
 }

@@ -45,10 +45,10 @@ struct RouteTable {
             limitClass: routeClass.rawValue, lane: lane ?? routeClass.lane, bodyBytesMax: 0,
             summary: summary)
         router.addImmediate(route) { request, context in
-            guard let tenant = context.tenant, let actor = context.actor else {
-                throw ClinicError(.unauthenticated)
-            }
-            return try handler(request, tenant, actor)
+            guard let actor = context.actor,
+                let answer = try context.withTenant({ try handler(request, $0, actor) })
+            else { throw ClinicError(.unauthenticated) }
+            return answer
         }
     }
 

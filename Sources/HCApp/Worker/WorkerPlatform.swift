@@ -96,8 +96,8 @@ final class WorkerPlatform {
         let crossOrigin = CrossOriginMiddleware<RequestContext>(registry: registry) {
             request, context in
             // Whose clinic it is may not be known yet, or be nobody's: the map says it in memory.
-            if let tenant = context.tenant {
-                return CrossOriginPolicy(origins: tenant.tenant.origins)
+            if let origins = context.withTenant({ $0.tenant.origins }) {
+                return CrossOriginPolicy(origins: origins)
             }
             guard request.headers.contains(.origin),
                 let record = directory.snapshot?.find(host: request.host), record.isServed

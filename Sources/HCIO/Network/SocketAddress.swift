@@ -1,4 +1,5 @@
 internal import CLinux
+package import HCCore
 
 /// Where a socket is: an IPv4 or IPv6 address with a port, or a path.
 package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
@@ -105,23 +106,32 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
-    /// Dotted decimal: at most 15 bytes, which a string holds in itself. It stands in each line of the access log.
     private static func ipv4Text(_ address: UInt32) -> String {
-        String(unsafeUninitializedCapacity: 15) { text in
-            var count = 0
-            func append(_ byte: UInt8) {
-                text[count] = byte
-                count += 1
-            }
-            for place in 0..<4 {
-                if place > 0 { append(UInt8(ascii: ".")) }
-                let number = UInt8(truncatingIfNeeded: address >> (24 - 8 * UInt32(place)))
-                if number >= 100 { append(UInt8(ascii: "0") + number / 100) }
-                if number >= 10 { append(UInt8(ascii: "0") + number / 10 % 10) }
-                append(UInt8(ascii: "0") + number % 10)
-            }
-            return count
+        String(unsafeUninitializedCapacity: ipv4BytesMax) {
+            write(ipv4: address, to: UnsafeMutableRawBufferPointer($0))
         }
+    }
+
+    fileprivate static let ipv4BytesMax = 15
+
+    /// Dotted decimal.
+    /// - Returns: how many bytes, at most `ipv4BytesMax`.
+    fileprivate static func write(
+        ipv4 address: UInt32, to text: UnsafeMutableRawBufferPointer
+    ) -> Int {
+        var count = 0
+        func append(_ byte: UInt8) {
+            text[count] = byte
+            count += 1
+        }
+        for place in 0..<4 {
+            if place > 0 { append(UInt8(ascii: ".")) }
+            let number = UInt8(truncatingIfNeeded: address >> (24 - 8 * UInt32(place)))
+            if number >= 100 { append(UInt8(ascii: "0") + number / 100) }
+            if number >= 10 { append(UInt8(ascii: "0") + number / 10 % 10) }
+            append(UInt8(ascii: "0") + number % 10)
+        }
+        return count
     }
 
     private static func ipv6Text(high: UInt64, low: UInt64) -> String {
@@ -131,6 +141,19 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
             preconditionFailure("an address of 16 octets has a text")
         }
         return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+}
+
+extension LogLine {
+    /// The address' `host`. It stands in each line of the access log.
+    package mutating func add(_ name: StaticString, hostOf address: SocketAddress) {
+        switch address {
+        case .ipv4(let address, _):
+            add(name, atMost: SocketAddress.ipv4BytesMax) {
+                SocketAddress.write(ipv4: address, to: $0)
+            }
+        case .ipv6, .unix: add(name, address.host)
+        }
     }
 }
 
