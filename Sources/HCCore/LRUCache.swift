@@ -40,13 +40,21 @@
     @inlinable package var isEmpty: Bool { positions.isEmpty }
 
     /// The value, which is now the most recently used.
-    @inlinable package mutating func find(_ key: Key) -> Value? {
+    ///
+    /// Made where it is used: who only looks at a value that is an object need not count a reference for it.
+    @inlinable @inline(__always) package mutating func find(_ key: Key) -> Value? {
+        guard let position = use(key) else { return nil }
+        return entries[position]?.value
+    }
+
+    /// Where the value is, which is now the most recently used.
+    @inlinable mutating func use(_ key: Key) -> Int? {
         guard let position = positions[key] else { return nil }
         if position != newest {
             unlink(position)
             linkAsNewest(position)
         }
-        return entries[position]?.value
+        return position
     }
 
     /// The value, without touching the order.

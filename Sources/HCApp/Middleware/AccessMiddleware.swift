@@ -47,11 +47,11 @@ final class AccessMiddleware: Middleware {
         let now = auth.now
         if limits.isOpen {
             guard
-                let answer = tenant.gateNow(
-                    session: nil, address: address, class: limits.kind, cost: limits.cost,
-                    isExact: limits.isExact, at: now)
+                let limit = tenant.limitNow(
+                    address: address, class: limits.kind, cost: limits.cost,
+                    isExact: limits.isExact)
             else { return false }
-            try admit(answer.limit, context)
+            try admit(limit, context)
             return true
         }
         let claims: AccessClaims
@@ -62,21 +62,12 @@ final class AccessMiddleware: Middleware {
             if error.code == .tenantMismatch { return false }
             throw error
         }
-        guard
-            let answer = tenant.gateNow(
-                session: claims.session, user: claims.account.uuid, address: address,
-                class: limits.kind, cost: limits.cost, lane: limits.lane(claims),
-                isExact: limits.isExact, at: now)
+        guard let entry = tenant.sessionNow(claims.session, at: now),
+            let limit = tenant.limitNow(
+                user: claims.account.uuid, address: address, class: limits.kind,
+                cost: limits.cost, lane: limits.lane(claims), isExact: limits.isExact)
         else { return false }
-        return try admit(claims, answer, request, context, tenant, at: now)
-    }
-
-    private func admit(
-        _ claims: AccessClaims, _ answer: GateAnswer, _ request: HTTPRequest,
-        _ context: RequestContext, _ tenant: TenantContext, at now: Timestamp
-    ) throws -> Bool {
-        try admit(answer.limit, context)
-        guard case .active(let entry) = answer.session else { return false }
+        try admit(limit, context)
         context.actor = try auth.admit(claims, entry, requestID: request.id, at: now)
         ReadAfterMiddleware.begin(request, tenant, session: claims.session)
         return true
@@ -148,9 +139,15 @@ final class AccessMiddleware: Middleware {
             in: tenant, requestID: request.id.description, deadline: request.deadline)
     }
 
-    private func admit(_ limit: RateDecision, _ context: RequestContext) throws(Problem) {
+    private func admit(
+        _ limit: consuming RateDecision, _ context: RequestContext
+    ) throws(Problem) {
+        let refusal = limit.isAllowed ? nil : AccessMiddleware.refusal(limit)
         context.limit = limit
-        guard !limit.isAllowed else { return }
+        if let refusal { throw refusal }
+    }
+
+    private static func refusal(_ limit: RateDecision) -> Problem {
         var problem = Problem(
             .tooManyRequests, code: "rate-limited", title: "Too Many Requests",
             detail: "\(AccessMiddleware.owner(limit.scope)) limit is used up for the moment.")
@@ -160,7 +157,7 @@ final class AccessMiddleware: Middleware {
         if let retryAfter = limit.retryAfterField {
             problem.headers.append(.retryAfter, retryAfter)
         }
-        throw problem
+        return problem
     }
 
     private static func owner(_ scope: RateScope?) -> StaticString {

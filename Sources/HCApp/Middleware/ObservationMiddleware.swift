@@ -33,7 +33,7 @@ final class ObservationMiddleware: Middleware {
     }
 
     private func tell(_ limit: RateDecision, in headers: inout HTTPHeaders) {
-        headers.append(.rateLimitPolicy, limit.policyField)
+        limit.withPolicyField { headers.append(.rateLimitPolicy, $0) }
         limit.withLimitField { headers.append(.rateLimit, $0) }
     }
 

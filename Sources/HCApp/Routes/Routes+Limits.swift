@@ -11,19 +11,27 @@ extension Routes {
         ) { request, tenant, actor in
             let user = actor.accountID?.uuid
             let address = LimitAddress(request.remoteAddress)
-            if let report = tenant.knownLimitReport(user: user, address: address) {
-                return .ready(answer(report))
+            var json = begun(tenant)
+            if tenant.reportLimitsNow(user: user, address: address, to: &json) {
+                return .ready(ended(consume json))
             }
-            return .pending { answer(await tenant.limitReport(user: user, address: address)) }
+            return .pending {
+                var json = begun(tenant)
+                await tenant.reportLimits(user: user, address: address, to: &json)
+                return ended(consume json)
+            }
         }
     }
 
-    private static func answer(_ report: LimitReport) -> HTTPResponse {
+    private static func begun(_ tenant: TenantContext) -> JSONWriter {
         // A rule is told in some 200 bytes.
-        let bytes = 512 + 256 * report.entries.count
-        var json = JSONWriter(appendingTo: ByteBuffer(reserving: bytes))
+        var json = JSONWriter(
+            appendingTo: ByteBuffer(reserving: 512 + 256 * tenant.limitRuleCount))
         json.beginObject()
-        report.write(to: &json)
+        return json
+    }
+
+    private static func ended(_ json: consuming JSONWriter) -> HTTPResponse {
         json.key("costs" as StaticString)
         json.raw(costs)
         json.endObject()

@@ -30,6 +30,8 @@ package final class AuthService {
         func isText(_ bytes: UnsafeRawBufferPointer) -> Bool {
             text.withUnsafeBytes { TokenKeyRing.isSame($0, bytes) }
         }
+
+        func isOfTime(_ now: Timestamp) -> Bool { (try? window.check(at: now)) != nil }
     }
 
     /// The last bytes of a token, where it is told from others with least work: they are of its signature. Whoever shows
@@ -218,13 +220,15 @@ package final class AuthService {
         of accessToken: UnsafeRawBufferPointer, at now: Timestamp
     ) throws(ClinicError) -> AccessClaims {
         guard let end = TokenEnd(accessToken) else { throw ClinicError(.unauthenticated) }
-        var known = verified.find(end)
-        if let found = known, !found.isText(accessToken) { known = nil }
-        do throws(TokenError) {
-            if let known {
-                try known.window.check(at: now)
-                return known.claims
+        if let known = verified.find(end), known.isText(accessToken) {
+            guard known.isOfTime(now) else {
+                verified.remove(end)
+                throw ClinicError(.unauthenticated)
             }
+            return known.claims
+        }
+        // A forgery forgets no token but itself.
+        do throws(TokenError) {
             let token = try dependencies.secrets.tokens.verify(accessToken, at: now)
             guard let claims = AccessClaims(json: token.claims, expiresAt: token.expiresAt)
             else {
@@ -235,8 +239,6 @@ package final class AuthService {
                 for: end)
             return claims
         } catch {
-            // A forgery forgets no token but itself.
-            if known != nil { verified.remove(end) }
             throw ClinicError(.unauthenticated)
         }
     }

@@ -77,7 +77,7 @@ struct CopyLedger {
     /// Whether copies of the clinic may be used now. If not, that will be asked for.
     mutating func mayUse(_ tenant: TenantID, at now: MonotonicTime) -> Bool {
         guard now < trustedUntil else { return false }
-        if let clinic = clinics.find(tenant), clinic.isUsable(at: now) {
+        if let standing = clinics.find(tenant)?.standing, standing.isUsable(at: now) {
             return true
         }
         if wanted.count < limits.wantedMax, isWanted.insert(tenant).inserted {
@@ -102,7 +102,7 @@ struct CopyLedger {
         _ ticket: CopyTicket, _ tenant: TenantID, _ names: [String], at now: MonotonicTime
     ) -> Bool {
         guard ticket.era == era, now < trustedUntil, let clinic = clinics.peek(tenant),
-            clinic.isUsable(at: now), clinic.isUsable(at: ticket.time)
+            clinic.standing.isUsable(at: now), clinic.standing.isUsable(at: ticket.time)
         else { return false }
         return !clinic.wasVoided(since: ticket.generation, names)
             && !names.contains { clinic.wasHeld($0, since: ticket.time) }
@@ -119,7 +119,7 @@ struct CopyLedger {
         for tenant in batch {
             isWanted.remove(tenant)
             if let clinic = clinics.find(tenant) {
-                clinic.isRegistered = false
+                clinic.standing.isRegistered = false
                 continue
             }
             let clinic = CopyRegistration(after: generation, limits: limits)
@@ -145,8 +145,8 @@ struct CopyLedger {
         guard era == self.era, let clinic = clinics.peek(tenant) else { return }
         generation += 1
         for hold in holds { clinic.insert(hold, generation: generation, at: now) }
-        clinic.isRegistered = true
-        clinic.staleAt = now + limits.registrationLife
+        clinic.standing.isRegistered = true
+        clinic.standing.staleAt = now + limits.registrationLife
     }
 
     // MARK: Voids

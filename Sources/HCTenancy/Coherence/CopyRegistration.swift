@@ -13,15 +13,23 @@ final class CopyRegistration {
         var names: VoidedNames
     }
 
-    /// Whether Redis counts this process among those who are told of the clinic's voids, ...
-    var isRegistered = false
-    /// ... which it forgets some time after this.
-    var staleAt = MonotonicTime.zero
+    /// Whether copies may be used. Numbers, for they are looked at by each request.
+    struct Standing {
+        /// Whether Redis counts this process among those who are told of the clinic's voids, ...
+        var isRegistered = false
+        /// ... which it forgets some time after this.
+        var staleAt = MonotonicTime.zero
+        /// Too many holds to remember each: no copy is used before this time.
+        fileprivate(set) var blockedUntil = MonotonicTime.zero
 
+        func isUsable(at now: MonotonicTime) -> Bool {
+            isRegistered && now >= blockedUntil && now < staleAt
+        }
+    }
+
+    var standing = Standing()
     private let holdsMax: Int
     private var holds: [VoidID: Held] = [:]
-    /// Too many holds to remember each: no copy is used before this time.
-    private var blockedUntil = MonotonicTime.zero
 
     /// The last voids, oldest first, ...
     private var recent: RingBuffer<Past>
@@ -33,10 +41,6 @@ final class CopyRegistration {
         floor = generation
         holdsMax = limits.holdsMax
         recent = RingBuffer(capacityMax: limits.recentMax)
-    }
-
-    func isUsable(at now: MonotonicTime) -> Bool {
-        isRegistered && now >= blockedUntil && now < staleAt
     }
 
     // MARK: Voids
@@ -77,7 +81,7 @@ final class CopyRegistration {
         if holds.count < holdsMax || holds[hold.id] != nil {
             holds[hold.id] = Held(names: hold.names, until: now + hold.left)
         } else {
-            blockedUntil = max(blockedUntil, now + hold.left)
+            standing.blockedUntil = max(standing.blockedUntil, now + hold.left)
         }
     }
 

@@ -8,14 +8,13 @@ import HCCore
 package struct DirectorySnapshot: Sendable {
     /// The last line of `placement_log` that is contained.
     package private(set) var version: Int64
-    /// Which control database it came from: versions of two databases cannot be compared.
-    package let source: String
-    private var tables = Tables()
+    private var tables: Tables
 
     /// One object, so that a copy of the map, which every request makes to find its clinic, counts one reference.
     ///
     /// `@unchecked Sendable`: changed by `changing` only, where nobody else has it.
     private final class Tables: @unchecked Sendable {
+        let source: String
         var byID: [TenantID: TenantRecord] = [:]
         var byHost: [String: TenantRecord] = [:]
         var shards: [ShardID: ShardRecord] = [:]
@@ -23,9 +22,12 @@ package struct DirectorySnapshot: Sendable {
         /// Where clinics were before their last move that this process has seen: other processes may not have.
         var former: [TenantID: TenantRecord] = [:]
 
-        init() {}
+        init(source: String) {
+            self.source = source
+        }
 
         init(copyOf other: Tables) {
+            source = other.source
             byID = other.byID
             byHost = other.byHost
             shards = other.shards
@@ -46,13 +48,15 @@ package struct DirectorySnapshot: Sendable {
         source: String, version: Int64, tenants: [TenantRecord] = [], shards: [ShardRecord],
         tiers: [TierDefinition]
     ) {
-        self.source = source
         self.version = version
+        tables = Tables(source: source)
         add(tenants)
         replaceShards(shards)
         replaceTiers(tiers)
     }
 
+    /// Which control database it came from: versions of two databases cannot be compared.
+    package var source: String { tables.source }
     package var tenantCount: Int { tables.byID.count }
     package var tenants: some Collection<TenantRecord> { tables.byID.values }
     var shardRecords: some Collection<ShardRecord> { tables.shards.values }

@@ -246,53 +246,62 @@ package final class TenantContext: Sendable {
     ) async -> GateAnswer {
         let now = door.clocks.now()
         let request = LimitRequest(
-            tenant: tenant, limits: limits, kind: kind, units: cost.units,
-            lane: lane, isExact: isExact, user: user, address: address)
+            kind: kind, units: cost.units, lane: lane, isExact: isExact, user: user,
+            address: address)
         if let session, let entry = door.findSession(session, of: id, at: now) {
-            let answer = await door.gate.pass(request, session: nil, now: now, deadline: deadline)
+            let answer = await door.gate.pass(
+                request, of: limits, session: nil, now: now, deadline: deadline)
             return GateAnswer(limit: answer.limit, session: .active(entry))
         }
         let ticket = session.flatMap { _ in door.coherence?.ticket(for: id) }
-        let answer = await door.gate.pass(request, session: session, now: now, deadline: deadline)
+        let answer = await door.gate.pass(
+            request, of: limits, session: session, now: now, deadline: deadline)
         if let session, let ticket, case .active(let entry) = answer.session {
             door.sessionCopies?.keep(session, of: id, entry, ticket: ticket)
         }
         return answer
     }
 
-    /// As `gate`, where nothing has to be waited for: the session, if there is one, is known here, and units are at
-    /// hand. Otherwise nothing is taken, and `gate` is to be asked.
-    @LoopActor package func gateNow(
-        session: SessionID?, user: UUID? = nil, address: LimitAddress? = nil,
-        class kind: LimitClass = .default, cost: RequestCost, lane: LimitLane = .ordinary,
-        isExact: Bool = false, at now: Timestamp
-    ) -> GateAnswer? {
-        var known = SessionLookup.unknown(nil)
-        if let session {
-            guard let entry = door.findSession(session, of: id, at: now) else { return nil }
-            known = .active(entry)
-        }
-        let request = LimitRequest(
-            tenant: tenant, limits: limits, kind: kind, units: cost.units,
-            lane: lane, isExact: isExact, user: user, address: address)
-        guard let limit = door.passNow(request) else { return nil }
-        return GateAnswer(limit: limit, session: known)
+    /// What is known of a session, if this process has a copy of it that it may use.
+    @LoopActor package func sessionNow(_ session: SessionID, at now: Timestamp) -> SessionEntry? {
+        door.findSession(session, of: id, at: now)
     }
 
-    /// As `limitReport`, if what is known is fresh enough.
-    @LoopActor package func knownLimitReport(user: UUID?, address: LimitAddress?) -> LimitReport? {
-        door.knownReport(
+    /// The limit of a request without a session, or whose session is known, where nothing has to be waited for: units
+    /// are at hand. Otherwise nothing is taken, and `gate` is to be asked.
+    @LoopActor package func limitNow(
+        user: UUID? = nil, address: LimitAddress? = nil, class kind: LimitClass = .default,
+        cost: RequestCost, lane: LimitLane = .ordinary, isExact: Bool = false
+    ) -> RateDecision? {
+        door.passNow(
             LimitRequest(
-                tenant: tenant, limits: limits, kind: .default, units: 0,
-                user: user, address: address))
+                kind: kind, units: cost.units, lane: lane, isExact: isExact, user: user,
+                address: address),
+            of: limits)
     }
 
-    /// What is left of the limits of the clinic, an account and an address; takes nothing.
-    @LoopActor package func limitReport(user: UUID?, address: LimitAddress?) async -> LimitReport {
+    /// How many rules its tier has.
+    package var limitRuleCount: Int { limits.plan.rules.count }
+
+    /// As `reportLimits`, if what is known is fresh enough.
+    ///
+    /// - Returns: false if it is not; then nothing is written.
+    @LoopActor package func reportLimitsNow(
+        user: UUID?, address: LimitAddress?, to json: inout JSONWriter
+    ) -> Bool {
+        door.reportNow(
+            LimitRequest(kind: .default, units: 0, user: user, address: address), of: limits,
+            to: &json)
+    }
+
+    /// Writes what is left of the limits of the clinic, an account and an address: the members `tier`, `source` and
+    /// `rules`. Takes nothing.
+    @LoopActor package func reportLimits(
+        user: UUID?, address: LimitAddress?, to json: inout JSONWriter
+    ) async {
         await door.gate.report(
-            LimitRequest(
-                tenant: tenant, limits: limits, kind: .default, units: 0,
-                user: user, address: address))
+            LimitRequest(kind: .default, units: 0, user: user, address: address), of: limits,
+            to: &json)
     }
 
     /// Copies of this clinic's data in memory, here and in other processes; nil in programs without Redis.
@@ -307,7 +316,7 @@ package final class TenantContext: Sendable {
         _ sessions: [SessionID], deadline: Deadline
     ) async -> [SessionLookup] {
         await door.sessions.lookUp(
-            sessions, of: tenant, now: door.clocks.now(), deadline: deadline)
+            sessions, prefix: tenant.redisPrefix, now: door.clocks.now(), deadline: deadline)
     }
 
     /// Puts a session into the cache that PostgreSQL has just called active.

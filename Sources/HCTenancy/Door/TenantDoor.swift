@@ -206,9 +206,15 @@ package final class TenantDoor {
         sessionCopies?.find(session, of: tenant, at: now)
     }
 
-    func passNow(_ request: LimitRequest) -> RateDecision? { gate.passNow(request) }
+    func passNow(_ request: LimitRequest, of clinic: TenantLimits) -> RateDecision? {
+        gate.passNow(request, of: clinic)
+    }
 
-    func knownReport(_ request: LimitRequest) -> LimitReport? { gate.knownReport(request) }
+    func reportNow(
+        _ request: LimitRequest, of clinic: TenantLimits, to json: inout JSONWriter
+    ) -> Bool {
+        gate.reportNow(request, of: clinic, to: &json)
+    }
 
     /// A tier that cannot be read must not close the clinics that have it: they get little.
     func tier(of record: TenantRecord, _ map: DirectorySnapshot?) -> TierDefinition {

@@ -48,11 +48,13 @@ final class Gate {
 
     /// - Parameter session: to be looked up; nil if there is none, or if it is known without Redis.
     func pass(
-        _ request: LimitRequest, session: SessionID?, now: Timestamp, deadline: Deadline
+        _ request: LimitRequest, of clinic: TenantLimits, session: SessionID?, now: Timestamp,
+        deadline: Deadline
     ) async -> GateAnswer {
-        let targets = machine.targets(of: request)
+        let prefix = clinic.redisPrefix
+        let targets = machine.targets(of: request, clinic)
         if let decided = machine.decide(
-            request, targets, now: Loop.now, isConnected: isConnected)
+            request, clinic, targets, now: Loop.now, isConnected: isConnected)
         {
             launchQuestions()
             guard decided.isAllowed, let session else {
@@ -60,20 +62,20 @@ final class Gate {
             }
             return GateAnswer(
                 limit: decided,
-                session: await lookUp(session, of: request.tenant, now: now, deadline: deadline))
+                session: await lookUp(session, prefix: prefix, now: now, deadline: deadline))
         }
-        let pending = machine.ask(request, targets, now: Loop.now)
+        let pending = machine.ask(request, clinic, targets, now: Loop.now)
         launchQuestions()
         let timer = timer(for: pending, deadline)
         defer { timer?.cancel() }
         // While Redis may be away only one request at a time finds out; its session waits for that.
         var found: SessionLookup?
         if let session, !machine.isAway(at: Loop.now) {
-            found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
+            found = await lookUp(session, prefix: prefix, now: now, deadline: deadline)
         }
         let limit = await pending.value()
         if found == nil, let session, limit.isAllowed {
-            found = await lookUp(session, of: request.tenant, now: now, deadline: deadline)
+            found = await lookUp(session, prefix: prefix, now: now, deadline: deadline)
         }
         return GateAnswer(limit: limit, session: found ?? .unknown(nil))
     }
@@ -86,23 +88,26 @@ final class Gate {
             guard !pending.isDone else { return }
             pending.finish(
                 machine.decideAlone(
-                    pending.request, machine.targets(of: pending.request), Loop.now))
+                    pending.request, machine.targets(of: pending.request, pending.clinic),
+                    Loop.now))
         }
     }
 
     /// As `pass`, for a request whose session is known, if it can be decided here.
-    func passNow(_ request: LimitRequest) -> RateDecision? {
+    func passNow(_ request: LimitRequest, of clinic: TenantLimits) -> RateDecision? {
         let decided = machine.decide(
-            request, machine.targets(of: request), now: Loop.now, isConnected: isConnected)
-        if decided != nil { launchQuestions() }
+            request, clinic, machine.targets(of: request, clinic), now: Loop.now,
+            isConnected: isConnected)
+        launchQuestions()
         return decided
     }
 
     private func lookUp(
-        _ session: SessionID, of tenant: TenantRecord, now: Timestamp, deadline: Deadline
+        _ session: SessionID, prefix: String, now: Timestamp, deadline: Deadline
     ) async -> SessionLookup {
         guard isConnected, !machine.isAway(at: Loop.now) else { return .unknown(nil) }
-        let found = await sessions.lookUp([session], of: tenant, now: now, deadline: deadline)[0]
+        let found = await sessions.lookUp(
+            [session], prefix: prefix, now: now, deadline: deadline)[0]
         if case .unknown(nil) = found, !deadline.isExpired(at: Loop.now) {
             machine.lookUpFailed(now: Loop.now)
         }
@@ -198,28 +203,33 @@ final class Gate {
 
     // MARK: Telling
 
-    /// As `report`, if Redis need not be asked for it.
-    func knownReport(_ request: LimitRequest) -> LimitReport? {
+    /// As `report`, if Redis need not be asked for it; otherwise nothing is written.
+    func reportNow(
+        _ request: LimitRequest, of clinic: TenantLimits, to json: inout JSONWriter
+    ) -> Bool {
         let now = Loop.now
-        let targets = machine.targets(of: request, forAll: true)
+        let targets = machine.targets(of: request, clinic, forAll: true)
         if isConnected, !machine.isAway(at: now),
-            machine.look(request, targets, olderThan: Gate.reportAge, now: now) != nil
+            machine.look(clinic, targets, olderThan: Gate.reportAge, now: now) != nil
         {
-            return nil
+            return false
         }
-        return machine.report(request, targets, now: now)
+        machine.report(clinic, targets, now: now, to: &json)
+        return true
     }
 
-    /// What is left of all rules that concern the request's clinic, account and address, at most a second old.
-    func report(_ request: LimitRequest) async -> LimitReport {
+    /// Writes what is left of all rules that concern the request's clinic, account and address, at most a second old.
+    func report(
+        _ request: LimitRequest, of clinic: TenantLimits, to json: inout JSONWriter
+    ) async {
         let now = Loop.now
-        let targets = machine.targets(of: request, forAll: true)
+        let targets = machine.targets(of: request, clinic, forAll: true)
         if isConnected, !machine.isAway(at: now),
-            let flight = machine.look(request, targets, olderThan: Gate.reportAge, now: now)
+            let flight = machine.look(clinic, targets, olderThan: Gate.reportAge, now: now)
         {
             await run([flight])
         }
-        return machine.report(
-            request, machine.targets(of: request, forAll: true), now: Loop.now)
+        machine.report(
+            clinic, machine.targets(of: request, clinic, forAll: true), now: Loop.now, to: &json)
     }
 }

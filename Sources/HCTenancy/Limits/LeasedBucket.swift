@@ -8,6 +8,7 @@ struct Lease {
     /// `at` of the bucket when they were taken: for giving back.
     var since: Int64 = 0
 
+    @inline(__always)
     func living(_ now: Int64) -> Int64 { now < expiresAt ? units : 0 }
 
     /// Takes it away if it has run out, or in any case.
@@ -27,13 +28,11 @@ struct Lease {
 /// in Redis no longer than `leaseLife` ago. So all processes together are never ahead of Redis, and behind it by at
 /// most `processes x chunk`: that much may be admitted later than it was charged.
 ///
-/// A class, for it is looked at in place, several times for each request: a copy would count its references each time.
-final class LeasedBucket {
-    let rule: LimitRule
-    /// Of the rule, and here once more, for it is counted with several times for each request.
+/// Numbers only: it is looked at several times for each request, and nobody counts a reference for that.
+struct LeasedBucket {
     let shape: BucketShape
-    /// Its rule holds no longer: another bucket has taken its place.
-    var isVoid = false
+    /// Of its rule.
+    private let chunkMax: Int64
 
     // MARK: Leases
 
@@ -68,19 +67,20 @@ final class LeasedBucket {
     var share = LocalShare()
 
     init(_ rule: LimitRule) {
-        self.rule = rule
         shape = rule.shape
+        chunkMax = rule.chunkMax
     }
 
     // MARK: Taking
 
+    @inline(__always)
     func balance(_ lane: LimitLane, _ now: Int64) -> Int64 {
         let ordinary = current.living(now) + next.living(now)
         return lane == .safety ? ordinary + safety.living(now) : ordinary
     }
 
     /// - Precondition: the balance is enough.
-    func take(_ units: Int64, _ now: Int64) {
+    mutating func take(_ units: Int64, _ now: Int64) {
         use(units, now)
         if current.expiresAt > now, current.units >= units {
             current.units -= units
@@ -96,7 +96,7 @@ final class LeasedBucket {
     }
 
     /// Counts what was admitted without a lease.
-    func use(_ units: Int64, _ now: Int64) {
+    mutating func use(_ units: Int64, _ now: Int64) {
         usedSinceMark += units
         usedAt = now
     }
@@ -104,7 +104,7 @@ final class LeasedBucket {
     // MARK: Asking
 
     /// What a process would like to hold now: 100 ms of what it uses, a tenth of a second of the rate at most.
-    var chunk: Int64 { min(rule.chunkMax, quick / 10_000) }
+    var chunk: Int64 { min(chunkMax, quick / 10_000) }
 
     /// How much to ask for, for a request of `units` and others that wait.
     func want(_ units: Int64, waiting: Int64, _ lane: LimitLane, _ now: Int64) -> Int64 {
@@ -161,18 +161,27 @@ final class LeasedBucket {
         state(now)?.available(shape, lane, at: time(now))
     }
 
-    /// Milliseconds until the bucket should be full.
-    func untilFull(_ now: Int64) -> Int64 {
-        guard let state = state(now) else { return 0 }
-        return shape.milliseconds(state.untilFull(shape, at: time(now)))
+    /// Units, and milliseconds until nothing counts as used.
+    typealias Outlook = (left: Int64, untilFull: Int64)
+
+    /// What there should be for a lane, here and in Redis, if nobody takes any; nil before Redis was asked.
+    @inline(__always)
+    func outlook(_ lane: LimitLane, _ now: Int64) -> Outlook? {
+        guard let state = state(now) else { return nil }
+        let time = time(now)
+        return (
+            state.available(shape, lane, at: time) + balance(lane, now),
+            shape.milliseconds(state.untilFull(shape, at: time))
+        )
     }
 
     /// What Redis had for a lane at its last answer, and what is held: good enough to find the tightest of several.
+    @inline(__always)
     func roughlyLeft(_ lane: LimitLane, _ now: Int64) -> Int64 {
         (lane == .safety ? knownFree.safety : knownFree.ordinary) + balance(lane, now)
     }
 
-    func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
+    mutating func learn(_ state: BucketState, redisTime: Int64, _ now: Int64) {
         let time = shape.ticks(redisTime)
         knownFree = (
             state.available(shape, .ordinary, at: time), state.available(shape, .safety, at: time)
@@ -185,7 +194,7 @@ final class LeasedBucket {
     // MARK: Getting
 
     /// Redis has given `units`, of `wanted`, to a question that was sent at `sentAt`.
-    func deposit(
+    mutating func deposit(
         _ units: Int64, wanted: Int64, _ lane: LimitLane, since: Int64, sentAt: Int64, life: Int64,
         spacing: Int64, _ now: Int64
     ) {
@@ -207,7 +216,7 @@ final class LeasedBucket {
             since: new.since)
     }
 
-    func pause(_ lane: LimitLane, until: Int64) {
+    mutating func pause(_ lane: LimitLane, until: Int64) {
         switch lane {
         case .ordinary: notBefore.ordinary = until
         case .safety: notBefore.safety = until
@@ -217,7 +226,7 @@ final class LeasedBucket {
     /// Takes away what is held: of leases that have run out, or of all.
     ///
     /// - Returns: what is left of living ones.
-    func empty(_ now: Int64, all: Bool) -> [Lease] {
+    mutating func empty(_ now: Int64, all: Bool) -> [Lease] {
         var left: [Lease] = []
         if let lease = current.drop(now, all: all) { left.append(lease) }
         if let lease = next.drop(now, all: all) { left.append(lease) }
@@ -226,7 +235,7 @@ final class LeasedBucket {
     }
 
     /// Gives up what is held of living leases above `most`.
-    func shed(to most: Int64, _ now: Int64) -> [Lease] {
+    mutating func shed(to most: Int64, _ now: Int64) -> [Lease] {
         var above = balance(.safety, now) - most
         var given: [Lease] = []
         func cut(_ lease: Lease) -> Lease {
@@ -251,7 +260,7 @@ final class LeasedBucket {
     private static let markAfter: Int64 = 5_000_000
     private static let slowTime: Int64 = 10_000_000_000
 
-    private func mark(_ now: Int64) {
+    private mutating func mark(_ now: Int64) {
         let elapsed = now - markedAt
         guard elapsed >= LeasedBucket.markAfter else { return }
         if markedAt == 0 {

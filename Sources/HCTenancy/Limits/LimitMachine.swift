@@ -58,24 +58,27 @@ final class LimitMachine {
     // MARK: Deciding
 
     /// - Parameters:
+    ///   - clinic: whose request it is.
     ///   - targets: of the request, now.
     ///   - isConnected: whether there is a Redis to ask.
     /// - Returns: nil if Redis has to be asked: then call `ask`.
     func decide(
-        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime, isConnected: Bool
+        _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets,
+        now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
-        let decision = found(request, targets, now: now, isConnected: isConnected)
+        let decision = found(request, clinic, targets, now: now, isConnected: isConnected)
         if let decision { metrics.decided(decision, request.kind) }
         return decision
     }
 
     private func found(
-        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime, isConnected: Bool
+        _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets,
+        now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
         if !isConnected { lost(now) }
         let isWell = outage.phase(at: now) == .well
         if !request.isExact,
-            let decision = decideWithLeases(request, targets, now.nanoseconds, isWell)
+            let decision = decideWithLeases(request, clinic, targets, now.nanoseconds, isWell)
         {
             return decision
         }
@@ -92,59 +95,62 @@ final class LimitMachine {
     ///
     /// - Returns: it is finished by `answered` or `failed`, unless whoever asks finishes it before.
     func ask(
-        _ request: LimitRequest, _ targets: LimitTargets, now: MonotonicTime
+        _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets,
+        now: MonotonicTime
     ) -> PendingLimit {
-        let pending = PendingLimit(request, targets)
+        let pending = PendingLimit(request, clinic, targets)
         step(pending, demand: 0, now)
         return pending
     }
 
     /// - Parameter forAll: also those whose rules say nothing about this class.
-    func targets(of request: LimitRequest, forAll: Bool = false) -> LimitTargets {
-        let plan = request.plan
-        let tenant = tenantGroup(request)
+    func targets(
+        of request: LimitRequest, _ clinic: TenantLimits, forAll: Bool = false
+    ) -> LimitTargets {
+        let plan = clinic.plan
+        let tenant = tenantGroup(clinic)
         var user: LimitGroup?
-        if let id = request.user, !plan.userRules.isEmpty {
+        if let id = request.user, !plan.range(of: .user).isEmpty {
             user = group(
-                LimitKey(tenant: request.tenant.id, scope: .user, subject: id), request,
+                LimitKey(tenant: clinic.tenant, scope: .user, subject: id), clinic,
                 in: subjects)
         }
         var address: LimitGroup?
         if let bits = request.address?.bits,
-            forAll ? !plan.addressRules.isEmpty : !plan.places(of: .address)[request.kind].isEmpty
+            forAll
+                ? !plan.range(of: .address).isEmpty
+                : !plan.places(of: .address)[request.kind].isEmpty
         {
             address = group(
-                LimitKey(tenant: request.tenant.id, scope: .address, subject: bits), request,
+                LimitKey(tenant: clinic.tenant, scope: .address, subject: bits), clinic,
                 in: subjects)
         }
         return LimitTargets(tenant: tenant, user: user, address: address)
     }
 
-    private func tenantGroup(_ request: LimitRequest) -> LimitGroup {
-        if let known = request.limits.group {
+    private func tenantGroup(_ clinic: TenantLimits) -> LimitGroup {
+        if let known = clinic.group {
             known.isRecent = true
-            follow(request, known)
+            follow(clinic, known)
             return known
         }
         let found = group(
-            LimitKey(tenant: request.tenant.id, scope: .tenant, subject: .zero), request,
-            in: tenants)
-        found.beFound(by: request.limits)
+            LimitKey(tenant: clinic.tenant, scope: .tenant, subject: .zero), clinic, in: tenants)
+        found.beFound(by: clinic)
         return found
     }
 
     private func group(
-        _ key: LimitKey, _ request: LimitRequest, in table: LimitTable
+        _ key: LimitKey, _ clinic: TenantLimits, in table: LimitTable
     ) -> LimitGroup {
-        let group = table.group(
-            key, request.plan, generation: request.limits.map.generation)
-        follow(request, group)
+        let group = table.group(key, clinic.plan, generation: clinic.map.generation)
+        follow(clinic, group)
         return group
     }
 
-    private func follow(_ request: LimitRequest, _ group: LimitGroup) {
-        if group.plan !== request.plan,
-            let held = group.adopt(request.plan, generation: request.limits.map.generation)
+    private func follow(_ clinic: TenantLimits, _ group: LimitGroup) {
+        if group.plan !== clinic.plan,
+            let held = group.adopt(clinic.plan, generation: clinic.map.generation)
         {
             metrics.revocations.increment(by: held)
         }
@@ -153,13 +159,15 @@ final class LimitMachine {
     // MARK: With leases
 
     private func decideWithLeases(
-        _ request: LimitRequest, _ targets: LimitTargets, _ now: Int64, _ isWell: Bool
+        _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets, _ now: Int64,
+        _ isWell: Bool
     ) -> RateDecision? {
         let lane = request.lane
         var isLacking = false
         var isDry = false
         var isUnknown = false
-        targets.forEach(request.kind) { bucket in
+        targets.forEachPlace(request.kind) { group, index in
+            let bucket = group.buckets[index]
             let units = bucket.shape.charge(request.units, lane)
             let balance = bucket.balance(lane, now)
             guard balance < units else { return }
@@ -176,14 +184,13 @@ final class LimitMachine {
         guard !isLacking else { return nil }
         var wantsRefill = false
         var tightest = Tightest()
-        targets.forEach(request.kind) { bucket in
-            let units = bucket.shape.charge(request.units, lane)
-            bucket.take(units, now)
+        targets.forEach(request.kind) { bucket, place in
+            bucket.take(bucket.shape.charge(request.units, lane), now)
             if isWell, bucket.wantsRefill(now) { wantsRefill = true }
-            tightest.consider(bucket, lane, now)
+            tightest.consider(bucket, place, lane, now)
         }
-        if wantsRefill { refill(request, targets, now) }
-        return admission(request, tightest, .lease, now)
+        if wantsRefill { refill(request, clinic, targets, now) }
+        return admission(request, targets, tightest, .lease, now)
     }
 
     /// An exact request need not ask for what is known not to be there.
@@ -192,7 +199,7 @@ final class LimitMachine {
     ) -> RateDecision? {
         var isDry = false
         var isUnknown = false
-        targets.forEach(request.kind) { bucket in
+        targets.forEach(request.kind) { bucket, _ in
             let units = bucket.shape.charge(request.units, request.lane)
             if bucket.known == nil { isUnknown = true }
             guard now - bucket.knownAt <= knowledge else { return }
@@ -205,16 +212,19 @@ final class LimitMachine {
 
     /// Of several buckets the one of which the smallest part is left.
     private struct Tightest {
-        private(set) var bucket: LeasedBucket?
+        private(set) var place: LimitTargets.Place?
         private var least: Int64 = 0
         private var whole: Int64 = 1
 
         @inline(__always)
-        mutating func consider(_ other: LeasedBucket, _ lane: LimitLane, _ now: Int64) {
-            let left = other.roughlyLeft(lane, now)
-            let capacity = other.shape.capacity
-            guard bucket == nil || left * whole < least * capacity else { return }
-            bucket = other
+        mutating func consider(
+            _ bucket: borrowing LeasedBucket, _ other: LimitTargets.Place, _ lane: LimitLane,
+            _ now: Int64
+        ) {
+            let left = bucket.roughlyLeft(lane, now)
+            let capacity = bucket.shape.capacity
+            guard place == nil || left * whole < least * capacity else { return }
+            place = other
             least = left
             whole = capacity
         }
@@ -224,24 +234,45 @@ final class LimitMachine {
         of request: LimitRequest, _ targets: LimitTargets, _ now: Int64
     ) -> Tightest {
         var tightest = Tightest()
-        targets.forEach(request.kind) { bucket in
-            tightest.consider(bucket, request.lane, now)
+        targets.forEach(request.kind) { bucket, place in
+            tightest.consider(bucket, place, request.lane, now)
         }
         return tightest
     }
 
     private func admission(
-        _ request: LimitRequest, _ tightest: Tightest, _ origin: RateDecision.Origin, _ now: Int64
+        _ request: LimitRequest, _ targets: LimitTargets, _ tightest: Tightest,
+        _ origin: RateDecision.Origin, _ now: Int64
     ) -> RateDecision {
-        guard let bucket = tightest.bucket else {
-            return RateDecision(
-                isAllowed: true, origin: origin, policyField: request.policyField, rule: nil,
-                remaining: 0, resetMilliseconds: 0, retryAfter: nil)
+        decision(
+            request, targets, tightest.place, isAllowed: true, origin,
+            told: outlook(targets, tightest.place, request.lane, now), retryAfter: nil)
+    }
+
+    private func outlook(
+        _ targets: LimitTargets, _ place: LimitTargets.Place?, _ lane: LimitLane, _ now: Int64
+    ) -> LeasedBucket.Outlook? {
+        guard let place else { return nil }
+        return targets.withGroup(place) { $0.buckets[place.index].outlook(lane, now) }
+    }
+
+    /// - Parameters:
+    ///   - place: of the bucket that is told of; nil if no rule speaks of the request.
+    ///   - told: of that bucket; nil before Redis was asked for it.
+    private func decision(
+        _ request: LimitRequest, _ targets: LimitTargets, _ place: LimitTargets.Place?,
+        isAllowed: Bool, _ origin: RateDecision.Origin, told: LeasedBucket.Outlook?,
+        retryAfter: Duration?
+    ) -> RateDecision {
+        func decision(_ plan: LimitPlan, _ rule: Int?) -> RateDecision {
+            RateDecision(
+                isAllowed: isAllowed, origin: origin, plan: plan,
+                policy: LimitPlan.policyPlace(of: request.kind, withUser: request.user != nil),
+                rule: rule, remaining: Int(told?.left ?? 0),
+                resetMilliseconds: told?.untilFull ?? 0, retryAfter: retryAfter)
         }
-        let left = (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
-        return RateDecision(
-            isAllowed: true, origin: origin, policyField: request.policyField, rule: bucket.rule,
-            remaining: Int(left), resetMilliseconds: bucket.untilFull(now), retryAfter: nil)
+        guard let place else { return decision(targets.tenant.plan, nil) }
+        return targets.withGroup(place) { decision($0.plan, $0.firstRule + place.index) }
     }
 
     /// The wait is that of the bucket that makes the request wait longest, for all that the request costs: what is
@@ -250,27 +281,22 @@ final class LimitMachine {
         _ request: LimitRequest, _ targets: LimitTargets, _ origin: RateDecision.Origin,
         _ now: Int64
     ) -> RateDecision {
-        var refusing: LeasedBucket?
+        var refusing: LimitTargets.Place?
         var longest: Int64 = 0
-        targets.forEach(request.kind) { bucket in
+        targets.forEach(request.kind) { bucket, place in
             let units = bucket.shape.charge(request.units, request.lane)
             let missing = units - bucket.balance(request.lane, now)
             let wait = max(
                 bucket.waitFor(units, request.lane, now),
                 missing > 0 ? bucket.dryFor(missing, request.lane, now, life: knowledge) : 0)
             if wait > longest || refusing == nil {
-                refusing = bucket
+                refusing = place
                 longest = wait
             }
         }
-        let remaining = refusing.map { bucket in
-            (bucket.available(request.lane, now) ?? 0) + bucket.balance(request.lane, now)
-        }
-        return RateDecision(
-            isAllowed: false, origin: origin, policyField: request.policyField,
-            rule: refusing?.rule,
-            remaining: Int(remaining ?? 0),
-            resetMilliseconds: refusing?.untilFull(now) ?? 0,
+        return decision(
+            request, targets, refusing, isAllowed: false, origin,
+            told: outlook(targets, refusing, request.lane, now),
             retryAfter: .nanoseconds(max(1_000_000, longest)))
     }
 
@@ -281,52 +307,52 @@ final class LimitMachine {
         _ request: LimitRequest, _ targets: LimitTargets, _ now: MonotonicTime
     ) -> RateDecision {
         let isGrace = outage.phase(at: now) == .grace
-        var refusing: LimitRule?
+        var refusing: LimitTargets.Place?
         var longest: Int64 = 0
-        var tightest: LimitRule?
+        var tightest: LimitTargets.Place?
         var least: Int64 = 0
         var full: Int64 = 0
-        targets.forEach(request.kind) { bucket in
-            let rule = bucket.rule
-            let measure = share(of: bucket, now).measure
-            let units = bucket.shape.charge(request.units, request.lane)
-            let left = bucket.share.available(measure, request.lane)
+        targets.forEachPlace(request.kind) { group, index in
+            let place = LimitTargets.Place(scope: group.key.scope, index: index)
+            let (share, measure) = share(of: index, in: group, now)
+            let units = group.buckets[index].shape.charge(request.units, request.lane)
+            let left = share.available(measure, request.lane)
             if left < units {
-                let wait = bucket.share.wait(for: units, measure, request.lane)
+                let wait = share.wait(for: units, measure, request.lane)
                 if wait >= longest {
-                    refusing = rule
+                    refusing = place
                     longest = wait
                 }
             }
             if tightest == nil || left < least {
-                tightest = rule
+                tightest = place
                 least = left
-                full = bucket.share.wait(
+                full = share.wait(
                     for: measure.capacity / LocalShare.unit, measure, .safety)
             }
         }
         if refusing == nil {
-            targets.forEach(request.kind) { bucket in
+            targets.forEach(request.kind) { bucket, _ in
                 bucket.share.take(bucket.shape.charge(request.units, request.lane))
             }
         }
-        return RateDecision(
-            isAllowed: refusing == nil, origin: isGrace ? .grace : .share,
-            policyField: request.policyField, rule: refusing ?? tightest,
-            remaining: Int(max(0, least)), resetMilliseconds: full,
+        return decision(
+            request, targets, refusing ?? tightest, isAllowed: refusing == nil,
+            isGrace ? .grace : .share, told: (max(0, least), full),
             retryAfter: refusing == nil ? nil : .milliseconds(max(1, longest)))
     }
 
     /// A bucket's share as of now.
     func share(
-        of bucket: LeasedBucket, _ now: MonotonicTime
+        of index: Int, in group: LimitGroup, _ now: MonotonicTime
     ) -> (share: LocalShare, measure: LocalShare.Measure) {
         let isGrace = outage.phase(at: now) == .grace
-        let before = isGrace ? bucket.lastShare : nil
-        let measure = LocalShare.Measure(bucket.rule, processes: processes, before: before)
-        bucket.share.advance(
+        let before = isGrace ? group.buckets[index].lastShare : nil
+        let measure = LocalShare.Measure(
+            group.rule(of: index), processes: processes, before: before)
+        group.buckets[index].share.advance(
             measure, clock: outage.clock(at: now).inNanoseconds, era: outage.era)
-        return (bucket.share, measure)
+        return (group.buckets[index].share, measure)
     }
 
     /// Whether requests are decided without Redis.
@@ -365,7 +391,7 @@ final class LimitMachine {
         }
         let lane = request.lane
         var inFlight: LimitGroup?
-        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+        var questions = LimitQuestions(prefix: pending.clinic.redisPrefix)
         pending.targets.forEachPlace(request.kind) { group, index in
             let bucket = group.buckets[index]
             let units = bucket.shape.charge(request.units, lane)
@@ -382,7 +408,7 @@ final class LimitMachine {
             inFlight.waiting.append(pending)
             return
         }
-        for place in questions.places { place.bucket.isInFlight = true }
+        for place in questions.places { place.group.buckets[place.index].isInFlight = true }
         outbox.append(
             LimitFlight(
                 .lease, questions, lane: lane, sentAt: now.nanoseconds, owner: pending,
@@ -391,7 +417,7 @@ final class LimitMachine {
 
     private func launchExact(_ pending: PendingLimit, isProbe: Bool, _ now: Int64) {
         let request = pending.request
-        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+        var questions = LimitQuestions(prefix: pending.clinic.redisPrefix)
         pending.targets.forEachPlace(request.kind) { group, index in
             let units = group.buckets[index].shape.charge(request.units, request.lane)
             questions.append(group, index, need: units, want: units)
@@ -403,13 +429,14 @@ final class LimitMachine {
     }
 
     /// Ahead of exhaustion, and nobody waits for it.
-    private func refill(_ request: LimitRequest, _ targets: LimitTargets, _ now: Int64) {
-        var questions = LimitQuestions(prefix: request.tenant.redisPrefix)
+    private func refill(
+        _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets, _ now: Int64
+    ) {
+        var questions = LimitQuestions(prefix: clinic.redisPrefix)
         targets.forEachPlace(request.kind) { group, index in
-            let bucket = group.buckets[index]
-            guard bucket.wantsRefill(now) else { return }
-            bucket.isInFlight = true
-            let want = bucket.want(0, waiting: 0, .ordinary, now)
+            guard group.buckets[index].wantsRefill(now) else { return }
+            group.buckets[index].isInFlight = true
+            let want = group.buckets[index].want(0, waiting: 0, .ordinary, now)
             questions.append(group, index, need: 0, want: want)
         }
         metrics.refills.increment()
@@ -425,8 +452,6 @@ final class LimitMachine {
         guard flight.purpose != .giveBack else { return }
         let time = now.nanoseconds
         for index in flight.questions.places.indices {
-            // What was asked under rules that no longer hold goes to a bucket that no group has any more: Redis has
-            // charged it, nobody uses it.
             accept(answer, to: flight, index, time)
         }
         switch flight.purpose {
@@ -440,22 +465,26 @@ final class LimitMachine {
         _ answer: LimitAnswer, to flight: LimitFlight, _ index: Int, _ now: Int64
     ) {
         let (given, question) = (answer.parts[index], flight.questions.parts[index])
-        let bucket = flight.questions.places[index].bucket
-        bucket.learn(given.state, redisTime: answer.now, now)
+        let place = flight.questions.places[index]
+        let group = place.group
+        // Under rules that no longer hold, too: Redis has charged it, and nobody uses it.
+        let isLease = flight.purpose == .lease || flight.purpose == .refill
+        if isLease, answer.passes { metrics.leased.observe(given.given) }
+        guard place.isCurrent else { return }
+        group.buckets[place.index].learn(given.state, redisTime: answer.now, now)
         switch flight.purpose {
         case .lease, .refill:
-            bucket.isInFlight = false
+            group.buckets[place.index].isInFlight = false
             if answer.passes {
-                bucket.deposit(
+                group.buckets[place.index].deposit(
                     given.given, wanted: question.want, flight.lane, since: given.state.at,
                     sentAt: flight.sentAt, life: life, spacing: spacing, now)
-                metrics.leased.observe(given.given)
-                list(flight.questions.places[index].group)
-            } else if bucket.available(flight.lane, now) ?? 0 < question.need {
-                bucket.pause(flight.lane, until: now + spacing)
+                list(group)
+            } else if group.buckets[place.index].available(flight.lane, now) ?? 0 < question.need {
+                group.buckets[place.index].pause(flight.lane, until: now + spacing)
             }
         case .exact:
-            if answer.passes { bucket.use(given.given, now) }
+            if answer.passes { group.buckets[place.index].use(given.given, now) }
         case .look, .giveBack: break
         }
     }
@@ -466,8 +495,8 @@ final class LimitMachine {
             pending,
             answer.passes
                 ? admission(
-                    pending.request, tightest(of: pending.request, pending.targets, now), .redis,
-                    now)
+                    pending.request, pending.targets,
+                    tightest(of: pending.request, pending.targets, now), .redis, now)
                 : refusal(pending.request, pending.targets, .redis, now))
     }
 
@@ -493,12 +522,14 @@ final class LimitMachine {
             }
             return
         }
-        for place in flight.questions.places { place.bucket.isInFlight = false }
+        for place in flight.questions.places where place.isCurrent {
+            place.group.buckets[place.index].isInFlight = false
+        }
         for pending in takeWaiting(flight) where !pending.isDone {
             let (request, targets) = (pending.request, pending.targets)
             finish(
                 pending,
-                decideWithLeases(request, targets, now.nanoseconds, false)
+                decideWithLeases(request, pending.clinic, targets, now.nanoseconds, false)
                     ?? decideAlone(request, targets, now))
         }
     }
@@ -518,7 +549,7 @@ final class LimitMachine {
         for pending in takeWaiting(flight) where !pending.isDone {
             pending.rounds += 1
             if var decision = decideWithLeases(
-                pending.request, pending.targets, now.nanoseconds, true)
+                pending.request, pending.clinic, pending.targets, now.nanoseconds, true)
             {
                 if pending === flight.owner { decision = decision.decided(by: .redis) }
                 finish(pending, decision)
@@ -538,11 +569,11 @@ final class LimitMachine {
     private func shed(_ flight: LimitFlight, _ now: Int64) {
         guard flight.owner != nil else { return }
         for place in flight.questions.places
-        where !place.bucket.isVoid && place.group.waiting.isEmpty {
+        where place.isCurrent && place.group.waiting.isEmpty {
+            let bucket = place.group.buckets[place.index]
             let most = max(
-                place.bucket.chunk,
-                place.bucket.shape.charge(RequestCost.write.units, .ordinary))
-            let leases = place.bucket.shed(to: most, now)
+                bucket.chunk, bucket.shape.charge(RequestCost.write.units, .ordinary))
+            let leases = place.group.buckets[place.index].shed(to: most, now)
             giveBack(leases, place.group, place.index, prefix: flight.questions.prefix, now)
         }
     }
@@ -572,8 +603,7 @@ final class LimitMachine {
                     by: Int(held - back - group.buckets[index].heldUnits))
                 giveBack(leases, group, index, prefix: group.knownPrefix, time)
             }
-            let buckets = group.buckets
-            group.isListed = buckets.contains { $0.isHolding }
+            group.isListed = group.buckets.contains { $0.isHolding }
             return !group.isListed
         }
         metrics.graceLeft.set(outage.graceLeft(at: now).inSeconds)

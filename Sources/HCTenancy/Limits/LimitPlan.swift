@@ -10,10 +10,6 @@ final class LimitRule: Sendable {
     let keySuffix: String
     /// Most units that a process holds of one bucket beyond what a request asks for: a tenth of a second's worth.
     let chunkMax: Int64
-    /// The members of a JSON object that say what the rule is: written once, and told often.
-    let members: [UInt8]
-    /// `RateLimit` begins so; two numbers follow. At most 35 bytes: `TierSection.name` bounds names.
-    let fieldStart: [UInt8]
     /// Of one process when Redis is away: billionths of a unit per second, never nothing.
     let nanosPerSecond: Int64
 
@@ -25,14 +21,13 @@ final class LimitRule: Sendable {
         keySuffix = String(classes, radix: 16) + "." + String(ordinal)
         let milliseconds = max(1, rule.window.inMilliseconds)
         chunkMax = BucketShape.tenth(rate: Int64(rule.units), milliseconds: milliseconds)
-        members = LimitRule.members(rule, shape)
-        fieldStart = Array("\"\(rule.name)\";r=".utf8)
         // In 128 bits, for units of a whole day are few billionths of a second's; at most 10^18 come out.
         nanosPerSecond = max(
             1, Int64(Int128(rule.units) * 1_000_000_000_000 / Int128(milliseconds)))
     }
 
-    private static func members(_ rule: RateRule, _ shape: BucketShape) -> [UInt8] {
+    /// The members of a JSON object that say what the rule is.
+    var members: [UInt8] {
         var json = JSONWriter()
         json.member("name", rule.name)
         json.member("scope", rule.scope.rawValue)
@@ -46,6 +41,9 @@ final class LimitRule: Sendable {
         json.member("safetyReserve", shape.reserve)
         return json.finish().bytes
     }
+
+    /// `RateLimit` begins so; two numbers follow. At most 35 bytes: `TierSection.name` bounds names.
+    var fieldStart: [UInt8] { Array("\"\(rule.name)\";r=".utf8) }
 
     /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3): quota and window in seconds; of a bucket, the
     /// time in which it fills.
@@ -61,10 +59,34 @@ final class LimitRule: Sendable {
     }
 }
 
+/// Texts that are written once and told often, in one piece: who reads one of them counts no reference to it.
+final class PackedTexts: Sendable {
+    private let bytes: [UInt8]
+    private let ends: [Int]
+
+    init(_ texts: [[UInt8]]) {
+        bytes = Array(texts.joined())
+        var end = 0
+        ends = texts.map { text in
+            end += text.count
+            return end
+        }
+    }
+
+    func withText<Answer>(
+        _ index: Int, _ body: (UnsafeRawBufferPointer) -> Answer
+    ) -> Answer {
+        let start = index == 0 ? 0 : ends[index - 1]
+        return bytes.withUnsafeBytes {
+            body(UnsafeRawBufferPointer(rebasing: $0[start..<ends[index]]))
+        }
+    }
+}
+
 /// A tier's rules, sorted for deciding: one object for each definition that the map has had, so that whoever holds units
 /// under an older one is known by its identity.
 package final class LimitPlan: Sendable {
-    /// Some of the rules of a scope: bits by their place in `rules(of:)`, for these are gone through several times for
+    /// Some of the rules of a scope: bits by their place among those, for these are gone through several times for
     /// each request.
     struct Places: Sequence, IteratorProtocol, Sendable {
         private var bits: UInt32 = 0
@@ -105,15 +127,19 @@ package final class LimitPlan: Sendable {
     package let tier: TierDefinition
     /// The member of a JSON object that names the tier.
     let tierMember: [UInt8]
-    let tenantRules: [LimitRule]
-    let userRules: [LimitRule]
-    let addressRules: [LimitRule]
+    /// Those of the clinic, then those of an account, then those of an address.
+    let rules: [LimitRule]
+    private let firstOfUser: Int
+    private let firstOfAddress: Int
     private let tenantPlaces: ClassPlaces
     private let userPlaces: ClassPlaces
     private let addressPlaces: ClassPlaces
-    /// `RateLimit-Policy` by class, with and without an account.
-    private let policies: [String]
-    private let openPolicies: [String]
+    /// `RateLimit-Policy`, by `policyPlace`.
+    let policies: PackedTexts
+    /// `LimitRule.members` of each rule.
+    let members: PackedTexts
+    /// `LimitRule.fieldStart` of each rule.
+    let fieldStarts: PackedTexts
 
     package init(_ tier: TierDefinition) {
         self.tier = tier
@@ -132,25 +158,31 @@ package final class LimitPlan: Sendable {
             }
         }
         let (tenant, user, address) = (made(.tenant), made(.user), made(.address))
-        tenantRules = tenant
-        userRules = user
-        addressRules = address
+        rules = tenant + user + address
+        firstOfUser = tenant.count
+        firstOfAddress = tenant.count + user.count
         tenantPlaces = ClassPlaces(tenant)
         userPlaces = ClassPlaces(user)
         addressPlaces = ClassPlaces(address)
-        func policy(_ kind: LimitClass, withUser: Bool) -> String {
-            let rules = (tenant + (withUser ? user : []) + address).filter { $0.rule.covers(kind) }
-            return rules.map(\.policy).joined(separator: ", ")
-        }
-        policies = LimitClass.allCases.map { policy($0, withUser: true) }
-        openPolicies = LimitClass.allCases.map { policy($0, withUser: false) }
+        policies = PackedTexts(
+            LimitClass.allCases.flatMap { kind in
+                [address, user + address].map { others in
+                    let rules = (tenant + others).filter { $0.rule.covers(kind) }
+                    return Array(rules.map(\.policy).joined(separator: ", ").utf8)
+                }
+            })
+        members = PackedTexts(rules.map(\.members))
+        fieldStarts = PackedTexts(rules.map(\.fieldStart))
     }
 
-    func rules(of scope: RateScope) -> [LimitRule] {
+    func rules(of scope: RateScope) -> ArraySlice<LimitRule> { rules[range(of: scope)] }
+
+    /// Where the rules of a scope stand in `rules`.
+    func range(of scope: RateScope) -> Range<Int> {
         switch scope {
-        case .tenant: tenantRules
-        case .user: userRules
-        case .address: addressRules
+        case .tenant: 0..<firstOfUser
+        case .user: firstOfUser..<firstOfAddress
+        case .address: firstOfAddress..<rules.count
         }
     }
 
@@ -162,8 +194,9 @@ package final class LimitPlan: Sendable {
         }
     }
 
-    func policy(of kind: LimitClass, withUser: Bool) -> String {
-        withUser ? policies[kind.index] : openPolicies[kind.index]
+    /// In `policies`: what all rules say that speak of a request.
+    static func policyPlace(of kind: LimitClass, withUser: Bool) -> Int {
+        kind.index * 2 + (withUser ? 1 : 0)
     }
 }
 
@@ -179,13 +212,18 @@ final class LimitMap: Sendable {
 
 /// What the limits know of a clinic under one map: found by its first request, and then at hand with its record.
 final class TenantLimits: Sendable {
+    let tenant: TenantID
+    /// Of the clinic's keys in Redis.
+    let redisPrefix: String
     let plan: LimitPlan
     let map: LimitMap
     /// The clinic's own buckets, once they were found: until their table forgets them. Touched by the one machine of the
     /// door that made this, which is called from one place.
     nonisolated(unsafe) var group: LimitGroup?
 
-    init(_ plan: LimitPlan, of map: LimitMap) {
+    init(_ plan: LimitPlan, of record: TenantRecord, under map: LimitMap) {
+        tenant = record.id
+        redisPrefix = record.redisPrefix
         self.plan = plan
         self.map = map
     }
@@ -210,7 +248,7 @@ final class LimitPlans {
     @LoopActor
     func limits(of record: TenantRecord) -> TenantLimits {
         if let known = record.limits, known.map === map { return known }
-        let made = TenantLimits(plan(named: record.tierName), of: map)
+        let made = TenantLimits(plan(named: record.tierName), of: record, under: map)
         record.limits = made
         return made
     }

@@ -17,7 +17,6 @@ package final class LimitProbe {
     }
 
     private let gate: Gate
-    private let tenant: TenantRecord
     private let limits: TenantLimits
     private let address = LimitAddress(.ipv4(address: 0xc000_0201, port: 1))
     private let user = UUID(high: 1, low: 1)
@@ -29,7 +28,7 @@ package final class LimitProbe {
             redis: redis,
             sessions: SessionCache(redis: nil, SessionCacheConfiguration(), metrics: tenancy),
             processes: 1, metrics: tenancy.limits)
-        tenant = TenantRecord(
+        let tenant = TenantRecord(
             id: TenantID(UUID(high: 0, low: 1)), slug: "probe", name: "Probe", hosts: [],
             tierName: "probe", state: .provisioning, timeZone: "UTC", locale: "en",
             shard: ShardID("probe"), epoch: 0, placement: .opening, keys: [])
@@ -41,13 +40,12 @@ package final class LimitProbe {
                         name: $0.rawValue, scope: $0, algorithm: .tokenBucket,
                         units: RateRule.unitsMax, per: .seconds(1), burst: RateRule.burstMax)
                 }))
-        limits = TenantLimits(plan, of: LimitMap(generation: 1))
+        limits = TenantLimits(plan, of: tenant, under: LimitMap(generation: 1))
     }
 
     private func request(isExact: Bool) -> LimitRequest {
         LimitRequest(
-            tenant: tenant, limits: limits, kind: .default, units: 1, isExact: isExact,
-            user: user, address: address)
+            kind: .default, units: 1, isExact: isExact, user: user, address: address)
     }
 
     /// One request after the other, with the units that this process has leased.
@@ -62,9 +60,10 @@ package final class LimitProbe {
                 }
                 // As it decides a request whose session it knows; any other costs a task more.
                 let request = self.request(isExact: false)
-                guard self.gate.passNow(request) == nil else { continue }
+                guard self.gate.passNow(request, of: self.limits) == nil else { continue }
                 _ = await self.gate.pass(
-                    request, session: nil, now: .init(seconds: 0), deadline: deadline)
+                    request, of: self.limits, session: nil, now: .init(seconds: 0),
+                    deadline: deadline)
             }
         }
     }
@@ -76,7 +75,8 @@ package final class LimitProbe {
                 Loop.shared.spawn {
                     for _ in 0..<count / width {
                         _ = await self.gate.pass(
-                            self.request(isExact: true), session: nil, now: .init(seconds: 0),
+                            self.request(isExact: true), of: self.limits, session: nil,
+                            now: .init(seconds: 0),
                             deadline: deadline)
                     }
                 }
@@ -124,12 +124,12 @@ package final class LimitProbe {
 
     /// What the same question is to another client of Redis.
     package var command: (digest: String, keys: [String], argument: [UInt8], source: String) {
-        let groups = gate.machine.targets(of: request(isExact: true)).groups
+        let groups = gate.machine.targets(of: request(isExact: true), limits).groups
         let parts = groups.map {
             LimitScript.Part(shape: $0.buckets[0].shape, need: 1, want: 1)
         }
         return (
-            LimitScript.script.digest, groups.map { $0.name(of: 0, prefix: tenant.redisPrefix) },
+            LimitScript.script.digest, groups.map { $0.name(of: 0, prefix: limits.redisPrefix) },
             LimitScript.argument(lane: .ordinary, birth: 0, parts),
             "\(LimitScript.script.source)"
         )

@@ -1,10 +1,8 @@
 import HCCore
 import HCRedis
 
-/// One request as the limits see it.
+/// One request as the limits see it; of which clinic is said beside it.
 struct LimitRequest {
-    let tenant: TenantRecord
-    let limits: TenantLimits
     var kind: LimitClass
     var units: Int
     var lane: LimitLane
@@ -16,12 +14,9 @@ struct LimitRequest {
     var address: LimitAddress?
 
     init(
-        tenant: TenantRecord, limits: TenantLimits, kind: LimitClass, units: Int,
-        lane: LimitLane = .ordinary, isExact: Bool = false, user: UUID? = nil,
-        address: LimitAddress? = nil
+        kind: LimitClass, units: Int, lane: LimitLane = .ordinary, isExact: Bool = false,
+        user: UUID? = nil, address: LimitAddress? = nil
     ) {
-        self.tenant = tenant
-        self.limits = limits
         self.kind = kind
         self.units = units
         self.lane = lane
@@ -29,10 +24,6 @@ struct LimitRequest {
         self.user = user
         self.address = address
     }
-
-    var plan: LimitPlan { limits.plan }
-
-    var policyField: String { plan.policy(of: kind, withUser: user != nil) }
 }
 
 /// The groups whose buckets a request is counted in.
@@ -41,14 +32,22 @@ struct LimitTargets {
     let user: LimitGroup?
     let address: LimitGroup?
 
+    /// One of their buckets.
+    struct Place {
+        let scope: RateScope
+        let index: Int
+    }
+
     /// Each bucket that has a say in requests of a class. Rules are those of the group: a request that was made under
     /// an older map follows the newer one.
     @inline(__always)
-    func forEach(_ kind: LimitClass, _ body: (LeasedBucket) -> Void) {
-        forEachPlace(kind) { group, index in body(group.buckets[index]) }
+    func forEach(_ kind: LimitClass, _ body: (inout LeasedBucket, Place) -> Void) {
+        forEachPlace(kind) { group, index in
+            body(&group.buckets[index], Place(scope: group.key.scope, index: index))
+        }
     }
 
-    /// As `forEach`, with where the bucket is.
+    /// As `forEach`, with the group.
     @inline(__always)
     func forEachPlace(_ kind: LimitClass, _ body: (LimitGroup, Int) -> Void) {
         for index in tenant.places[kind] { body(tenant, index) }
@@ -72,12 +71,23 @@ struct LimitTargets {
         }
     }
 
+    /// Lends the group that a bucket is of.
+    func withGroup<Answer>(_ place: Place, _ body: (LimitGroup) -> Answer) -> Answer {
+        switch (place.scope, user, address) {
+        case (.tenant, _, _): body(tenant)
+        case (.user, let user?, _): body(user)
+        case (.address, _, let address?): body(address)
+        default: preconditionFailure("a place is found in these groups")
+        }
+    }
+
     var groups: [LimitGroup] { [tenant] + [user, address].compactMap { $0 } }
 }
 
 /// A request that Redis has to be asked about, and who waits for what comes of it.
 final class PendingLimit {
     let request: LimitRequest
+    let clinic: TenantLimits
     let targets: LimitTargets
     /// Questions that it has waited for.
     var rounds = 0
@@ -85,8 +95,9 @@ final class PendingLimit {
     private(set) var decision: RateDecision?
     private var waiter: UnsafeContinuation<Void, Never>?
 
-    init(_ request: LimitRequest, _ targets: LimitTargets) {
+    init(_ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets) {
         self.request = request
+        self.clinic = clinic
         self.targets = targets
     }
 
@@ -112,13 +123,16 @@ final class PendingLimit {
 
 /// What is asked of Redis in one step, about one bucket or several.
 struct LimitQuestions {
-    /// One bucket, as it was when the question was asked: where it is void now, so is what is said of it.
+    /// One bucket of the edition that the group had when the question was asked.
     struct Place {
         let group: LimitGroup
         let index: Int
-        let bucket: LeasedBucket
+        let edition: Int
         /// The key, as it is sent.
         let word: RedisWord
+
+        /// Otherwise its rule holds no longer, and what is said of it is void.
+        var isCurrent: Bool { edition == group.edition }
     }
 
     let prefix: String
@@ -137,11 +151,12 @@ struct LimitQuestions {
     mutating func append(
         _ group: LimitGroup, _ index: Int, need: Int64, want: Int64, since: Int64 = 0
     ) {
-        let bucket = group.buckets[index]
-        parts.append(LimitScript.Part(shape: bucket.shape, need: need, want: want, since: since))
+        parts.append(
+            LimitScript.Part(
+                shape: group.buckets[index].shape, need: need, want: want, since: since))
         places.append(
             Place(
-                group: group, index: index, bucket: bucket,
+                group: group, index: index, edition: group.edition,
                 word: group.word(of: index, prefix: prefix)))
     }
 

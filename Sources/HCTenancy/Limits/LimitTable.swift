@@ -44,8 +44,12 @@ final class LimitGroup {
     private(set) var plan: LimitPlan
     /// Of the plan: which buckets have a say in which class.
     private(set) var places: LimitPlan.ClassPlaces
+    /// Of the plan's rules: that of the first bucket. Those of the others follow.
+    private(set) var firstRule: Int
     private(set) var generation: Int
     var buckets: ContiguousArray<LeasedBucket>
+    /// Grows when other buckets take the place of these.
+    private(set) var edition = 0
     /// Requests that wait for a question about one of these buckets, the first first.
     var waiting: [PendingLimit] = []
     /// Of the keys that were asked for last.
@@ -65,21 +69,30 @@ final class LimitGroup {
         self.plan = plan
         self.generation = generation
         places = plan.places(of: key.scope)
-        buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
+        firstRule = plan.range(of: key.scope).lowerBound
+        buckets = LimitGroup.buckets(plan, key.scope)
     }
+
+    private static func buckets(
+        _ plan: LimitPlan, _ scope: RateScope
+    ) -> ContiguousArray<LeasedBucket> {
+        ContiguousArray(plan.rules(of: scope).map { LeasedBucket($0) })
+    }
+
+    func rule(of index: Int) -> LimitRule { plan.rules[firstRule + index] }
 
     /// Follows the map: what was leased under other rules is void.
     ///
     /// - Returns: how many buckets held something; nil if the plan is the same, or this one is newer.
     func adopt(_ plan: LimitPlan, generation: Int) -> Int? {
         guard plan !== self.plan, generation >= self.generation else { return nil }
-        let old = buckets
-        let held = old.count { $0.isHolding }
-        for bucket in old { bucket.isVoid = true }
+        let held = buckets.count { $0.isHolding }
         self.plan = plan
         self.generation = generation
         places = plan.places(of: key.scope)
-        buckets = ContiguousArray(plan.rules(of: key.scope).map { LeasedBucket($0) })
+        firstRule = plan.range(of: key.scope).lowerBound
+        buckets = LimitGroup.buckets(plan, key.scope)
+        edition += 1
         names = []
         return held
     }

@@ -2,8 +2,8 @@ import HCCore
 
 /// Whether a request is within the limits of its clinic, and what to tell the client about it.
 ///
-/// A class, for it is handed from stage to stage: a copy would count the references of all that it holds.
-package final class RateDecision: Sendable {
+/// Numbers and one reference, for it is handed from stage to stage.
+package struct RateDecision: Sendable {
     /// Who has decided.
     package enum Origin: Int, CaseIterable, Sendable {
         /// This process, with units that it has from Redis.
@@ -26,11 +26,13 @@ package final class RateDecision: Sendable {
     }
 
     package let isAllowed: Bool
-    package let origin: Origin
-    /// All rules that speak of the request: `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3).
-    package let policyField: String
-    /// The rule that refuses, or of which least is left; nil if no rule speaks of the request.
-    let rule: LimitRule?
+    package private(set) var origin: Origin
+    /// What is told of stands there.
+    private let plan: LimitPlan
+    /// In `policies` of the plan: of all rules that speak of the request.
+    private let policy: Int
+    /// In `rules` of the plan: the one that refuses, or of which least is left; nil if no rule speaks of the request.
+    private let rule: Int?
     package let remaining: Int
     /// Milliseconds until nothing of that rule counts as used, if nothing is taken.
     private let resetMilliseconds: Int64
@@ -38,12 +40,13 @@ package final class RateDecision: Sendable {
     package let retryAfter: Duration?
 
     init(
-        isAllowed: Bool, origin: Origin, policyField: String, rule: LimitRule?, remaining: Int,
+        isAllowed: Bool, origin: Origin, plan: LimitPlan, policy: Int, rule: Int?, remaining: Int,
         resetMilliseconds: Int64, retryAfter: Duration?
     ) {
         self.isAllowed = isAllowed
         self.origin = origin
-        self.policyField = policyField
+        self.plan = plan
+        self.policy = policy
         self.rule = rule
         self.remaining = remaining
         self.resetMilliseconds = resetMilliseconds
@@ -51,9 +54,9 @@ package final class RateDecision: Sendable {
     }
 
     func decided(by origin: Origin) -> RateDecision {
-        RateDecision(
-            isAllowed: isAllowed, origin: origin, policyField: policyField, rule: rule,
-            remaining: remaining, resetMilliseconds: resetMilliseconds, retryAfter: retryAfter)
+        var copy = self
+        copy.origin = origin
+        return copy
     }
 
     /// Until nothing of the rule counts as used, if nothing is taken.
@@ -63,8 +66,13 @@ package final class RateDecision: Sendable {
     package var isLocal: Bool { origin == .grace || origin == .share }
 
     /// The name of the rule that `withLimitField` speaks of.
-    package var ruleName: String? { rule?.rule.name }
-    package var scope: RateScope? { rule?.rule.scope }
+    package var ruleName: String? { rule.map { plan.rules[$0].rule.name } }
+    package var scope: RateScope? { rule.map { plan.rules[$0].rule.scope } }
+
+    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, 3): all rules that speak of the request.
+    package func withPolicyField(_ body: (UnsafeRawBufferPointer) -> Void) {
+        plan.policies.withText(policy, body)
+    }
 
     /// `RateLimit` (4 of the draft): what is left of the rule of which least is left, and seconds until all is there
     /// again.
@@ -72,7 +80,7 @@ package final class RateDecision: Sendable {
         guard let rule else { return }
         FixedText.with(
             { field in
-                rule.fieldStart.withUnsafeBytes { field.append($0) }
+                plan.fieldStarts.withText(rule) { field.append($0) }
                 field.append(decimal: Int64(remaining))
                 field.append(";t=")
                 field.append(decimal: (resetMilliseconds + 999) / 1000)

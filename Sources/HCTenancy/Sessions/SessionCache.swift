@@ -70,14 +70,15 @@ package final class SessionCache: Service {
     }
 
     /// As the gate looks one up, for many at once.
+    ///
+    /// - Parameter prefix: of the clinic's keys.
     func lookUp(
-        _ sessions: [SessionID], of tenant: TenantRecord, now: Timestamp, deadline: Deadline
+        _ sessions: [SessionID], prefix: String, now: Timestamp, deadline: Deadline
     ) async -> [SessionLookup] {
         let unknown = sessions.map { _ in SessionLookup.unknown(nil) }
         guard !sessions.isEmpty, let redis, let connection = redis.connectedSince else {
             return unknown
         }
-        let prefix = tenant.redisPrefix
         let keys = sessions.map { RedisArgument.text(prefix + SessionCache.name(of: $0)) }
         do throws(RedisError) {
             // The time comes first: what is read after it is at least as new.

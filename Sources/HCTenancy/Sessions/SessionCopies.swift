@@ -7,17 +7,10 @@ import HCIO
 /// of roles has been made: what `SessionCache` promises of Redis holds of copies as well.
 @LoopActor
 final class SessionCopies {
-    /// A class, for each request looks at one: taken out of its table it would be copied with all that it holds.
-    private final class Copy {
+    private struct Copy {
         let tenant: TenantID
         let entry: SessionEntry
         let until: MonotonicTime
-
-        init(tenant: TenantID, entry: SessionEntry, until: MonotonicTime) {
-            self.tenant = tenant
-            self.entry = entry
-            self.until = until
-        }
     }
 
     private let coherence: Coherence

@@ -7,21 +7,28 @@ package enum SessionKind {}
 package typealias SessionID = Identifier<SessionKind>
 
 /// What the cache keeps of a session: enough to admit a request without asking PostgreSQL.
-package struct SessionEntry: Hashable, Sendable {
-    package var accountID: UUID
-    package var roles: [String]
+///
+/// A class, for each request has one out of the cache: one reference, whatever it says.
+package final class SessionEntry: Equatable, Sendable {
+    package let accountID: UUID
+    package let roles: [String]
     /// The session ends at this time, whatever is cached.
-    package var expiresAt: Timestamp
+    package let expiresAt: Timestamp
 
     package init(accountID: UUID, roles: [String], expiresAt: Timestamp) {
         self.accountID = accountID
         self.roles = roles
         self.expiresAt = expiresAt
     }
+
+    package static func == (left: SessionEntry, right: SessionEntry) -> Bool {
+        left.accountID == right.accountID && left.roles == right.roles
+            && left.expiresAt == right.expiresAt
+    }
 }
 
 /// What the cache says of a session.
-package enum SessionLookup: Hashable, Sendable {
+package enum SessionLookup: Equatable, Sendable {
     /// PostgreSQL said so a short while ago, and no revocation has come since.
     case active(SessionEntry)
     /// Revoked: no need to ask PostgreSQL.

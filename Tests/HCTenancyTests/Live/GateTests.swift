@@ -91,8 +91,8 @@ struct GateTests {
         _ worker: Worker, _ record: TenantRecord = Sample.record(), session: SessionID? = nil
     ) async -> GateAnswer {
         await worker.gate.pass(
-            LimitRequest(
-                tenant: record, limits: .make(GateTests.plan), kind: .default, units: 1),
+            LimitRequest(kind: .default, units: 1),
+            of: TenantLimits(GateTests.plan, of: record, under: LimitMap(generation: 1)),
             session: session, now: now, deadline: .after(.seconds(30), from: Loop.now))
     }
 
@@ -135,8 +135,8 @@ struct GateTests {
         let redis = try await LiveRedis.make()
         let worker = Worker(try await redis.client())
         let ticket = try ticket(await pass(worker, session: session).session)
-        var over = entry
-        over.expiresAt = now
+        let over = SessionEntry(
+            accountID: entry.accountID, roles: entry.roles, expiresAt: now)
         await worker.sessions.fill(
             session, of: Sample.record(), over, ticket: ticket, deadline: redis.deadline)
         _ = try self.ticket(await pass(worker, session: session).session)
@@ -174,8 +174,7 @@ struct GateTests {
         try await Loop.shared.sleep(for: .milliseconds(1))
         let late = try ticket(await pass(worker, session: session).session)
         await fill(worker, ticket: late)
-        var older = entry
-        older.roles = ["owner"]
+        let older = entry.with(roles: ["owner"])
         await worker.sessions.fill(
             session, of: Sample.record(), older, ticket: early, deadline: redis.deadline)
         #expect(await pass(worker, session: session).session == .active(entry))
@@ -266,7 +265,7 @@ struct GateTests {
         let limit = redis.deadline
         func lookUp() async -> SessionLookup? {
             await two.sessions.lookUp(
-                [session], of: Sample.record(), now: now, deadline: redis.deadline
+                [session], prefix: Sample.record().redisPrefix, now: now, deadline: redis.deadline
             ).first
         }
         while await lookUp() != .revoked {
@@ -289,7 +288,8 @@ struct GateTests {
         let other = SessionID(UUID(high: 6, low: 6))
         for _ in 0..<2 {
             let found = await two.sessions.lookUp(
-                [other], of: Sample.record(), now: now, deadline: redis.deadline)
+                [other], prefix: Sample.record().redisPrefix, now: now,
+                deadline: redis.deadline)
             await two.sessions.fill(
                 other, of: Sample.record(), entry, ticket: try ticket(found[0]),
                 deadline: redis.deadline)
@@ -311,8 +311,7 @@ struct GateTests {
         await fill(two, ticket: slow)
         // Nobody knows the roles but PostgreSQL.
         let fresh = try ticket(await pass(two, session: session).session)
-        var demoted = entry
-        demoted.roles = ["nurse"]
+        let demoted = entry.with(roles: ["nurse"])
         await two.sessions.fill(
             session, of: Sample.record(), demoted, ticket: fresh, deadline: redis.deadline)
         #expect(await pass(two, session: session).session == .active(demoted))

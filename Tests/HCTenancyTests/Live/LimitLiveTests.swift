@@ -32,9 +32,9 @@ struct LimitLiveTests {
         ) async -> RateDecision {
             await gate.pass(
                 LimitRequest(
-                    tenant: Sample.record(tenant), limits: .make(plan, generation: generation),
                     kind: .default, units: cost.units, isExact: isExact,
                     user: user.map { UUID(high: 1, low: $0) }),
+                of: .make(plan, tenant: tenant, generation: generation),
                 session: session, now: Timestamp(seconds: 1_780_000_000),
                 deadline: .after(time, from: Loop.now)
             ).limit
@@ -447,36 +447,27 @@ struct LimitLiveTests {
                 ], safetyReservePercent: 10))
         for _ in 0..<5 { #expect(await worker.pass(plan, .write, user: 7).isAllowed) }
         let request = LimitRequest(
-            tenant: Sample.record(), limits: .make(plan), kind: .default, units: 0,
-            user: UUID(high: 1, low: 7))
+            kind: .default, units: 0, user: UUID(high: 1, low: 7))
         for _ in 0..<3 {
-            let report = await worker.gate.report(request)
-            #expect(report.tier == "gold" && !report.isLocal)
-            let rules = try report.entries.map {
-                try JSONReader.parse(Array("{".utf8) + $0.members + Array("}".utf8))
-            }
-            #expect(rules.map { $0["name"]?.asString } == ["tenant", "user"])
-            #expect(rules.map { $0["safetyReserve"]?.asInteger } == [100, 0])
-            #expect(rules.map { $0["algorithm"]?.asString } == ["token-bucket", "fixed-window"])
-            #expect(rules.map { $0["per"]?.asString } == ["1s", "1h"])
-            #expect(rules.map { $0["capacity"]?.asInteger } == [1000, 500])
-            #expect(report.entries[0].remaining == 800)
-            #expect(report.entries[1].remaining == 400)
             var json = JSONWriter()
             json.beginObject()
             json.member("before", 1)
-            report.write(to: &json)
+            await worker.gate.report(request, of: .make(plan), to: &json)
             json.member("after", 2)
             json.endObject()
             let told = try JSONReader.parse(json.finish().bytes)
             #expect(told["before"] == 1 && told["after"] == 2)
             #expect(told["tier"] == "gold" && told["source"] == "shared")
-            let entries = try #require(told["rules"]?.asArray)
-            #expect(entries.map { $0["name"]?.asString } == ["tenant", "user"])
-            #expect(entries.map { $0["remaining"]?.asInteger } == [800, 400])
+            let rules = try #require(told["rules"]?.asArray)
+            #expect(rules.map { $0["name"]?.asString } == ["tenant", "user"])
+            #expect(rules.map { $0["safetyReserve"]?.asInteger } == [100, 0])
+            #expect(rules.map { $0["algorithm"]?.asString } == ["token-bucket", "fixed-window"])
+            #expect(rules.map { $0["per"]?.asString } == ["1s", "1h"])
+            #expect(rules.map { $0["capacity"]?.asInteger } == [1000, 500])
+            #expect(rules.map { $0["remaining"]?.asInteger } == [800, 400])
             // A unit comes back in a second, and of the hour's window the end is near or far.
-            #expect((1...100).contains(entries[0]["resetSeconds"]?.asInteger ?? -1))
-            #expect((0...3600).contains(entries[1]["resetSeconds"]?.asInteger ?? -1))
+            #expect((1...100).contains(rules[0]["resetSeconds"]?.asInteger ?? -1))
+            #expect((0...3600).contains(rules[1]["resetSeconds"]?.asInteger ?? -1))
         }
     }
 }

@@ -99,14 +99,15 @@ final class LimitBench {
         _ plan: LimitPlan, tenant: UInt64 = 1, _ kind: LimitClass = .default,
         _ units: Int = 1, lane: LimitLane = .ordinary, isExact: Bool = false, user: UInt64? = nil,
         address: LimitAddress? = nil
-    ) -> LimitRequest {
-        LimitRequest(
-            tenant: Sample.record(tenant), limits: .make(plan, generation: generation), kind: kind,
-            units: units, lane: lane, isExact: isExact,
-            user: user.map { UUID(high: 0x99, low: $0) }, address: address)
+    ) -> BenchRequest {
+        BenchRequest(
+            request: LimitRequest(
+                kind: kind, units: units, lane: lane, isExact: isExact,
+                user: user.map { UUID(high: 0x99, low: $0) }, address: address),
+            clinic: .make(plan, tenant: tenant, generation: generation))
     }
 
-    func pass(_ request: LimitRequest) -> RateDecision {
+    func pass(_ request: BenchRequest) -> RateDecision {
         let decided = machine.decide(request, now: now, isConnected: isConnected)
         let pending = decided == nil ? machine.ask(request, now: now) : nil
         run()
@@ -149,21 +150,46 @@ extension LimitPlan {
     }
 }
 
+/// A request, and whose it is.
+struct BenchRequest {
+    let request: LimitRequest
+    let clinic: TenantLimits
+}
+
 extension LimitMachine {
     /// As a gate decides and asks, in one step each.
     func decide(
-        _ request: LimitRequest, now: MonotonicTime, isConnected: Bool
+        _ asked: BenchRequest, now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
-        decide(request, targets(of: request), now: now, isConnected: isConnected)
+        decide(
+            asked.request, asked.clinic, targets(of: asked), now: now, isConnected: isConnected)
     }
 
-    func ask(_ request: LimitRequest, now: MonotonicTime) -> PendingLimit {
-        ask(request, targets(of: request), now: now)
+    func ask(_ asked: BenchRequest, now: MonotonicTime) -> PendingLimit {
+        ask(asked.request, asked.clinic, targets(of: asked), now: now)
+    }
+
+    func targets(of asked: BenchRequest) -> LimitTargets {
+        targets(of: asked.request, asked.clinic)
     }
 }
 
 extension TenantLimits {
-    static func make(_ plan: LimitPlan, generation: Int = 1) -> TenantLimits {
-        TenantLimits(plan, of: LimitMap(generation: generation))
+    static func make(
+        _ plan: LimitPlan, tenant: UInt64 = 1, generation: Int = 1
+    ) -> TenantLimits {
+        TenantLimits(
+            plan, of: Sample.record(tenant), under: LimitMap(generation: generation))
+    }
+}
+
+extension RateDecision {
+    var policyField: String { text(withPolicyField) ?? "" }
+    var limitField: String? { text(withLimitField) }
+
+    private func text(_ lend: ((UnsafeRawBufferPointer) -> Void) -> Void) -> String? {
+        var text: String?
+        lend { text = String(decoding: $0, as: UTF8.self) }
+        return text
     }
 }

@@ -137,7 +137,7 @@ struct LimitMachineTests {
         "a lease runs out a second after it was asked for, however late the answer, and with others"
     )
     func leaseEnds() {
-        let bucket = LeasedBucket(LimitPlan.make(bucket(1000, burst: 1000)).tenantRules[0])
+        var bucket = LeasedBucket(LimitPlan.make(bucket(1000, burst: 1000)).rules[0])
         func deposit(_ lane: LimitLane, sentAt: Int64, at now: Int64) {
             bucket.deposit(
                 10, wanted: 10, lane, since: 0, sentAt: sentAt, life: 1000, spacing: 5, now)
@@ -358,7 +358,7 @@ struct LimitMachineTests {
                 let again = bench.pass(request)
                 #expect(
                     again.isAllowed,
-                    "seed \(seed): \(request.units) by \(String(describing: again.ruleName)) after \(wait): \(again)"
+                    "seed \(seed): \(request.request.units) by \(String(describing: again.ruleName)) after \(wait): \(again)"
                 )
             }
         }
@@ -414,9 +414,9 @@ struct LimitMachineTests {
         #expect(bench.machine.metrics.revocations.value == 1)
         #expect(bench.held(new) == 0)
         // A request that was begun under the old map does not bring the old rule back.
-        let late = LimitRequest(
-            tenant: Sample.record(1), limits: .make(old, generation: bench.generation - 1),
-            kind: .default, units: 1)
+        let late = BenchRequest(
+            request: LimitRequest(kind: .default, units: 1),
+            clinic: .make(old, generation: bench.generation - 1))
         _ = bench.pass(late)
         #expect(bench.machine.metrics.revocations.value == 1)
         #expect(bench.machine.targets(of: late).tenant.plan === new)

@@ -102,7 +102,7 @@ struct LimitOutageTests {
         let rule = RateRule(
             name: "login", scope: .tenant, classes: [.login], algorithm: .slidingWindow, units: 40,
             per: .seconds(86_400))
-        let made = try #require(LimitPlan.make(rule).tenantRules.first)
+        let made = try #require(LimitPlan.make(rule).rules.first)
         #expect(made.nanosPerSecond == 40 * LocalShare.unit / 86_400)
         // More processes than billionths, too.
         for processes in [1, 100, 1_000_000] {
@@ -147,7 +147,7 @@ struct LimitOutageTests {
         _ = bench.pass(bench.request(plan))
         let group = bench.machine.targets(of: bench.request(plan)).tenant
         #expect(group.buckets[0].lastShare > 2000)
-        let measure = bench.machine.share(of: group.buckets[0], bench.now).measure
+        let measure = bench.machine.share(of: 0, in: group, bench.now).measure
         #expect(measure.perSecond == 1000 * LocalShare.unit)
     }
 
@@ -325,15 +325,9 @@ struct RateDecisionTests {
         let plan = LimitPlan.make(.bucket(units: 50, burst: 1000))
         return RateDecision(
             isAllowed: retryAfter == nil, origin: .redis,
-            policyField: plan.policy(of: .default, withUser: false), rule: plan.tenantRules[0],
+            plan: plan, policy: LimitPlan.policyPlace(of: .default, withUser: false), rule: 0,
             remaining: remaining, resetMilliseconds: resetAfter.inMilliseconds,
             retryAfter: retryAfter)
-    }
-
-    private func text(_ decision: RateDecision) -> String? {
-        var text: String?
-        decision.withLimitField { text = String(decoding: $0, as: UTF8.self) }
-        return text
     }
 
     @Test("fields are as the draft writes them, and times are rounded up")
@@ -341,7 +335,7 @@ struct RateDecisionTests {
         let decision = decision(
             remaining: 3, resetAfter: .milliseconds(19_940), retryAfter: .milliseconds(1001))
         #expect(decision.policyField == #""tenant";q=1000;w=20"#)
-        #expect(text(decision) == #""tenant";r=3;t=20"#)
+        #expect(decision.limitField == #""tenant";r=3;t=20"#)
         #expect(decision.retryAfterField == "2")
     }
 
@@ -349,6 +343,6 @@ struct RateDecisionTests {
     func shortWaits() {
         let decision = decision(remaining: 0, resetAfter: .zero, retryAfter: .microseconds(1))
         #expect(decision.retryAfterField == "1")
-        #expect(text(decision) == #""tenant";r=0;t=0"#)
+        #expect(decision.limitField == #""tenant";r=0;t=0"#)
     }
 }

@@ -57,7 +57,7 @@ final class LimitSimulation {
     /// Microseconds.
     private var now: Int64 = 0
     private static let begin: Int64 = 1_800_000_000_000
-    private var rule: LimitRule { world.plan.tenantRules[0] }
+    private var rule: LimitRule { world.plan.rules[0] }
 
     // What is observed.
     private(set) var shared: Int64 = 0
@@ -145,15 +145,16 @@ final class LimitSimulation {
             Int.random(in: 0..<processes.count, using: &random))
         let process = processes[chosen]
         guard process.isAlive else { return }
-        let request = LimitRequest(
-            tenant: Sample.record(), limits: .make(world.plan), kind: .default,
-            units: [1, 1, 1, 10, 20].randomElement(using: &random) ?? 1,
-            isExact: Int.random(in: 0..<10, using: &random) == 0)
+        let request = BenchRequest(
+            request: LimitRequest(
+                kind: .default, units: [1, 1, 1, 10, 20].randomElement(using: &random) ?? 1,
+                isExact: Int.random(in: 0..<10, using: &random) == 0),
+            clinic: .make(world.plan))
         let local = process.clock(now)
         if let decision = process.machine.decide(
             request, now: local, isConnected: process.isConnected)
         {
-            observe(decision, request)
+            observe(decision, request.request)
         } else {
             process.pending.append(process.machine.ask(request, now: local))
         }
@@ -336,7 +337,7 @@ struct LimitSimulationTests {
         let world = world(&random, .tokenBucket, hasFaults: seed > 8)
         let simulation = LimitSimulation(world, seed: seed)
         simulation.run()
-        let shape = world.plan.tenantRules[0].shape
+        let shape = world.plan.rules[0].shape
         let bound =
             shape.capacity + Int64(world.processes) * simulation.chunk + simulation.afterLosses
             // Redis counts whole milliseconds.
@@ -354,7 +355,7 @@ struct LimitSimulationTests {
             &random, seed % 2 == 0 ? .fixedWindow : .slidingWindow, hasFaults: seed > 6)
         let simulation = LimitSimulation(world, seed: seed)
         simulation.run()
-        let shape = world.plan.tenantRules[0].shape
+        let shape = world.plan.rules[0].shape
         let bound =
             shape.capacity + Int64(world.processes) * simulation.chunk + simulation.afterLosses
         for (window, units) in simulation.byWindow {

@@ -15,8 +15,7 @@ struct SessionTests {
         let text = SessionText.encode(entry, asOf: 17)
         #expect(SessionText.decode(Array(text.utf8)) == .entry(entry, asOf: 17))
         #expect(SessionText.decode(Array("revoked".utf8)) == .revoked)
-        var without = entry
-        without.roles = []
+        let without = entry.with(roles: [])
         #expect(
             SessionText.decode(Array(SessionText.encode(without, asOf: 1).utf8))
                 == .entry(without, asOf: 1))
@@ -64,5 +63,11 @@ struct SessionTests {
         #expect(queue.count == 1)
         queue.delivered(tombstone("c", 80))
         #expect(queue.isEmpty)
+    }
+}
+
+extension SessionEntry {
+    func with(roles: [String]) -> SessionEntry {
+        SessionEntry(accountID: accountID, roles: roles, expiresAt: expiresAt)
     }
 }
