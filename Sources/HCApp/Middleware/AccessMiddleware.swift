@@ -51,7 +51,7 @@ final class AccessMiddleware: Middleware {
                     address: address, class: limits.kind, cost: limits.cost,
                     isExact: limits.isExact)
             else { return false }
-            try admit(limit, context)
+            try admit(consume limit, context)
             return true
         }
         let claims: AccessClaims
@@ -67,7 +67,7 @@ final class AccessMiddleware: Middleware {
                 user: claims.account.uuid, address: address, class: limits.kind,
                 cost: limits.cost, lane: limits.lane(claims), isExact: limits.isExact)
         else { return false }
-        try admit(limit, context)
+        try admit(consume limit, context)
         context.actor = try auth.admit(claims, entry, requestID: request.id, at: now)
         ReadAfterMiddleware.begin(request, tenant, session: claims.session)
         return true

@@ -66,8 +66,10 @@ final class LimitMachine {
         _ request: LimitRequest, _ clinic: TenantLimits, _ targets: LimitTargets,
         now: MonotonicTime, isConnected: Bool
     ) -> RateDecision? {
-        let decision = found(request, clinic, targets, now: now, isConnected: isConnected)
-        if let decision { metrics.decided(decision, request.kind) }
+        guard
+            let decision = found(request, clinic, targets, now: now, isConnected: isConnected)
+        else { return nil }
+        metrics.decided(decision, request.kind)
         return decision
     }
 

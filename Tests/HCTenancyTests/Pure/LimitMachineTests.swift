@@ -422,6 +422,23 @@ struct LimitMachineTests {
         #expect(bench.machine.targets(of: late).tenant.plan === new)
     }
 
+    @Test("units that come under the old rule are nobody's: they are asked for under the new one")
+    func revokedBeforeAnswer() {
+        let bench = LimitBench()
+        let request = bench.request(LimitPlan.make(bucket(1000, burst: 1000)))
+        let pending = bench.machine.ask(request, now: bench.now)
+        let flights = bench.machine.takeOutbox()
+        bench.generation += 1
+        let new = LimitPlan.make(bucket(900, burst: 900))
+        _ = bench.machine.targets(of: bench.request(new))
+        for flight in flights { bench.deliver(flight) }
+        #expect(pending.decision == nil)
+        #expect(bench.held(new) == 0)
+        bench.run()
+        #expect(pending.decision?.isAllowed == true)
+        #expect(bench.asked[.lease] == 2)
+    }
+
     @Test("units that were asked for under the old rule are not used under the new one")
     func revokedInFlight() {
         let bench = LimitBench()
