@@ -65,7 +65,7 @@ package final class AppointmentService {
                             sealed: try store.seal(appointment.notes, id: appointment.id),
                             clinicZone: zone),
                         store.awaitTurn(at: appointment.practitionerID),
-                        store.book(
+                        BookedTime(tenant: context.id).book(
                             dependencies.makeUUID(), for: appointment,
                             isOverbooked: draft.overbooking != nil),
                     ], audit: [actor.event("create", "appointment", appointment.id.uuid)],
@@ -149,7 +149,8 @@ package final class AppointmentService {
             [
                 store.circumstances(
                     patient: appointment.patientID, practitioner: appointment.practitionerID),
-                store.busy(appointment.practitionerID, in: search.span, except: nil),
+                BookedTime(tenant: context.id).busy(
+                    appointment.practitionerID, in: search.span, max: AlternativeSearch.busyMax),
             ], deadline: deadline)
         let now = try BookingCircumstances(try results[0].single())
         var problems: [InvalidField] = []
@@ -273,7 +274,7 @@ package final class AppointmentService {
                         store.awaitTurn(at: moved.practitionerID),
                         store.unbook(id),
                         store.update(moved, sealed: try store.seal(moved.notes, id: id)),
-                        store.book(
+                        BookedTime(tenant: context.id).book(
                             self.dependencies.makeUUID(), for: moved,
                             isOverbooked: moved.notes.overbookReason != nil),
                     ])
@@ -324,7 +325,9 @@ package final class AppointmentService {
         let results = try await context.read(
             [
                 store.circumstances(patient: wanted.patientID, practitioner: wanted.practitionerID),
-                store.busy(wanted.practitionerID, in: search.span, except: wanted.id),
+                BookedTime(tenant: context.id).busy(
+                    wanted.practitionerID, in: search.span, except: wanted.id,
+                    max: AlternativeSearch.busyMax),
             ], deadline: deadline)
         let now = try BookingCircumstances(try results[0].single())
         let busy = try results[1].rows.map { try SlotFinder.Busy($0) }
@@ -563,6 +566,9 @@ struct AlternativeSearch {
         let day = rules.local(at: appointment.startsAt).date
         endOfDay = rules.startOfDay(day.adding(days: 1) ?? .last)
     }
+
+    /// Rows that are looked at: many more than a day and its margins hold.
+    static let busyMax: Int64 = 2000
 
     /// What has to be known of the practitioner's time: with room for buffers, at most 4 hours each.
     var span: Range<Timestamp> {

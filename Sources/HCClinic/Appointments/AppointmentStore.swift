@@ -172,45 +172,6 @@ struct AppointmentStore {
             [.id(tenant), .id(practitioner)])
     }
 
-    /// Takes the time, with the practitioner's buffers or else the clinic's, in the first lane that this
-    /// statement sees free: one of the practitioner's, or with `isOverbooked` one beyond. Sees it none, it takes
-    /// the first and fails on the constraint `booking_slot`; so do all but one of those who took a lane at once.
-    func book(_ id: UUID, for appointment: Appointment, isOverbooked: Bool) -> Query {
-        Query(
-            """
-            WITH resource AS (
-                SELECT coalesce(p.lanes, 1) + $8::integer AS lanes, tstzrange(
-                    $5::timestamptz - make_interval(
-                        mins => coalesce(p.buffer_before_minutes, c.buffer_before_minutes)),
-                    $6::timestamptz + make_interval(
-                        mins => coalesce(p.buffer_after_minutes, c.buffer_after_minutes))) AS busy
-                FROM clinic c
-                LEFT JOIN practitioner p ON p.tenant_id = $1 AND p.id = $4
-                WHERE c.tenant_id = $1
-            )
-            INSERT INTO booking (tenant_id, id, appointment_id, resource_id, lane, busy, blocking)
-            SELECT $1, $2, $3, $4, coalesce((
-                SELECT min(candidate) FROM generate_series(0, resource.lanes - 1) AS candidate
-                WHERE NOT EXISTS (
-                    SELECT FROM booking AS other
-                    WHERE other.tenant_id = $1 AND other.resource_id = $4
-                        AND other.lane = candidate AND other.busy && resource.busy
-                        AND other.blocking)
-            ), 0), resource.busy, $7
-            FROM resource
-            """,
-            bookingBinds(id, appointment)
-                + [.int4(isOverbooked ? Int32(AppointmentStore.overbookedLanesMax) : 0)])
-    }
-
-    private func bookingBinds(_ id: UUID, _ appointment: Appointment) -> [PostgresValue] {
-        [
-            .id(tenant), .uuid(id), .id(appointment.id), .id(appointment.practitionerID),
-            .timestamp(appointment.startsAt), .timestamp(appointment.endsAt),
-            .bool(appointment.state.isBlocking),
-        ]
-    }
-
     /// Gives the time back, before another is taken.
     func unbook(_ id: AppointmentID) -> Query {
         Query(
@@ -264,23 +225,6 @@ struct AppointmentStore {
             WHERE c.tenant_id = $1
             """,
             [.id(tenant), .id(patient), .id(practitioner)])
-    }
-
-    /// What keeps a practitioner busy in a span. Columns: lane, from, to.
-    func busy(
-        _ practitioner: PractitionerID, in span: Range<Timestamp>, except: AppointmentID?
-    ) -> Query {
-        Query(
-            """
-            SELECT lane::integer, lower(busy), upper(busy) FROM booking
-            WHERE tenant_id = $1 AND resource_id = $2 AND blocking
-                AND busy && tstzrange($3, $4) AND appointment_id <> $5
-            ORDER BY busy LIMIT 2000
-            """,
-            [
-                .id(tenant), .id(practitioner), .timestamp(span.lowerBound),
-                .timestamp(span.upperBound), .uuid(except?.uuid ?? .zero),
-            ])
     }
 }
 

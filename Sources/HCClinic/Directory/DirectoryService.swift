@@ -184,7 +184,7 @@ package final class DirectoryService {
             let margin = Duration.seconds(4 * 3600) + AppointmentTime.durationMax
             var queries = [
                 SlotStore(tenant: context.id).practice(query.practitionerID),
-                SlotStore(tenant: context.id).busy(
+                BookedTime(tenant: context.id).busy(
                     query.practitionerID, in: (query.from - margin)..<(query.to + margin)),
             ]
             if case .service(let id) = query.length {

@@ -36,20 +36,6 @@ struct SlotStore {
             [.id(tenant), .id(practitioner)])
     }
 
-    /// All that keeps a practitioner busy in a span. Columns: lane, from, to.
-    func busy(_ practitioner: PractitionerID, in span: Range<Timestamp>) -> Query {
-        Query(
-            """
-            SELECT lane::integer, lower(busy), upper(busy) FROM booking
-            WHERE tenant_id = $1 AND resource_id = $2 AND blocking AND busy && tstzrange($3, $4)
-            ORDER BY busy
-            """,
-            [
-                .id(tenant), .id(practitioner), .timestamp(span.lowerBound),
-                .timestamp(span.upperBound),
-            ])
-    }
-
     /// Of a service that is offered by the practitioner, or by everybody since it names nobody.
     func duration(of service: ServiceID, by practitioner: PractitionerID) -> Query {
         Query(

@@ -5,6 +5,7 @@ import HCTesting
 import Testing
 
 @testable import HCClinic
+@testable import HCPostgres
 
 @Suite(.onLoop) @LoopActor
 struct AppointmentLiveTests {
@@ -22,6 +23,44 @@ struct AppointmentLiveTests {
                 SELECT (SELECT count(*) FROM appointment WHERE tenant_id = '\(clinic.context.id)'),
                     (SELECT count(*) FROM booking WHERE tenant_id = '\(clinic.context.id)')
                 """) == "1|1")
+    }
+
+    @Test("what a booking reads does not grow with what its practitioner has had")
+    func longHistory() async throws {
+        let clinic = try await LiveClinic.make()
+        let (patient, practitioner) = (try await clinic.register(), try await clinic.practitioner())
+        let tenant = clinic.context.id
+        try await clinic.psql(
+            """
+            SET session_replication_role = replica;
+            INSERT INTO appointment (tenant_id, id, patient_id, practitioner_id, starts_at, ends_at,
+                zone, status, version, created_at, updated_at)
+            SELECT '\(tenant)', gen_random_uuid(), '\(patient)', '\(practitioner)', hour,
+                hour + interval '30 minutes', 'UTC', 'fulfilled', 1, now(), now()
+            FROM generate_series('2000-01-01Z'::timestamptz, '2002-01-01Z', '1 hour') AS hour;
+            INSERT INTO booking (tenant_id, id, appointment_id, resource_id, busy)
+            SELECT tenant_id, id, id, practitioner_id, tstzrange(starts_at, ends_at) FROM appointment
+            WHERE tenant_id = '\(tenant)';
+            ANALYZE appointment, booking;
+            """)
+        let time = BookedTime(tenant: tenant)
+        let start = Timestamp(seconds: 1_000_000_000)
+        let appointment = try await clinic.services.appointments.read(
+            clinic.book(clinic.draft(patient, practitioner)), clinic.system, in: clinic.context,
+            deadline: clinic.deadline
+        ).appointment
+        for query in [
+            time.busy(practitioner, in: start..<start + .seconds(3600)),
+            time.book(appointment.id.uuid, for: appointment, isOverbooked: false),
+        ] {
+            guard case .fixed(let text) = query.text else { throw ClinicError(.invalidInput) }
+            let plan = try await clinic.context.read(
+                [.unsafeSQL("EXPLAIN \(text)", query.binds)], deadline: clinic.deadline)
+            let conditions = try plan[0].rows.map { try $0.text(0) }
+                .filter { $0.contains("Index Cond") }
+            #expect(conditions.contains { $0.contains("starts_at <") }, "\(conditions)")
+            #expect(!conditions.contains { $0.hasSuffix("(resource_id = $2))") }, "\(conditions)")
+        }
     }
 
     @Test("overlaps of any kind have one winner too")
