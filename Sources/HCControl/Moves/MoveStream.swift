@@ -28,6 +28,8 @@ struct MoveStream {
     private static let slotTimeout = "10s"
     /// For workers to end that were told to.
     private static let patience = Duration.seconds(10)
+    /// What is not confirmed by then the publisher may not have sent: see `flushLog`.
+    private static let flushesAfter = Duration.milliseconds(100)
 
     static func name(_ move: Move, isMirror: Bool) -> String {
         let digits = "\(move.id.uuid)".filter { $0 != "-" }
@@ -390,27 +392,52 @@ struct MoveStream {
     /// - Returns: up to where it has confirmed it; nil if it never will: the slot is gone, or the log that it kept.
     @discardableResult
     func awaitConfirmed(_ position: LogPosition) async throws -> LogPosition? {
-        let limit = Deadline.after(MoveStream.patience, from: plane.clocks.monotonic())
+        let began = plane.clocks.monotonic()
+        let limit = Deadline.after(MoveStream.patience, from: began)
+        var flushesAt = Deadline.after(MoveStream.flushesAfter, from: began)
         while true {
-            let confirmed = try await plane.attempt("the slot of the move cannot be read") {
+            let row = try await plane.attempt("the slot of the move cannot be read") {
                 try await plane.shard(reference: publisher.reference, .mover).execute(
                     Query(
                         """
-                        SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots
-                        WHERE slot_name = $1 AND wal_status <> 'lost'
+                        SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::int8, active,
+                            pg_current_wal_flush_lsn()::text
+                        FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost'
                         """, [.text(name)]), deadline: plane.deadline
-                ).singleIfPresent()?.intIfPresent(0)
+                ).singleIfPresent()
             }
-            guard let confirmed else { return nil }
+            guard let row, let confirmed = try row.intIfPresent(0) else { return nil }
             let reached = LogPosition(UInt64(confirmed))
             if reached >= position { return reached }
             guard !limit.isExpired(at: plane.clocks.monotonic()) else {
                 throw ControlError(
                     .failed, code: "not-confirmed",
-                    "shard \(subscriber.id) has not confirmed the last changes",
+                    """
+                    shard \(subscriber.id) has not confirmed the last changes: it has the log of \
+                    \(publisher.id) up to \(reached.text) of \(position.text) (on disk there: \
+                    \(try row.text(2))), and \(try row.bool(1) ? "follows it" : "does not follow it")
+                    """,
                     remedy: "The move goes on when it has.")
             }
+            if flushesAt.isExpired(at: plane.clocks.monotonic()) {
+                flushesAt = .never
+                try await flushLog()
+            }
             try await Loop.shared.sleep(for: .milliseconds(5))
+        }
+    }
+
+    /// Has the publisher write one more record and all before it to its disk: it sends what is there, and nothing else.
+    ///
+    /// Where a record ends with its page, `pg_current_wal_insert_lsn` is behind the header of the next one, which there is
+    /// only with the next record; and what an open transaction has written without changing anything (pages that it has
+    /// tidied up while it read) is in memory until somebody commits. On a server where nobody writes that may be for ever.
+    /// The commit of a message that no subscription asks for is both.
+    private func flushLog() async throws {
+        try await plane.attempt("the log of shard \(publisher.id) cannot be flushed") {
+            _ = try await plane.shard(reference: publisher.reference, .mover).execute(
+                Query("SELECT pg_logical_emit_message(true, 'hc.flush', '')"),
+                deadline: plane.deadline)
         }
     }
 

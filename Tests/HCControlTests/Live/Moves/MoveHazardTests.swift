@@ -302,6 +302,25 @@ struct MoveHazardTests {
         }
     }
 
+    @Test("both sides are compared though the log ends where nothing is sent before it goes on")
+    func quietLog() async throws {
+        let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
+        try await withMoveGround(own: services) { ground in
+            let moved = try await ground.begin(ground.plane()).run()
+            #expect(moved.state == .soaking, "\(moved.progress.text)")
+            let serving = ground.shards[1].superuser
+            // What comes next goes behind the header of the next page, and nobody writes.
+            let isAhead = try await ground.psql(
+                serving,
+                """
+                SELECT pg_switch_wal() IS NULL;
+                SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()
+                """)
+            #expect(isAhead.hasSuffix("t"), "\(isAhead)")
+            #expect(try await SoakCheck(plane: ground.plane()).run(moved.id) == nil)
+        }
+    }
+
     @Test("the log of the shard that serves is not kept for one that is gone")
     func goneDestination() async throws {
         let services = try await offLoop { try LocalServices(shards: 2, servers: 2) }
