@@ -23,7 +23,7 @@ package struct Counter: Sendable {
 
 /// A number that goes up and down: connections, queue length, seconds of lag. Any thread; relaxed.
 package struct Gauge: Sendable {
-    // As a counter's.
+    // Nobody frees it, and the atomic is safe from any thread, as a counter's.
     private nonisolated(unsafe) let bits: UnsafeMutablePointer<Atomic<UInt64>>
 
     package init() {
@@ -114,9 +114,9 @@ package struct HistogramLayout: Hashable, Sendable {
 /// a value in its bucket and not yet in the sum.
 package struct Histogram: Sendable {
     package let layout: HistogramLayout
-    // As a counter's.
+    // Nobody frees it, and the atomic is safe from any thread, as a counter's.
     private nonisolated(unsafe) let sum: UnsafeMutablePointer<Atomic<Int64>>
-    // As a counter's.
+    // Nobody frees them, and each is an atomic: safe from any thread.
     private nonisolated(unsafe) let buckets: UnsafeMutablePointer<Atomic<UInt64>>
 
     package init(layout: HistogramLayout) {

@@ -222,12 +222,12 @@ package final class AuthService {
         guard let end = TokenEnd(accessToken) else { throw ClinicError(.unauthenticated) }
         if let known = verified.find(end), known.isText(accessToken) {
             guard known.isOfTime(now) else {
+                // It alone: a forgery that ends like it is another text.
                 verified.remove(end)
                 throw ClinicError(.unauthenticated)
             }
             return known.claims
         }
-        // A forgery forgets no token but itself.
         do throws(TokenError) {
             let token = try dependencies.secrets.tokens.verify(accessToken, at: now)
             guard let claims = AccessClaims(json: token.claims, expiresAt: token.expiresAt)
