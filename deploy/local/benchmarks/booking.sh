@@ -3,7 +3,9 @@
 # shellcheck disable=SC2154 # what bench sets
 
 bench_booking() {
-    local ours
+    # More at once are mostly refused as overload: what is measured then is the refusal.
+    # shellcheck disable=SC2034 # measure reads it
+    local ours connections=${HC_BENCH_CONNECTIONS:-16}
     cat >"$scratch/booking.lua" <<LUA
 local patients, practitioners = {}, {}
 for line in io.lines("$scratch/patients") do patients[#patients + 1] = line end
